@@ -1,0 +1,44 @@
+"""The composition root: settings, model, plan, pool, application, server.
+
+Light at module level: every worker imports the main module of the process that started it.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the server until it is told to stop.
+
+    Args:
+        arguments: the command line, without the program's name; None takes the process' own.
+
+    Returns:
+        The exit status: 0 after a shutdown, 1 if no worker could load the model, 2 for a mistake
+        in what was asked for, 130 after Ctrl-C before the server was up.
+    """
+    from gateway.plan import plan_for
+    from gateway.settings import Settings
+    from shared.errors import UsageError
+    from shared.logging import configure_logging
+    from worker.main import run_worker
+
+    try:
+        settings = Settings.load(sys.argv[1:] if arguments is None else arguments, os.environ)
+        configure_logging(settings.log_level.upper())
+        plan = plan_for(settings)
+
+        from gateway.server import serve
+
+        return asyncio.run(serve(settings, plan, run_worker, preload=["worker.template"]))
+    except UsageError as error:
+        print(f"ggml-fastapi: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""Builds the application from its parts: routers, error table, middleware, life of the pool."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
+from gateway.errors import HANDLERS, UnexpectedErrors
+from gateway.openai.schema import add_request_schemas
+from gateway.pool.base import WorkerPool
+from gateway.request_log import RequestLog
+from gateway.routes import chat, completions, models, ops
+from gateway.serving import VERSION, Serving, ServingConfig
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(config: ServingConfig, pool: WorkerPool) -> FastAPI:
+    """The application that serves ``pool``; it starts and closes the pool with itself."""
+    app = _Application(
+        title="ggml-fastapi",
+        version=VERSION,
+        summary=f"An OpenAI-style API for {config.model_id}",
+        redirect_slashes=False,
+        lifespan=_lifespan,
+        middleware=[Middleware(RequestLog), Middleware(UnexpectedErrors)],
+        exception_handlers=HANDLERS,
+    )
+    app.state.serving = Serving(config, pool)
+    for module in (completions, chat, models, ops):
+        app.include_router(module.router)
+    return app
+
+
+class _Application(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            add_request_schemas(super().openapi())
+        return super().openapi()
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
+    pool: WorkerPool = app.state.serving.pool
+    # In the background, so that /health and /ready answer while the model loads.
+    starting = asyncio.create_task(_start(pool))
+    try:
+        yield
+    finally:
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        await pool.close()
+
+
+async def _start(pool: WorkerPool) -> None:
+    try:
+        await pool.start()
+    except Exception:
+        logger.exception("the worker pool did not start")

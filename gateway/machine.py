@@ -1,0 +1,94 @@
+"""What this process may use of the machine: cores and memory, cgroup limits included.
+
+Sources: Linux' cgroup v2 (``cpu.max``, ``memory.max``) and v1 (``cpu.cfs_quota_us``,
+``memory.limit_in_bytes``) interfaces, ``/sys/devices/system/cpu``, ``/proc/meminfo``. Elsewhere
+the portable answers of `os` serve.
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_ROOT = Path("/")
+
+
+def usable_cores(root: Path = _ROOT) -> int:
+    """How many threads can compute at once without sharing a core.
+
+    Counts the physical cores within the CPU affinity mask, and no more than the CPU quota of the
+    cgroup (rounded up) pays for.
+
+    Args:
+        root: where ``/proc`` and ``/sys`` are found.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        cpus = os.sched_getaffinity(0)
+    else:
+        cpus = set(range(os.cpu_count() or 1))
+    cores = len({_core_of(cpu, root) for cpu in cpus})
+    quota = cpu_quota(root)
+    return max(1, cores if quota is None else min(cores, math.ceil(quota)))
+
+
+def _core_of(cpu: int, root: Path) -> str:
+    """A name that the hyperthreads of one physical core share."""
+    path = root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
+    return _read(path) or str(cpu)
+
+
+def cpu_quota(root: Path = _ROOT) -> float | None:
+    """The cgroup's CPU quota in cores, the tightest of all levels; None if there is none."""
+    quotas = []
+    for folder in _cgroup_folders(root, "cpu"):
+        quota, _, period = (_read(folder / "cpu.max") or "max").partition(" ")
+        if quota == "max":
+            quota = _read(folder / "cpu.cfs_quota_us") or "-1"
+            period = _read(folder / "cpu.cfs_period_us") or "0"
+        try:
+            if int(quota) > 0 and int(period) > 0:
+                quotas.append(int(quota) / int(period))
+        except ValueError:
+            continue
+    return min(quotas, default=None)
+
+
+def available_memory(root: Path = _ROOT) -> int | None:
+    """Bytes that can be taken before the machine, or the cgroup, runs out; None if unknown."""
+    limits = []
+    for line in (_read(root / "proc/meminfo") or "").splitlines():
+        name, _, value = line.partition(":")
+        if name == "MemAvailable":
+            limits.append(int(value.split()[0]) * 1024)
+    for folder in _cgroup_folders(root, "memory"):
+        for limit_name, usage_name in (
+            ("memory.max", "memory.current"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        ):
+            limit, usage = _read(folder / limit_name), _read(folder / usage_name)
+            if limit and usage and limit.isdecimal() and usage.isdecimal():
+                limits.append(max(0, int(limit) - int(usage)))
+    return min(limits, default=None)
+
+
+def _cgroup_folders(root: Path, controller: str) -> Iterator[Path]:
+    """Folders of this process' cgroup and its parents, for either cgroup version."""
+    for line in (_read(root / "proc/self/cgroup") or "").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            mount = root / "sys/fs/cgroup"
+        elif controller in controllers.split(","):
+            mount = root / "sys/fs/cgroup" / controller
+        else:
+            continue
+        folder = mount / path.lstrip("/")
+        yield folder
+        # Within a container the path may name what only the host can see.
+        yield from (parent for parent in folder.parents if parent.is_relative_to(mount))
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None

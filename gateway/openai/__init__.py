@@ -1,0 +1,1 @@
+"""OpenAI's wire format: requests in, answers out, and the pure functions between."""

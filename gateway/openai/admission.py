@@ -1,0 +1,80 @@
+"""What can be said about a request before any worker hears of it. Pure."""
+
+from gateway.errors import DEFAULT_RETRY_AFTER, ApiError
+from gateway.pool.base import PoolRefused, PoolStatus
+from gateway.serving import ServingConfig
+from shared.errors import ErrorCode
+from shared.messages import ModelInfo
+
+
+def check_model_name(name: str | None, config: ServingConfig) -> None:
+    """Refuse a model that is not served here; None, the short form, asks for whatever is.
+
+    Raises:
+        ApiError: `MODEL_NOT_FOUND`, with the names there are.
+    """
+    if name is not None and name != config.model_id:
+        message = f"There is no model '{name}' here. This server has: '{config.model_id}'."
+        raise ApiError(ErrorCode.MODEL_NOT_FOUND, message, "model")
+
+
+def loaded_model(status: PoolStatus) -> ModelInfo:
+    """The model, which a prompt cannot be rendered or measured without.
+
+    Raises:
+        PoolRefused: there is none yet, or there will be none.
+    """
+    if status.model is not None:
+        return status.model
+    match status.state:
+        case "failed":
+            code, message = ErrorCode.MODEL_UNAVAILABLE, f"The model is not there: {status.reason}"
+        case "closing":
+            code, message = ErrorCode.SHUTTING_DOWN, "The server is shutting down."
+        case _:
+            code, message = ErrorCode.MODEL_LOADING, "The model is still loading; GET /ready."
+    raise PoolRefused(code, message, DEFAULT_RETRY_AFTER)
+
+
+def check_fan_out(prompts: int, n: int, param: str, workers: int, status: PoolStatus) -> None:
+    """Refuse a request for more generations than the pool can take, before any is started.
+
+    Raises:
+        ApiError: it could never take as many.
+        PoolRefused: it cannot take as many now.
+    """
+    wanted = prompts * n
+    most = workers + status.max_queue
+    if wanted > most:
+        message = f"This asks for {wanted} generations at once; this server takes {most}."
+        raise ApiError(ErrorCode.INVALID_VALUE, message, param if prompts > 1 else "n")
+    room = status.idle + status.max_queue - status.waiting
+    if status.state == "ready" and wanted > room:
+        message = f"{wanted} generations do not fit into the queue now, {max(room, 0)} would."
+        raise PoolRefused(ErrorCode.QUEUE_FULL, message, DEFAULT_RETRY_AFTER)
+
+
+def check_message_count(messages: int, model: ModelInfo) -> None:
+    """Refuse a conversation of more messages than tokens, before time is spent on rendering it.
+
+    Raises:
+        ApiError: `CONTEXT_LENGTH_EXCEEDED`, with both numbers.
+    """
+    if messages > model.n_ctx:
+        message = f"{messages} messages do not fit into a context of {model.n_ctx} tokens."
+        raise ApiError(ErrorCode.CONTEXT_LENGTH_EXCEEDED, message, "messages")
+
+
+def check_length(prompt: str, param: str, model: ModelInfo) -> None:
+    """Refuse a prompt that cannot fit, before a worker spends time on tokenizing it.
+
+    Raises:
+        ApiError: `CONTEXT_LENGTH_EXCEEDED`, with both numbers.
+    """
+    size, most = len(prompt.encode()), model.n_ctx * model.max_token_bytes
+    if size > most:
+        message = (
+            f"The prompt has {size} bytes; the context of {model.n_ctx} tokens "
+            f"holds at most {most} bytes."
+        )
+        raise ApiError(ErrorCode.CONTEXT_LENGTH_EXCEEDED, message, param)

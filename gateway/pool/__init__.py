@@ -1,0 +1,1 @@
+"""Worker pools: where generations run."""

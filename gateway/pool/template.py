@@ -1,0 +1,97 @@
+"""The fork server that holds the loaded model; workers are forked from it.
+
+The only file that knows private names of `multiprocess`.
+"""
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import multiprocess
+import orjson
+
+from shared.config import TEMPLATE_VARIABLE, WorkerConfig
+
+_HAS_FORK_SERVER = "forkserver" in multiprocess.get_all_start_methods()
+_PIPE_BYTES = 1 << 20
+_CHECKOUT = str(Path(__file__).parents[2])
+
+
+class Template:
+    """Starts the fork server, gives a `multiprocess` context to start workers with, and ends it.
+
+    A process has one fork server, so there may be one `Template` at a time. Where the platform has
+    no fork server every worker is spawned and loads the model for itself.
+    """
+
+    def __init__(self, config: WorkerConfig, preload: Sequence[str]) -> None:
+        """Prepare; nothing is started.
+
+        Args:
+            config: reaches the template through its environment.
+            preload: modules that the fork server imports before it forks.
+        """
+        self._variables = {
+            TEMPLATE_VARIABLE: orjson.dumps(asdict(config)).decode(),
+            # The fork server does not get our sys.path; a checkout need not be installed.
+            "PYTHONPATH": os.pathsep.join(filter(None, (_CHECKOUT, os.environ.get("PYTHONPATH")))),
+        }
+        self._preload = list(preload)
+        self.context: Any = multiprocess.get_context("forkserver" if _HAS_FORK_SERVER else "spawn")
+
+    def ensure_running(self) -> None:
+        """Start the fork server if it is not running; it then loads the model by itself."""
+        if not _HAS_FORK_SERVER:
+            return
+        from multiprocess import forkserver
+
+        with _environment(self._variables):
+            forkserver.set_forkserver_preload(self._preload)
+            forkserver.ensure_running()
+
+    def stop(self) -> None:
+        """End the fork server, even if it is still loading; forked workers live on."""
+        if not _HAS_FORK_SERVER:
+            return
+        from multiprocess import forkserver
+
+        server = forkserver._forkserver
+        if server._forkserver_pid is not None:
+            try:
+                os.kill(server._forkserver_pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            server._stop()
+
+
+def widen(queue: Any) -> None:
+    """Make room for a whole prompt in the pipe under a `multiprocess.SimpleQueue`.
+
+    A put then never blocks the event loop, not even if the worker has been stopped: a worker is
+    sent a prompt only when it has read all that came before, and no prompt that fits a context
+    comes near the size (see ``max_token_bytes``).
+    """
+    try:
+        import fcntl
+
+        fcntl.fcntl(queue._writer.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    except (ImportError, AttributeError, OSError):
+        pass  # not Linux, or past the user's limit: the default of 64 KiB serves most prompts
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

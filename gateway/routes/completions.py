@@ -1,0 +1,38 @@
+"""``/v1/completions``: text in, its continuation out."""
+
+from fastapi import APIRouter, Request, Response
+
+from gateway.openai.admission import check_fan_out, check_length, check_model_name, loaded_model
+from gateway.openai.requests import CompletionRequest
+from gateway.openai.responses import TextCompletion
+from gateway.openai.schema import request_body, stream_or
+from gateway.openai.translate import plan_answer
+from gateway.openai.validation import completion_request
+from gateway.routes.answer import answer
+from gateway.routes.body import read_json
+from gateway.serving import serving_of
+
+router = APIRouter(tags=["completions"])
+
+
+@router.post(
+    "/v1/completions",
+    openapi_extra=request_body(CompletionRequest, example={"prompt": "Once upon a time"}),
+    responses=stream_or(
+        TextCompletion | str | list[str], "The continuation, in the form that was asked for."
+    ),
+)
+async def completions(request: Request) -> Response:
+    """Continue a text.
+
+    Without `model` in the body, the answer is the continuation alone, as a JSON string.
+    """
+    config, pool = (serving := serving_of(request)).config, serving.pool
+    body = completion_request(await read_json(request, config.max_body_bytes))
+    check_model_name(body.model, config)
+    status = pool.status()
+    check_fan_out(len(body.prompt), body.n or 1, "prompt", config.workers, status)
+    model = loaded_model(status)
+    for prompt in body.prompt:
+        check_length(prompt, "prompt", model)
+    return await answer(request, pool, plan_answer(body, body.prompt, config))

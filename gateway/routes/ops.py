@@ -1,0 +1,59 @@
+"""For whoever runs the server: is it alive, is it ready, what is it."""
+
+from dataclasses import asdict
+from html import escape
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+
+from gateway.errors import DEFAULT_RETRY_AFTER
+from gateway.serving import serving_of
+
+router = APIRouter(tags=["operations"])
+
+INDEX = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>{model} - ggml-fastapi</title>
+<h1>{model}</h1>
+<p>An OpenAI-style API is served here. <a href="/docs">All endpoints</a>. Try:</p>
+<pre>curl -N http://{host}/v1/chat/completions -H 'Content-Type: application/json' \\
+  -d '{{"messages": [{{"role": "user", "content": "Tell me a story."}}]}}'</pre>
+</html>
+"""
+
+
+@router.head("/health", include_in_schema=False)
+@router.get("/health")
+async def health() -> dict[str, str]:
+    """Say that the gateway is alive, whatever its workers do."""
+    return {"status": "ok"}
+
+
+@router.get("/ready", responses={503: {"description": "No worker has its model."}})
+async def ready(request: Request) -> Response:
+    """Say whether a generation could start, and what each worker is doing."""
+    status = serving_of(request).pool.status()
+    content: dict[str, Any] = {
+        "state": status.state,
+        "reason": status.reason,
+        "waiting": status.waiting,
+        "running": status.running,
+        "workers": [asdict(worker) for worker in status.workers],
+    }
+    if status.state == "ready":
+        return JSONResponse(content)
+    return JSONResponse(content, 503, {"retry-after": str(DEFAULT_RETRY_AFTER)})
+
+
+@router.head("/", include_in_schema=False)
+@router.get("/", include_in_schema=False)
+async def index(request: Request) -> HTMLResponse:
+    """A page that says what is served here."""
+    return HTMLResponse(
+        INDEX.format(
+            model=escape(serving_of(request).config.model_id),
+            host=escape(request.headers.get("host", "localhost:8000")),
+        )
+    )

@@ -1,0 +1,132 @@
+"""Runs the pool and the HTTP server together, from the first signal of life to the last."""
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+import uvicorn
+
+from gateway.app import create_app
+from gateway.plan import Plan
+from gateway.pool.local import LocalPool
+from gateway.serving import ServingConfig
+from gateway.settings import Settings
+from shared.errors import UsageError
+from shared.messages import ModelInfo
+
+logger = logging.getLogger(__name__)
+
+# After the drain timeout every stream has been ended by us; what is left then is a client that
+# does not read.
+_LAST_WORDS_S = 2.0
+# Connections that the kernel holds until they are accepted, so that a burst gets 429, not a reset.
+_BACKLOG = 2048
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server with our meaning of signals: the first drains, any further one forces."""
+
+    def __init__(self, config: uvicorn.Config, drain: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._drain = drain
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # uvicorn's own version would raise the signal again at the end, and so exit with it.
+        if self.should_exit:
+            self.force_exit = True
+        else:
+            self.should_exit = True
+            self._drain()
+
+
+async def serve(
+    settings: Settings, plan: Plan, target: Callable[..., None], preload: Sequence[str]
+) -> int:
+    """Serve until a signal ends it, or until it is known that no worker can load the model.
+
+    Args:
+        settings: where to listen, and how.
+        plan: what to start.
+        target: body of a worker process.
+        preload: modules that load the model in the template.
+
+    Returns:
+        The exit status: 0 after a signal, 1 if the model could not be loaded.
+
+    Raises:
+        UsageError: the address cannot be listened on.
+    """
+    listener = _listen(settings.host, settings.port)
+    pool = LocalPool(
+        plan.worker,
+        workers=plan.workers,
+        max_queue=settings.max_queue,
+        target=target,
+        preload=preload,
+    )
+    serving = ServingConfig(
+        model_id=plan.model_id,
+        model_file=plan.worker.model_path,
+        workers=plan.workers,
+        max_body_bytes=settings.max_body_bytes,
+        created=int(time.time()),
+    )
+    loop = asyncio.get_running_loop()
+    closing: list[asyncio.Task[None]] = []
+
+    def end_all() -> None:
+        closing.append(loop.create_task(pool.close()))
+
+    def drain() -> None:
+        logger.info("shutting down; a second signal does not wait for running requests")
+        loop.call_soon_threadsafe(loop.call_later, settings.drain_timeout, end_all)
+
+    config = uvicorn.Config(
+        create_app(serving, pool),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(settings.drain_timeout + _LAST_WORDS_S),
+    )
+    server = _Server(config, drain)
+    running = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        status = await pool.settled()
+        if status.state == "failed":
+            logger.error("the model could not be loaded: %s", status.reason)
+            server.should_exit = True
+        elif status.model is not None:
+            print(_summary(listener, plan, status.model), flush=True)
+        await running
+    finally:
+        await pool.close()
+    return 1 if status.state == "failed" else 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen on HOST={host} PORT={port}: {error.strerror or error}"
+        ) from error
+
+
+def _summary(listener: socket.socket, plan: Plan, model: ModelInfo) -> str:
+    host, port = listener.getsockname()[:2]
+    if host in ("127.0.0.1", "0.0.0.0", "::1", "::"):
+        host = "localhost"
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return (
+        f"\n  ggml-fastapi is ready on {url}\n\n"
+        f"  model     {plan.model_id} ({plan.family})\n"
+        f"  context   {model.n_ctx} tokens\n"
+        f"  workers   {plan.workers}, with {plan.worker.threads} threads among them\n"
+        f"  memory    {plan.memory}\n"
+        f"  chat      POST {url}/v1/chat/completions\n"
+        f"  docs      {url}/docs\n"
+    )

@@ -1,0 +1,96 @@
+"""Server-sent events, and work that ends when its client goes away."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+import orjson
+from starlette.requests import ClientDisconnect
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from gateway.errors import as_api_error
+
+Result = TypeVar("Result")
+
+DONE = b"data: [DONE]\n\n"
+"""The event that ends every complete stream."""
+
+HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",  # nginx would hold events back
+}
+"""Response headers of every stream."""
+
+
+def event(content: object) -> bytes:
+    """One event whose data is ``content`` as a line of JSON."""
+    return b"data: %b\n\n" % orjson.dumps(content)
+
+
+async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
+    """Run ``work`` to its end, or cancel it when the client goes away.
+
+    The request body must have been read: the next message is then the disconnect.
+
+    Raises:
+        ClientDisconnect: the client went away; ``work`` has ended, nothing more can be sent.
+    """
+    working = asyncio.ensure_future(work)
+    watching = asyncio.ensure_future(_disconnect(receive))
+    try:
+        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        working.cancel()
+        watching.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class EventStream(StreamingResponse):
+    """A response made of events as they come, which owns the generator they come from.
+
+    Nothing is sent before the first event is there. Until then an exception of the generator
+    becomes an ordinary error response; after that it is the last event of the stream, without
+    `DONE`. However the response ends, the generator is closed with it.
+    """
+
+    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
+        """Take ``events``, each one or several finished ``data:`` blocks."""
+        super().__init__(events, headers=HEADERS)
+        self._events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events until they or the client are gone."""
+        await until_disconnect(receive, self._send_all(send))
+
+    async def _send_all(self, send: Send) -> None:
+        started = False
+        try:
+            async with aclosing(self._events) as events:
+                async for chunk in events:
+                    if not started:
+                        await send(
+                            {
+                                "type": "http.response.start",
+                                "status": self.status_code,
+                                "headers": self.raw_headers,
+                            }
+                        )
+                        started = True
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        except Exception as error:
+            if not started:
+                raise
+            last = event(as_api_error(error).body())
+            await send({"type": "http.response.body", "body": last, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

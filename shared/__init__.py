@@ -1,0 +1,1 @@
+"""What the gateway and the workers have in common: messages, parameters, model files."""

@@ -1,0 +1,28 @@
+"""What a worker is told when it is started."""
+
+from dataclasses import dataclass
+
+# Environment variable through which the gateway hands a `WorkerConfig` (as JSON) to the template,
+# which takes no arguments.
+TEMPLATE_VARIABLE = "GGML_FASTAPI_TEMPLATE"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerConfig:
+    """One value that travels from the gateway's settings to the template and the workers.
+
+    Attributes:
+        engine: ``ctransformers`` or ``echo``.
+        model_path: the model file; empty for ``echo``.
+        n_ctx: context length in tokens; None takes the engine's default for the model.
+        threads: the most threads that one evaluation may use.
+        log_level: name of a `logging` level.
+        echo_delay_ms: how long the echo engine takes for each evaluation.
+    """
+
+    engine: str
+    model_path: str = ""
+    n_ctx: int | None = None
+    threads: int = 1
+    log_level: str = "INFO"
+    echo_delay_ms: float = 0.0

@@ -1,0 +1,44 @@
+"""Why a request can fail: codes that cross the process boundary and reach the client."""
+
+from enum import Enum
+
+
+class ErrorCode(str, Enum):
+    """The ``code`` of an error; ``gateway/errors.py`` gives each its HTTP status.
+
+    The names are OpenAI's where OpenAI has one for the case.
+    """
+
+    CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
+    INVALID_PROMPT = "invalid_prompt"
+    ENGINE_ERROR = "engine_error"
+    WORKER_CRASHED = "worker_crashed"
+    MODEL_LOADING = "model_loading"
+    MODEL_UNAVAILABLE = "model_unavailable"
+    SHUTTING_DOWN = "shutting_down"
+    QUEUE_FULL = "queue_full"
+    MODEL_NOT_FOUND = "model_not_found"
+    INVALID_JSON = "invalid_json"
+    INVALID_VALUE = "invalid_value"
+    MISSING_PARAMETER = "missing_required_parameter"
+    UNSUPPORTED_PARAMETER = "unsupported_parameter"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    BODY_TOO_LARGE = "request_too_large"
+    UNKNOWN_URL = "unknown_url"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    INTERNAL_ERROR = "internal_error"
+
+
+class UsageError(Exception):
+    """A mistake of the person who starts the server; its text is for them, without a traceback.
+
+    The launcher prints the message and exits with status 2.
+    """
+
+
+class ModelFileError(UsageError):
+    """A model file that cannot be served; the text says what is wrong with it."""
+
+
+class EngineError(Exception):
+    """The engine could not do what was asked of it (load a file, evaluate tokens)."""

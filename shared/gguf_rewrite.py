@@ -1,0 +1,262 @@
+"""Rewrites a current byte-level BPE model of the LLaMA family to what ctransformers 0.2.27 reads.
+
+Current GGUF files spell such a vocabulary in GPT-2's printable letters, one for each byte; that
+library wants the bytes themselves, a score for every token, and an output layer of its own where
+the model shares it with the embedding. Everything else is copied as it is.
+"""
+
+import errno
+import os
+import struct
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from shared.errors import ModelFileError, UsageError
+from shared.gguf import (
+    BYTE_FORM,
+    MAGIC,
+    SCORES,
+    TOKEN_FORM,
+    TOKEN_TYPES,
+    TOKENS,
+    GGUFFile,
+    MetadataEntry,
+    TensorInfo,
+    TokenType,
+    ValueType,
+    align,
+    check_llama,
+    read_gguf,
+)
+
+Progress = Callable[[int, int], None]
+"""Is told how many bytes of how many have been written."""
+
+_BLOCK = 4 << 20
+_PLAIN_TEXT = (TokenType.CONTROL, TokenType.USER_DEFINED)
+
+
+def needs_rewrite(file: GGUFFile) -> bool:
+    """Tell whether the file holds a BPE vocabulary that is not in byte form yet."""
+    return file.architecture == "llama" and file.tokenizer_model == "gpt2" and not file.is_byte_form
+
+
+def rewrite(source: Path, target: Path, progress: Progress | None = None) -> None:
+    """Write a copy of ``source`` that ctransformers 0.2.27 can load to ``target``.
+
+    The copy is checked before it is written, and appears under its name only when it is whole.
+
+    Raises:
+        ModelFileError: ``source`` is damaged, or there is more in it that the engine cannot take.
+        UsageError: ``source`` needs no rewriting, or ``target`` cannot be written.
+    """
+    file = read_gguf(source)
+    if file.architecture == "llama" and not needs_rewrite(file):
+        raise UsageError(f"{source}: needs no rewriting")
+    plan = _plan(file)
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    try:
+        with source.open("rb") as origin, os.fdopen(descriptor, "wb") as output:
+            _write(plan, origin, output, progress or _silent)
+            output.flush()
+            os.fsync(output.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+    except BaseException as error:
+        Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _cannot_write(target, error) from error
+        raise
+
+
+def stderr_progress(label: str) -> Progress:
+    """Return a progress function that keeps one line on standard error up to date."""
+    shown = -1
+
+    def show(done: int, total: int) -> None:
+        nonlocal shown
+        percent = 100 * done // max(total, 1)
+        if percent == shown or (percent < 100 and not sys.stderr.isatty()):
+            return
+        shown = percent
+        end = "\n" if percent >= 100 else ""
+        start = "\r" if sys.stderr.isatty() else ""
+        print(f"{start}{label}: {percent:3d} %", end=end, file=sys.stderr, flush=True)
+
+    return show
+
+
+def token_bytes(token: bytes, token_type: int) -> bytes:
+    """Return the bytes that a token of a GPT-2 style vocabulary stands for.
+
+    Control and user-defined tokens are plain text. So is a token with a letter outside GPT-2's
+    alphabet, as some converters leave tokens that were added later without a type.
+    """
+    if token_type in _PLAIN_TEXT:
+        return token
+    try:
+        return bytes(_BYTE_OF_LETTER[letter] for letter in token.decode())
+    except (KeyError, UnicodeDecodeError):
+        return token
+
+
+def _letters() -> dict[str, int]:
+    """Return GPT-2's alphabet: printable bytes stand for themselves, others for U+0100 on."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = [byte for byte in range(256) if byte not in printable]
+    return {
+        **{chr(byte): byte for byte in printable},
+        **{chr(256 + index): byte for index, byte in enumerate(others)},
+    }
+
+
+_BYTE_OF_LETTER = _letters()
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What will be written.
+
+    Attributes:
+        source: the file that is copied from.
+        header: everything before the tensor data, with the padding.
+        tensors: of the copy, in the order of their data.
+        origins: per tensor, where its data begins in the source file.
+    """
+
+    source: GGUFFile
+    header: bytes
+    tensors: tuple[TensorInfo, ...]
+    origins: tuple[int, ...]
+
+
+def _plan(file: GGUFFile) -> _Plan:
+    values, item_types = _vocabulary(file)
+    tensors, origins = _tensors(file)
+    entries = dict(file.entries)
+    for key, item_type in item_types.items():
+        kind = ValueType.STRING if item_type is None else ValueType.ARRAY
+        entries[key] = MetadataEntry(kind, item_type)
+    rewritten = replace(
+        file, metadata={**file.metadata, **values}, entries=entries, tensors=tensors
+    )
+    check_llama(rewritten)
+    return _Plan(file, _header(rewritten), tensors, origins)
+
+
+def _vocabulary(file: GGUFFile) -> tuple[dict[str, Any], dict[str, ValueType | None]]:
+    """Return the metadata that is new in the copy, and the type of each array's items."""
+    entry = file.entries.get(TOKENS)
+    tokens = file.metadata.get(TOKENS)
+    if entry is None or entry.item_type is not ValueType.STRING or tokens is None:
+        raise ModelFileError(f"{file.path}: it has no vocabulary ({TOKENS})")
+    types = file.metadata.get(TOKEN_TYPES, [int(TokenType.NORMAL)] * len(tokens))
+    if not isinstance(types, list) or len(types) != len(tokens):
+        raise ModelFileError(f"{file.path}: {TOKEN_TYPES} does not fit its {len(tokens)} tokens")
+    values: dict[str, Any] = {
+        TOKENS: [token_bytes(token, kind) for token, kind in zip(tokens, types, strict=True)],
+        SCORES: [0.0] * len(tokens),
+        TOKEN_TYPES: types,
+        TOKEN_FORM: BYTE_FORM,
+    }
+    item_types: dict[str, ValueType | None] = {
+        TOKENS: ValueType.STRING,
+        SCORES: ValueType.FLOAT32,
+        TOKEN_TYPES: ValueType.INT32,
+        TOKEN_FORM: None,
+    }
+    if any(isinstance(kind, bool) or not isinstance(kind, int) for kind in set(types)):
+        raise ModelFileError(f"{file.path}: {TOKEN_TYPES} holds something other than integers")
+    return values, item_types
+
+
+def _tensors(file: GGUFFile) -> tuple[tuple[TensorInfo, ...], tuple[int, ...]]:
+    """Return the tensors of the copy, and where the data of each begins in the source."""
+    copied = list(file.tensors)
+    by_name = {tensor.name: tensor for tensor in copied}
+    embedding = by_name.get("token_embd.weight")
+    if "output.weight" not in by_name and embedding is not None:
+        copied.append(replace(embedding, name="output.weight"))
+    origins = tuple(file.data_offset + tensor.offset for tensor in copied)
+    offset = 0
+    placed = []
+    for tensor in copied:
+        placed.append(replace(tensor, offset=offset))
+        offset = align(offset + tensor.n_bytes, file.alignment)
+    return tuple(placed), origins
+
+
+def _header(file: GGUFFile) -> bytes:
+    parts = [MAGIC, struct.pack("<IQQ", file.version, len(file.tensors), len(file.metadata))]
+    with file.path.open("rb") as source:
+        for key, entry in file.entries.items():
+            if entry.end:
+                source.seek(entry.start)
+                parts.append(source.read(entry.end - entry.start))
+            else:
+                parts.append(_entry(key, entry.item_type, file.metadata[key]))
+    for tensor in file.tensors:
+        parts.append(_string(tensor.name.encode()))
+        parts.append(struct.pack(f"<I{len(tensor.shape)}Q", len(tensor.shape), *tensor.shape))
+        parts.append(struct.pack("<IQ", tensor.ggml_type, tensor.offset))
+    header = b"".join(parts)
+    return header.ljust(align(len(header), file.alignment), b"\0")
+
+
+def _entry(key: str, item_type: ValueType | None, value: Any) -> bytes:
+    start = _string(key.encode())
+    if item_type is None:
+        return start + struct.pack("<I", ValueType.STRING) + _string(value.encode())
+    start += struct.pack("<IIQ", ValueType.ARRAY, item_type, len(value))
+    if item_type is ValueType.STRING:
+        return start + b"".join(map(_string, value))
+    form = "f" if item_type is ValueType.FLOAT32 else "i"
+    return start + struct.pack(f"<{len(value)}{form}", *value)
+
+
+def _string(raw: bytes) -> bytes:
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def _write(plan: _Plan, origin: BinaryIO, output: BinaryIO, progress: Progress) -> None:
+    alignment = plan.source.alignment
+    total = len(plan.header) + sum(align(tensor.n_bytes, alignment) for tensor in plan.tensors)
+    done = output.write(plan.header)
+    progress(done, total)
+    for tensor, start in zip(plan.tensors, plan.origins, strict=True):
+        for block in _blocks(origin, start, tensor.n_bytes):
+            done += output.write(block)
+            progress(done, total)
+        done += output.write(b"\0" * (-tensor.n_bytes % alignment))
+    progress(done, total)
+
+
+def _blocks(origin: BinaryIO, start: int, n_bytes: int) -> Iterator[bytes]:
+    origin.seek(start)
+    while n_bytes:
+        block = origin.read(min(_BLOCK, n_bytes))
+        if not block:
+            raise OSError(errno.EIO, "the source file got shorter meanwhile")
+        n_bytes -= len(block)
+        yield block
+
+
+def _silent(done: int, total: int) -> None:
+    pass
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _cannot_write(target: Path, error: OSError) -> UsageError:
+    return UsageError(f"{target}: cannot be written: {error.strerror or error}")

@@ -1,0 +1,216 @@
+"""Writes small GGUF files: a whole model of the LLaMA family in a few hundred kilobytes.
+
+`tiny_llama` builds the description of one, which a test may change before `GGUFDraft.write`.
+Its weights are random (always the same), so it talks nonsense, but ctransformers loads it.
+"""
+
+import random
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+U32, I32, F32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9
+_FORMS = {0: "B", 1: "b", 2: "H", 3: "h", U32: "I", I32: "i", F32: "f", BOOL: "?", 10: "Q",
+          11: "q", 12: "d"}  # fmt: skip
+
+CONTROL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' "
+    "+ message['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+_MERGED = (
+    "h e", "l l", "i n", "Ġ t", "Ġt he", "o n", "Ġ a", "r e", "he ll", "hell o", "Ġ hello",
+    "e r", "o r", "w or", "wor l", "worl d", "Ġ world", "a t", "Ġ c", "Ġc at", "e s", "i t",
+    "Ċ Ċ", "Ã ©", "Ġ Ġ", "ĠĠ ĠĠ", "t h", "n d", "Ġa nd", "in g", "e n", "Ġ s", "Ġs at",
+)  # fmt: skip
+
+
+@dataclass
+class Tensor:
+    """A tensor to be written."""
+
+    shape: tuple[int, ...]
+    data: bytes
+    ggml_type: int = 0
+
+
+@dataclass
+class GGUFDraft:
+    """What a file will hold.
+
+    Attributes:
+        metadata: per key ``(type, value)``, or ``(ARRAY, item type, values)``.
+        tensors: in the order in which they are written.
+    """
+
+    metadata: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    version: int = 3
+    alignment: int = 32
+
+    def to_bytes(self) -> bytes:
+        """Return the whole file."""
+        parts = [b"GGUF", struct.pack("<IQQ", self.version, len(self.tensors), len(self.metadata))]
+        for key, value in self.metadata.items():
+            parts.append(string(key) + _value(*value))
+        offset = 0
+        blobs = []
+        for name, tensor in self.tensors.items():
+            parts.append(string(name) + struct.pack("<I", len(tensor.shape)))
+            parts.append(struct.pack(f"<{len(tensor.shape)}Q", *tensor.shape))
+            parts.append(struct.pack("<IQ", tensor.ggml_type, offset))
+            blobs.append(tensor.data + b"\0" * (-len(tensor.data) % self.alignment))
+            offset += len(blobs[-1])
+        header = b"".join(parts)
+        return header + b"\0" * (-len(header) % self.alignment) + b"".join(blobs)
+
+    def write(self, path: Path) -> Path:
+        """Write the file and return its path."""
+        path.write_bytes(self.to_bytes())
+        return path
+
+
+def string(value: str | bytes) -> bytes:
+    """Encode a string as GGUF has them."""
+    raw = value.encode() if isinstance(value, str) else value
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def _value(kind: int, *value: Any) -> bytes:
+    if kind == STRING:
+        return struct.pack("<I", kind) + string(value[0])
+    if kind == ARRAY:
+        item_type, items = value
+        head = struct.pack("<IIQ", kind, item_type, len(items))
+        if item_type == STRING:
+            return head + b"".join(string(item) for item in items)
+        return head + struct.pack(f"<{len(items)}{_FORMS[item_type]}", *items)
+    return struct.pack(f"<I{_FORMS[kind]}", kind, value[0])
+
+
+def byte_letters() -> list[str]:
+    """Return GPT-2's letter for each of the 256 bytes."""
+    letters, following = [], 256
+    for byte in range(256):
+        if 33 <= byte <= 126 or 161 <= byte <= 172 or byte >= 174:
+            letters.append(chr(byte))
+        else:
+            letters.append(chr(following))
+            following += 1
+    return letters
+
+
+def tiny_llama(
+    form: str = "letters",
+    *,
+    n_layer: int = 2,
+    n_embd: int = 32,
+    n_head: int = 4,
+    n_head_kv: int = 2,
+    n_ff: int = 64,
+    n_ctx: int = 512,
+    tied: bool | None = None,
+    seed: int = 1,
+) -> GGUFDraft:
+    """Describe a small model.
+
+    Args:
+        form: ``letters``: BPE as current files have it; ``bytes``: BPE as
+            `shared.gguf_rewrite` writes it; ``spm``: SentencePiece.
+        n_layer: number of blocks.
+        n_embd: width.
+        n_head: attention heads.
+        n_head_kv: key/value heads.
+        n_ff: width of the feed-forward layers.
+        n_ctx: context length that the model names.
+        tied: leave ``output.weight`` out; by default the ``letters`` form does.
+        seed: of the weights.
+    """
+    draft = GGUFDraft()
+    draft.metadata = {
+        "general.architecture": (STRING, "llama"),
+        "general.name": (STRING, "Tiny"),
+        "general.file_type": (U32, 0),
+        "llama.context_length": (U32, n_ctx),
+        "llama.embedding_length": (U32, n_embd),
+        "llama.feed_forward_length": (U32, n_ff),
+        "llama.block_count": (U32, n_layer),
+        "llama.attention.head_count": (U32, n_head),
+        "llama.attention.head_count_kv": (U32, n_head_kv),
+        "llama.attention.layer_norm_rms_epsilon": (F32, 1e-5),
+        "llama.rope.dimension_count": (U32, n_embd // n_head),
+        "llama.rope.freq_base": (F32, 10000.0),
+        **(_spm() if form == "spm" else _bpe(form)),
+        "tokenizer.chat_template": (STRING, CHAT_TEMPLATE),
+    }
+    n_vocab = len(draft.metadata["tokenizer.ggml.tokens"][2])
+    source = random.Random(seed)
+
+    def weights(*shape: int) -> Tensor:
+        count = shape[0] * shape[1]
+        values = (source.gauss(0, 0.3) for _ in range(count))
+        return Tensor(shape, struct.pack(f"<{count}f", *values))
+
+    norm = Tensor((n_embd,), struct.pack(f"<{n_embd}f", *[1.0] * n_embd))
+    n_embd_kv = n_embd // n_head * n_head_kv
+    draft.tensors["token_embd.weight"] = weights(n_embd, n_vocab)
+    for layer in range(n_layer):
+        for name, tensor in {
+            "attn_norm": norm,
+            "attn_q": weights(n_embd, n_embd),
+            "attn_k": weights(n_embd, n_embd_kv),
+            "attn_v": weights(n_embd, n_embd_kv),
+            "attn_output": weights(n_embd, n_embd),
+            "ffn_norm": norm,
+            "ffn_gate": weights(n_embd, n_ff),
+            "ffn_down": weights(n_ff, n_embd),
+            "ffn_up": weights(n_embd, n_ff),
+        }.items():
+            draft.tensors[f"blk.{layer}.{name}.weight"] = tensor
+    draft.tensors["output_norm.weight"] = norm
+    if not (form == "letters" if tied is None else tied):
+        draft.tensors["output.weight"] = weights(n_embd, n_vocab)
+    return draft
+
+
+def _bpe(form: str) -> dict[str, tuple[Any, ...]]:
+    letters = byte_letters()
+    words = [*letters, *(merge.replace(" ", "") for merge in _MERGED)]
+    tokens: list[bytes] = [text.encode() for text in (*CONTROL_TOKENS, *words)]
+    types = [3] * len(CONTROL_TOKENS) + [1] * len(words)
+    metadata: dict[str, tuple[Any, ...]] = {
+        "tokenizer.ggml.model": (STRING, "gpt2"),
+        "tokenizer.ggml.pre": (STRING, "smollm"),
+        "tokenizer.ggml.tokens": (ARRAY, STRING, tokens),
+        "tokenizer.ggml.token_type": (ARRAY, I32, types),
+        "tokenizer.ggml.merges": (ARRAY, STRING, list(_MERGED)),
+        "tokenizer.ggml.bos_token_id": (U32, 1),
+        "tokenizer.ggml.eos_token_id": (U32, 2),
+        "tokenizer.ggml.unknown_token_id": (U32, 0),
+        "tokenizer.ggml.padding_token_id": (U32, 2),
+        "tokenizer.ggml.add_bos_token": (BOOL, False),
+    }
+    if form == "bytes":
+        spelt = [bytes(letters.index(letter) for letter in word) for word in words]
+        tokens[len(CONTROL_TOKENS) :] = spelt
+        metadata["tokenizer.ggml.scores"] = (ARRAY, F32, [0.0] * len(tokens))
+        metadata["ggml_fastapi.token_form"] = (STRING, "bytes")
+    return metadata
+
+
+def _spm() -> dict[str, tuple[Any, ...]]:
+    words = ["▁", "e", "t", "h", "▁t", "he", "▁the", "l", "o", "ll", "lo", "hello", "▁hello"]
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *words]
+    types = [2, 3, 3] + [6] * 256 + [1] * len(words)
+    scores = [0.0] * 259 + [-float(index) for index in range(len(words))]
+    return {
+        "tokenizer.ggml.model": (STRING, "llama"),
+        "tokenizer.ggml.tokens": (ARRAY, STRING, tokens),
+        "tokenizer.ggml.scores": (ARRAY, F32, scores),
+        "tokenizer.ggml.token_type": (ARRAY, I32, types),
+        "tokenizer.ggml.bos_token_id": (U32, 1),
+        "tokenizer.ggml.eos_token_id": (U32, 2),
+        "tokenizer.ggml.unknown_token_id": (U32, 0),
+    }

@@ -1,0 +1,145 @@
+"""A pool that plays a script, and ways to reach an application that serves it."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import uvicorn
+
+from gateway.app import create_app
+from gateway.pool.base import PoolStatus, WorkerStatus
+from gateway.serving import ServingConfig
+from shared.messages import Delta, Event, Failed, Finished, Generate, ModelInfo, Prefilled
+
+MODEL = ModelInfo("llama", n_ctx=100, n_vocab=300, max_token_bytes=20, eos_token="</s>")
+READY = PoolStatus(
+    state="ready",
+    reason=None,
+    model=MODEL,
+    workers=tuple(WorkerStatus(i, "idle", 100 + i, 0) for i in range(2)),
+    waiting=0,
+    max_queue=4,
+)
+CONFIG = ServingConfig("org/model", "/models/m.gguf", workers=2, max_body_bytes=10_000, created=1)
+
+Script = Callable[[Generate], Sequence[Event | Exception | None]]
+"""What a generation does; None waits until it is cancelled."""
+
+
+def prefilled(request: Generate, prompt_tokens: int = 5, cached_tokens: int = 2) -> Prefilled:
+    return Prefilled(request.request_id, prompt_tokens, cached_tokens, 1.0)
+
+
+def deltas(request: Generate, *texts: str) -> list[Event]:
+    return [Delta(request.request_id, text, 1) for text in texts]
+
+
+def finished(request: Generate, reason: str = "stop", tokens: int = 2) -> Finished:
+    return Finished(request.request_id, reason, tokens, 1.0)
+
+
+def failed(request: Generate, code: str = "worker_crashed") -> Failed:
+    return Failed(request.request_id, code, "It broke.")
+
+
+def says(*texts: str) -> Script:
+    """A generation that goes well."""
+    return lambda request: [prefilled(request), *deltas(request, *texts), finished(request)]
+
+
+class ScriptedPool:
+    """A `WorkerPool` without workers."""
+
+    def __init__(self, script: Script | None = None, status: PoolStatus = READY) -> None:
+        self.script = script or says("Hel", "lo")
+        self.current = status
+        self.requests: list[Generate] = []
+        self.begun = threading.Event()
+        self.waiting = threading.Event()
+        self.cancelled: list[str] = []
+        self.cancellation = threading.Event()
+        self.closed = False
+
+    async def start(self) -> None:
+        pass
+
+    async def generate(self, request: Generate) -> AsyncGenerator[Event, None]:
+        self.requests.append(request)
+        self.begun.set()
+        try:
+            for step in self.script(request):
+                if step is None:
+                    self.waiting.set()
+                    await asyncio.get_running_loop().create_future()
+                elif isinstance(step, Exception):
+                    raise step
+                else:
+                    await asyncio.sleep(0)
+                    yield step
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancelled.append(request.request_id)
+            self.cancellation.set()
+            raise
+
+    def status(self) -> PoolStatus:
+        return self.current
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def request(
+    pool: ScriptedPool,
+    method: str,
+    path: str,
+    config: ServingConfig = CONFIG,
+    **kwargs: Any,
+) -> httpx.Response:
+    """Send one request to an application without sockets."""
+
+    async def send() -> httpx.Response:
+        transport = httpx.ASGITransport(create_app(config, pool))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.request(method, path, **kwargs)
+
+    return asyncio.run(asyncio.wait_for(send(), 10))
+
+
+def post(pool: ScriptedPool, path: str, body: Any, **kwargs: Any) -> httpx.Response:
+    return request(pool, "POST", path, json=body, **kwargs)
+
+
+def error(response: httpx.Response) -> tuple[int, str, str | None]:
+    """Status, code and param of an error, whose body must have the right shape."""
+    body = response.json()
+    assert set(body) == {"error"} and set(body["error"]) == {"message", "type", "param", "code"}
+    assert body["error"]["message"]
+    return response.status_code, body["error"]["code"], body["error"]["param"]
+
+
+@contextmanager
+def served(pool: ScriptedPool, config: ServingConfig = CONFIG) -> Iterator[int]:
+    """Serve by uvicorn in a thread; yields the port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    app = create_app(config, pool)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        listener.close()
+        assert not thread.is_alive()
+
+
+def loading(**changes: Any) -> PoolStatus:
+    """The status of a pool that has no model yet."""
+    workers = tuple(replace(worker, state="starting") for worker in READY.workers)
+    return replace(READY, state="starting", model=None, workers=workers, **changes)

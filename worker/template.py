@@ -1,0 +1,73 @@
+"""Loads the model once, in the fork server, so that every worker is a fork that shares it.
+
+The fork server imports this module before it forks anything (``set_forkserver_preload``), and a
+preloaded module gets no arguments: the configuration comes in an environment variable, and a
+failure is kept as a value, since an exception here would end the fork server without a word.
+Where there is no fork server, a worker that finds nothing loaded loads the model itself.
+"""
+
+import gc
+import os
+import signal
+
+import orjson
+
+from shared.config import TEMPLATE_VARIABLE, WorkerConfig
+from shared.errors import EngineError, ModelFileError
+from shared.sampling import SamplingParams
+
+# Both must be set before the libraries that read them are imported: a thread pool does not
+# survive a fork, and neither library needs one here.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import numpy as np  # noqa: E402
+
+from worker import engines  # noqa: E402
+from worker.engines.base import Engine  # noqa: E402
+from worker.loop import Loop  # noqa: E402, F401  # imported here so that workers share it
+from worker.sampler import Sampler  # noqa: E402
+
+_loaded: tuple[WorkerConfig, Engine | str] | None = None
+
+
+def engine_for(config: WorkerConfig) -> Engine:
+    """The engine of this process: the preloaded one, or one that is loaded now.
+
+    Raises:
+        EngineError: the model could not be loaded; the text says why.
+    """
+    global _loaded
+    if _loaded is None or _loaded[0] != config:
+        _loaded = (config, _load(config))
+    engine = _loaded[1]
+    if isinstance(engine, str):
+        raise EngineError(engine)
+    return engine
+
+
+def _load(config: WorkerConfig) -> Engine | str:
+    try:
+        return engines.load(config)
+    except (EngineError, ModelFileError) as error:
+        return str(error)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def _preload(encoded: str) -> None:
+    # A terminal sends Ctrl-C to this process too; only the gateway decides what ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    global _loaded
+    config = WorkerConfig(**orjson.loads(encoded))
+    _loaded = (config, _load(config))
+    # NumPy loads parts of itself when they are first used: once here, not in each worker.
+    Sampler(SamplingParams(), ()).sample(np.zeros(256, np.float32))
+    # Objects that live as long as the process stay out of the workers' garbage collections,
+    # which would write to their headers and so un-share their pages.
+    gc.collect()
+    gc.freeze()
+
+
+if TEMPLATE_VARIABLE in os.environ:
+    _preload(os.environ[TEMPLATE_VARIABLE])
