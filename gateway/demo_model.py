@@ -21,7 +21,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from shared.errors import ModelFileError, UsageError
-from shared.gguf import check_llama, read_gguf
+from shared.gguf_llama import check_llama
+from shared.gguf_reader import read_gguf
 from shared.gguf_rewrite import rewrite, stderr_progress
 
 _BLOCK = 1 << 20

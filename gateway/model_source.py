@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 
 from gateway import demo_model
 from shared.errors import UsageError
-from shared.gguf import check_llama, read_gguf
+from shared.gguf_llama import check_llama
+from shared.gguf_reader import read_gguf
 from shared.gguf_rewrite import Progress, needs_rewrite, rewrite, stderr_progress
 
 _LISTED = 20

@@ -7,7 +7,8 @@ from gateway.model_source import resolve
 from gateway.settings import Settings
 from shared.config import WorkerConfig
 from shared.errors import UsageError
-from shared.gguf import GGUFFile, read_gguf
+from shared.gguf import GGUFFile
+from shared.gguf_reader import read_gguf
 
 # Without a length of their own choice, models get at most this context: what it takes in memory
 # is known to fit small machines. CONTEXT_LENGTH asks for more.

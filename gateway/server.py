@@ -87,6 +87,7 @@ async def serve(
     config = uvicorn.Config(
         create_app(serving, pool),
         log_config=None,
+        log_level="warning",  # its own account of the start; requests are logged by the app
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=int(settings.drain_timeout + _LAST_WORDS_S),

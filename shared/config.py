@@ -14,7 +14,7 @@ class WorkerConfig:
     Attributes:
         engine: ``ctransformers`` or ``echo``.
         model_path: the model file; empty for ``echo``.
-        n_ctx: context length in tokens; None takes the engine's default for the model.
+        n_ctx: context length in tokens; None takes what the model was trained for.
         threads: the most threads that one evaluation may use.
         log_level: name of a `logging` level.
         echo_delay_ms: how long the echo engine takes for each evaluation.

@@ -1,6 +1,5 @@
 """Data types of tensors and files, with the numbers that ggml and GGUF give them."""
 
-# type number: (name, elements in a block, bytes of a block)
 TENSOR_TYPES = {
     0: ("F32", 1, 4),
     1: ("F16", 1, 2),
@@ -35,6 +34,7 @@ TENSOR_TYPES = {
     35: ("TQ2_0", 256, 66),
     39: ("MXFP4", 32, 17),
 }
+"""Per number of a tensor type: name, elements in a block, bytes of a block."""
 F32 = 0
 
 FILE_TYPES = {
@@ -42,3 +42,4 @@ FILE_TYPES = {
     10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M",
     16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 21: "Q2_K_S", 32: "BF16",
 }  # fmt: skip
+"""Per ``general.file_type``: its name."""

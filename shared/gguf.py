@@ -41,6 +41,22 @@ class ValueType(IntEnum):
     FLOAT64 = 12
 
 
+VALUE_FORMATS = {
+    ValueType.UINT8: "B",
+    ValueType.INT8: "b",
+    ValueType.UINT16: "H",
+    ValueType.INT16: "h",
+    ValueType.UINT32: "I",
+    ValueType.INT32: "i",
+    ValueType.FLOAT32: "f",
+    ValueType.BOOL: "?",
+    ValueType.UINT64: "Q",
+    ValueType.INT64: "q",
+    ValueType.FLOAT64: "d",
+}
+"""How `struct` reads each; strings and arrays have a length in front."""
+
+
 class TokenType(IntEnum):
     """What kind of token an entry of the vocabulary is."""
 

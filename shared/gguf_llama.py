@@ -9,15 +9,7 @@ import re
 from typing import Any
 
 from shared.ggml_types import F32, TENSOR_TYPES
-from shared.gguf import (
-    MERGES,
-    SCORES,
-    TOKEN_TYPES,
-    TOKENS,
-    GGUFFile,
-    TokenType,
-    ValueType,
-)
+from shared.gguf import MERGES, SCORES, TOKEN_TYPES, TOKENS, GGUFFile, TokenType, ValueType
 
 _MAX_LAYERS = 100
 """The old library aborts when the graph of a model with more layers outgrows its fixed tables."""

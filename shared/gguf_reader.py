@@ -20,6 +20,7 @@ from shared.gguf import (
     MAGIC,
     MERGES,
     TOKENS,
+    VALUE_FORMATS,
     GGUFFile,
     MetadataEntry,
     TensorInfo,
@@ -33,20 +34,6 @@ _MAX_STRING_BYTES = 64 << 20
 _MAX_ARRAY_ITEMS = 8 << 20
 """Of all arrays together; the largest vocabularies have a few hundred thousand entries."""
 _MAX_ALIGNMENT = 1 << 20
-
-_VALUE_FORMATS = {
-    ValueType.UINT8: "B",
-    ValueType.INT8: "b",
-    ValueType.UINT16: "H",
-    ValueType.INT16: "h",
-    ValueType.UINT32: "I",
-    ValueType.INT32: "i",
-    ValueType.FLOAT32: "f",
-    ValueType.BOOL: "?",
-    ValueType.UINT64: "Q",
-    ValueType.INT64: "q",
-    ValueType.FLOAT64: "d",
-}
 
 _OTHER_MAGICS = {
     b"lmgg": "a legacy GGML file",
@@ -201,7 +188,7 @@ class _Reader:
             item_type = self.value_type(key)
             metadata[key] = self.array(key, item_type)
         else:
-            metadata[key] = self.number(_VALUE_FORMATS[value_type])
+            metadata[key] = self.number(VALUE_FORMATS[value_type])
         entries[key] = MetadataEntry(value_type, item_type, start, self.at)
 
     def array(self, key: str, item_type: ValueType) -> list[Any]:
@@ -212,7 +199,7 @@ class _Reader:
             if key in (TOKENS, MERGES):
                 return items
             return [self.decode(item, f"metadata {key}") for item in items]
-        form = _VALUE_FORMATS[item_type]
+        form = VALUE_FORMATS[item_type]
         count = self.items(key, struct.calcsize("<" + form))
         layout = struct.Struct(f"<{count}{form}")
         values = list(layout.unpack_from(self.data, self.at))

@@ -29,9 +29,9 @@ from shared.gguf import (
     TokenType,
     ValueType,
     align,
-    check_llama,
-    read_gguf,
 )
+from shared.gguf_llama import check_llama
+from shared.gguf_reader import read_gguf
 
 Progress = Callable[[int, int], None]
 """Is told how many bytes of how many have been written."""

@@ -9,7 +9,7 @@ On the wire a message is one line of JSON. JSON holds no raw newline, so a reade
 message keeps it and waits, and a worker that died in the middle of one cannot be misread.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import orjson
@@ -33,7 +33,7 @@ class Generate:
 
     request_id: str
     prompt: str
-    sampling: SamplingParams = SamplingParams()
+    sampling: SamplingParams = field(default_factory=SamplingParams)
     max_tokens: int | None = None
     max_tokens_is_default: bool = False
     stop: tuple[str, ...] = ()

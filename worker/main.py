@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from shared.config import WorkerConfig
@@ -28,7 +29,7 @@ def run_worker(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
 
     pipe = outbox.fileno()
 
-    def emit(events: list[Event] | list[Lifecycle]) -> None:
+    def emit(events: Sequence[Event | Lifecycle]) -> None:
         _write_all(pipe, b"".join(encode(event) + b"\n" for event in events))
 
     # Imported here, not above: the gateway names this function and must not load an engine. In a

@@ -12,6 +12,9 @@ from shared.sampling import SamplingParams
 _FloatArray = NDArray[np.float32]
 _IntArray = NDArray[np.int64]
 
+# Logits divided by less leave the range of 32-bit floats; the draw would be the same anyway.
+_GREEDY_BELOW = 1e-5
+
 
 class Sampler:
     """The state of one generation's sampling: its parameters, its RNG and the tokens seen.
@@ -69,7 +72,7 @@ class Sampler:
         best = int(logits.argmax())
         if not np.isfinite(logits[best]):  # argmax finds a NaN before any number
             raise EngineError("the model's logits are not finite")
-        if params.temperature == 0.0:
+        if params.temperature < _GREEDY_BELOW:
             return best
 
         ids: _IntArray | None = None  # None: every id, in order
@@ -77,7 +80,8 @@ class Sampler:
             ids = _largest(logits, params.top_k)
             logits = logits[ids]
         # Weights, not probabilities: the largest is 1, and `mass` is what they add up to.
-        weights = np.exp((logits - logits.max()) * np.float32(1 / params.temperature))
+        with np.errstate(over="ignore"):  # what is too far below the largest weighs nothing
+            weights = np.exp((logits - logits.max()) * np.float32(1 / params.temperature))
         mass = float(weights.sum(dtype=np.float64))
         if params.min_p > 0.0:
             kept = np.flatnonzero(weights >= params.min_p)

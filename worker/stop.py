@@ -21,10 +21,12 @@ class StopMatcher:
         if not self._stops:
             return text, False
         text = self._held + text
-        found = [at for at in map(text.find, self._stops) if at >= 0]
+        found = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
         if found:
+            # The one that ends first, whichever begins first: so the pieces make no difference.
+            _, start = min(found)
             self._held = ""
-            return text[: min(found)], True
+            return text[:start], True
         n_emit = len(text) - max(_overlap(text, stop) for stop in self._stops)
         self._held = text[n_emit:]
         return text[:n_emit], False

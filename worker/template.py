@@ -21,12 +21,12 @@ from shared.sampling import SamplingParams
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from worker import engines  # noqa: E402
-from worker.engines.base import Engine  # noqa: E402
-from worker.loop import Loop  # noqa: E402, F401  # imported here so that workers share it
-from worker.sampler import Sampler  # noqa: E402
+from worker import engines
+from worker.engines.base import Engine
+from worker.loop import Loop  # noqa: F401  # imported here so that workers share it
+from worker.sampler import Sampler
 
 _loaded: tuple[WorkerConfig, Engine | str] | None = None
 

@@ -65,7 +65,7 @@ class Vocabulary:
 
     @classmethod
     def from_gguf(cls, file: GGUFFile) -> "Vocabulary":
-        """Read the table from a file that `shared.gguf.check_llama` has passed."""
+        """Read the table from a file that `shared.gguf_llama.check_llama` has passed."""
         metadata = file.metadata
         raw: list[bytes] = metadata["tokenizer.ggml.tokens"]
         types: list[int] = metadata["tokenizer.ggml.token_type"]

@@ -61,7 +61,10 @@ class WorkerHandle:
         return cls(process, queue, reader, config.threads)
 
     def attach(self, on_message: Callable[[Message], None]) -> None:
-        """Begin to read; ``on_message`` gets each message, on the running event loop."""
+        """Begin to read; ``on_message`` gets each message, on the running event loop.
+
+        A worker whose message it refuses with a `ValueError` is killed.
+        """
         loop = asyncio.get_running_loop()
         self.exited = loop.create_future()
         loop.add_reader(self._pipe.fileno(), self._read, on_message)
@@ -79,12 +82,11 @@ class WorkerHandle:
         *lines, self._partial = (self._partial + chunk).split(b"\n")
         for line in lines:
             try:
-                message = decode(line)
+                on_message(decode(line))
             except ValueError:
-                logger.exception("pid %d is killed: it sent what is no message", self.pid)
+                logger.exception("pid %d is killed: it sent what no worker may send", self.pid)
                 self.kill()
                 return
-            on_message(message)
 
     def send(self, command: Command) -> None:
         """Put a command on the worker's queue."""

@@ -12,7 +12,8 @@ import pytest
 from gateway import demo_model
 from gateway.model_source import ModelSource, resolve, servable
 from shared.errors import ModelFileError, UsageError
-from shared.gguf import check_llama, read_gguf
+from shared.gguf_llama import check_llama
+from shared.gguf_reader import read_gguf
 from shared.gguf_rewrite import Progress
 from tests.gguf_files import GGUFDraft, tiny_llama
 from tests.hub import COMMIT, Hub, serve_hub

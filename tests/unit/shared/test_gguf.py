@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from shared.errors import ModelFileError
-from shared.gguf import check_llama, read_gguf
+from shared.gguf_llama import check_llama
+from shared.gguf_reader import read_gguf
 from tests.gguf_files import ARRAY, F32, I32, STRING, U32, GGUFDraft, Tensor, string, tiny_llama
 
 HEADER = b"GGUF" + struct.pack("<I", 3)

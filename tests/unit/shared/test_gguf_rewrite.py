@@ -10,7 +10,8 @@ import pytest
 
 import shared.gguf_rewrite
 from shared.errors import ModelFileError, UsageError
-from shared.gguf import check_llama, read_gguf
+from shared.gguf_llama import check_llama
+from shared.gguf_reader import read_gguf
 from shared.gguf_rewrite import needs_rewrite, rewrite, stderr_progress, token_bytes
 from tests.gguf_files import ARRAY, F32, I32, STRING, U32, Tensor, byte_letters, tiny_llama
 

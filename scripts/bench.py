@@ -1,0 +1,352 @@
+"""Compares the server with ctransformers in process, side by side in one run.
+
+Every round measures all sides one after another, and a ratio is the median of the rounds' ratios,
+so that a machine whose speed drifts does not favour a side. The in-process sides run the library
+in processes of their own: ``generate`` is its own loop with its own sampler, ``bare`` nothing but
+evaluation and argmax, which no server can beat.
+"""
+
+import argparse
+import asyncio
+import http.client
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from gateway import demo_model, machine  # noqa: E402
+from gateway.pool.handle import WorkerHandle  # noqa: E402
+from gateway.pool.template import Template  # noqa: E402
+from shared.config import WorkerConfig  # noqa: E402
+from shared.messages import Cancel, Finished, Generate, Message, Ready, Shutdown  # noqa: E402
+from shared.sampling import SamplingParams  # noqa: E402
+
+N_CTX = 2048
+N_TOKENS = 128
+PROMPT = "{}. Once upon a time, in a small village by the sea, there lived"
+
+
+def main() -> None:
+    """Measure, and print a table in Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
+    parser.add_argument("--in-process", metavar="FILE", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.in_process:
+        in_process(arguments.in_process)
+        return
+    model = demo_model.fetch()
+    print(describe_machine(), "\n")
+    print("| what | measured | to reach |\n|---|---|---|")
+    for name, value, goal in [
+        *server_figures(model, arguments.rounds),
+        *worker_figures(model),
+        sampler_figure(),
+    ]:
+        print(f"| {name} | {value} | {goal} |")
+
+
+def describe_machine() -> str:
+    """The machine and the versions that matter, in a line."""
+    cpu = platform.processor() or platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            cpu = line.partition(":")[2].strip()
+            break
+    return (
+        f"{cpu}, {machine.usable_cores()} cores, {platform.system()} {platform.release()},"
+        f" Python {platform.python_version()}, SmolLM2-135M-Instruct Q4_1, context {N_CTX}"
+    )
+
+
+# ---- ctransformers in process
+
+
+def in_process(path: str) -> None:
+    """Answer each line ``[loop, threads, prompt, n]`` on standard input with the seconds taken."""
+    import numpy as np
+    from ctransformers.llm import LLM, Config
+
+    llm = LLM(path, "gguf", lib="avx2", config=Config(context_length=N_CTX, batch_size=64))
+
+    def bare(ids: Sequence[int], threads: int) -> Any:
+        while True:
+            llm.eval(ids, threads=threads)
+            pointer, size = llm.ctransformers_llm_logits_data(), llm.vocab_size
+            ids = [int(np.ctypeslib.as_array(pointer, shape=(size,)).argmax())]
+            yield ids[0]
+
+    for line in sys.stdin:
+        loop, threads, prompt, n = json.loads(line)
+        llm._context.clear()
+        started = time.perf_counter()
+        if loop == "generate":
+            tokens = llm.generate(
+                llm.tokenize(prompt), top_k=1, repetition_penalty=1.0, threads=threads
+            )
+        else:
+            tokens = bare(llm.tokenize(prompt), threads)
+        times = [time.perf_counter() for _, _ in zip(range(n), tokens, strict=False)]
+        print(json.dumps([times[0] - started, *rate(times)]), flush=True)
+
+
+def rate(times: Sequence[float]) -> tuple[float, int]:
+    """Tokens per second after the first, and how many tokens there were."""
+    return (len(times) - 1) / (times[-1] - times[0]), len(times)
+
+
+class InProcess:
+    """A process that runs ctransformers and nothing else."""
+
+    def __init__(self, model: Path) -> None:
+        """Load the model."""
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "--in-process", str(model)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.run("bare", 1, "warm up", 4)
+
+    def run(self, loop: str, threads: int, prompt: str, n: int) -> tuple[float, float]:
+        """Seconds to the first token, tokens per second after it."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        print(json.dumps([loop, threads, prompt, n]), file=self._process.stdin, flush=True)
+        first, speed, _ = json.loads(self._process.stdout.readline())
+        return first, speed
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+
+
+# ---- the server
+
+
+class Server:
+    """The server in its real form: a subprocess, reached over TCP."""
+
+    def __init__(self, model: Path) -> None:
+        """Start it and wait until it is ready."""
+        self._process = subprocess.Popen(
+            [sys.executable, "main.py", "--port", "0", "--context-length", str(N_CTX)],
+            cwd=ROOT,
+            env=os.environ | {"MODEL_NAME": str(model), "LOG_LEVEL": "warning"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if "is ready on" in line:
+                self.port = int(line.strip().rpartition(":")[2])
+                break
+        else:
+            raise SystemExit("the server did not start")
+        # Until every worker is there.
+        while '"starting"' in self._get("/ready"):
+            pass
+        self.pid = self._process.pid
+
+    def _get(self, path: str) -> str:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port)
+        connection.request("GET", path)
+        return connection.getresponse().read().decode()
+
+    def run(self, prompt: str, n: int) -> tuple[float, float]:
+        """Stream a greedy completion; the same figures as `InProcess.run`."""
+        body = json.dumps(
+            {"prompt": prompt, "max_tokens": n, "temperature": 0, "stream": True}
+        ).encode()
+        connection = http.client.HTTPConnection("127.0.0.1", self.port)
+        started = time.perf_counter()
+        connection.request(
+            "POST", "/v1/completions", body, {"Content-Type": "application/json"}
+        )
+        response = connection.getresponse()
+        times = []
+        for line in response:
+            if line.startswith(b"data: {") and b'"text":""' not in line:
+                times.append(time.perf_counter())
+        connection.close()
+        speed, count = rate(times)
+        if count != n:
+            raise SystemExit(f"the stream had {count} chunks of text, not {n}")
+        return times[0] - started, speed
+
+    def cpu_seconds(self) -> float:
+        """CPU time that the gateway process has used."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def close(self) -> None:
+        """End the server."""
+        self._process.terminate()
+        self._process.wait()
+
+
+def side_by_side(*runs: Callable[[], tuple[float, float]]) -> float:
+    """Total tokens per second of runs at the same time."""
+    speeds: list[float] = []
+    threads = [threading.Thread(target=lambda run=run: speeds.append(run()[1])) for run in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(speeds)
+
+
+def server_figures(model: Path, rounds: int) -> list[tuple[str, str, str]]:
+    """Everything that is measured over HTTP."""
+    cores = machine.usable_cores()
+    server, a, b = Server(model), InProcess(model), InProcess(model)
+    ratios: dict[str, list[float]] = {
+        name: [] for name in ("generate", "bare", "two", "scale", "ttft", "cpu")
+    }
+    speeds: dict[str, list[float]] = {"one": [], "two": []}
+    for number in range(rounds + 1):
+        prompts = [PROMPT.format(f"{number} {side}") for side in "abc"]
+        library = a.run("generate", cores, prompts[0], N_TOKENS)[1]
+        cpu = server.cpu_seconds()
+        one = server.run(prompts[0], N_TOKENS)[1]
+        bare = a.run("bare", cores, prompts[0], N_TOKENS)[1]
+        two_bare = side_by_side(
+            lambda: a.run("bare", 1, prompts[1], N_TOKENS),  # noqa: B023  # run before the next
+            lambda: b.run("bare", 1, prompts[2], N_TOKENS),  # noqa: B023
+        )
+        two = side_by_side(
+            lambda: server.run(prompts[1], N_TOKENS),  # noqa: B023
+            lambda: server.run(prompts[2], N_TOKENS),  # noqa: B023
+        )
+        cpu = server.cpu_seconds() - cpu
+        if number == 0:
+            continue  # the first round warms everything up
+        for name, ratio in (
+            ("generate", one / library),
+            ("bare", one / bare),
+            ("two", two / two_bare),
+            ("scale", two / one),
+            ("cpu", cpu / (3 * N_TOKENS) * 1e6),
+        ):
+            ratios[name].append(ratio)
+        speeds["one"].append(one)
+        speeds["two"].append(two)
+    for number in range(5 * rounds):
+        # Another first word each time, so that neither side has anything in its cache.
+        prompt = PROMPT.format(1000 + 7 * number)
+        inside, _ = a.run("bare", cores, prompt, 4)
+        over_http, _ = server.run(prompt, 4)
+        ratios["ttft"].append((over_http - inside) * 1e3)
+    server.close()
+    a.close()
+    b.close()
+
+    def median(name: str, digits: int = 2) -> str:
+        return f"{statistics.median(ratios[name]):.{digits}f}"
+
+    one_speed, two_speed = (statistics.median(speeds[name]) for name in ("one", "two"))
+    return [
+        (
+            f"one stream over HTTP ({one_speed:.0f} tokens/s) ÷ ctransformers' `generate`",
+            median("generate"),
+            "≥ 0.97",
+        ),
+        ("one stream over HTTP ÷ bare evaluation and argmax", median("bare"), ""),
+        (
+            f"two streams over HTTP ({two_speed:.0f} tokens/s) ÷ two bare processes",
+            median("two"),
+            "≥ 0.95",
+        ),
+        ("two streams ÷ one stream", median("scale"), "≥ 1.35"),
+        ("TTFT over HTTP − in-process prefill, 18 tokens", median("ttft") + " ms", "≤ 3 ms"),
+        ("gateway CPU per streamed token", median("cpu", 0) + " µs", "≤ 100 µs"),
+    ]
+
+
+# ---- workers and sampler
+
+
+def worker_figures(model: Path) -> list[tuple[str, str, str]]:
+    """What a further worker costs."""
+    return asyncio.run(_worker_figures(model))
+
+
+async def _worker_figures(model: Path) -> list[tuple[str, str, str]]:
+    from worker.main import run_worker
+
+    config = WorkerConfig("ctransformers", str(model), n_ctx=N_CTX, log_level="ERROR")
+    template = Template(config, ["worker.template"])
+    ready_ms, memory = [], []
+    for number in range(9):
+        arrivals: asyncio.Queue[Message] = asyncio.Queue()
+        started = time.perf_counter()
+        handle = await asyncio.to_thread(
+            WorkerHandle.start, template, run_worker, f"worker-{number}", config
+        )
+        handle.attach(arrivals.put_nowait)
+        assert isinstance(await arrivals.get(), Ready)
+        ready_ms.append((time.perf_counter() - started) * 1e3)
+        if number == 8:
+            memory.append(private_mib(handle.pid))
+            # A short chat, then one that fills the context.
+            for words in (100, N_CTX - 300):
+                prompt = " ".join(["sea"] * words)
+                greedy = SamplingParams(temperature=0)
+                handle.send(Generate(str(words), prompt, greedy, 64))
+                while not isinstance(await arrivals.get(), Finished):
+                    pass
+                memory.append(private_mib(handle.pid))
+        handle.send(Cancel("nothing"))
+        handle.send(Shutdown())
+        await handle.exited
+        await asyncio.to_thread(handle.reap)
+    template.stop()
+    # The first start waits for the template to load.
+    return [
+        ("a further worker: ready after", f"{statistics.median(ready_ms[1:]):.0f} ms", "≤ 50 ms"),
+        ("the first worker: ready after (the model is loaded)", f"{ready_ms[0]:.0f} ms", ""),
+        (
+            "a further worker: private memory when ready / after 164 tokens / 1,800 tokens",
+            " / ".join(f"{amount:.0f} MiB" for amount in memory),
+            "≤ 50 MB",
+        ),
+    ]
+
+
+def private_mib(pid: int) -> float:
+    """Memory that a process shares with no other."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
+
+
+def sampler_figure() -> tuple[str, str, str]:
+    """Time to draw a token with the default parameters."""
+    import numpy as np
+
+    from worker.sampler import Sampler
+
+    logits = np.random.default_rng(0).normal(0, 3, 49_152).astype(np.float32)
+    sampler, times = Sampler(SamplingParams(), range(500)), []
+    for _ in range(2000):
+        started = time.perf_counter()
+        sampler.sample(logits)
+        times.append(time.perf_counter() - started)
+    return (
+        "sampler per token, vocabulary 49,152, default parameters",
+        f"{statistics.median(times) * 1e3:.2f} ms",
+        "≤ 0.5 ms",
+    )
+
+
+if __name__ == "__main__":
+    main()

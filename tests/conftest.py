@@ -1,0 +1,39 @@
+"""What tests with real processes share."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway import demo_model as demo
+from tests.serving import Server, served, served_echo
+
+
+@pytest.fixture(scope="session")
+def demo_model() -> Path:
+    """The demo model's file; it is downloaded once and kept in the user's cache."""
+    return demo.fetch()
+
+
+@pytest.fixture(scope="session")
+def echo_server() -> Iterator[Server]:
+    """Two workers that repeat what they are told, a backlog of 8."""
+    with served_echo("--max-queue", "8", "--drain-timeout", "2") as server:
+        yield server
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def slow_server() -> Iterator[Server]:
+    """The same, at 20 ms for each byte."""
+    with served_echo("--max-queue", "8", "--drain-timeout", "2", delay_ms=20) as server:
+        yield server
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def demo_server(demo_model: Path) -> Iterator[Server]:
+    """Two workers with the demo model."""
+    with served("--workers", "2", "--drain-timeout", "2") as server:
+        yield server
+        server.stop()

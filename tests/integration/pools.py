@@ -1,0 +1,143 @@
+"""Real pools for tests: started, watched, and gone at the end."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, TypeVar
+
+from gateway.pool.base import PoolStatus
+from gateway.pool.local import LocalPool
+from shared.config import WorkerConfig
+from shared.messages import Delta, Event, Failed, Finished, Generate, Prefilled
+from shared.sampling import SamplingParams
+from tests.serving import DEADLINE_S, START_S, is_alive, wait_for_end
+from worker.main import run_worker
+
+LIMIT_S = 90.0
+PRELOAD = ("worker.template",)
+LONG = "x" * 4000
+"""A prompt that an echo worker with a delay answers for longer than any test runs."""
+
+Result = TypeVar("Result")
+
+
+def run(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run a test's coroutine; one that hangs fails."""
+    return asyncio.run(asyncio.wait_for(work, LIMIT_S))
+
+
+@asynccontextmanager
+async def started(
+    *,
+    workers: int = 2,
+    max_queue: int = 16,
+    delay_ms: float = 0.0,
+    target: Callable[..., None] = run_worker,
+    config: WorkerConfig | None = None,
+    preload: Sequence[str] = PRELOAD,
+) -> AsyncIterator[LocalPool]:
+    """A pool whose first worker is ready, or that has failed; checks that it leaves nothing."""
+    pool = LocalPool(
+        config or WorkerConfig("echo", echo_delay_ms=delay_ms),
+        workers=workers,
+        max_queue=max_queue,
+        target=target,
+        preload=preload,
+    )
+    try:
+        await asyncio.wait_for(pool.start(), START_S)
+        yield pool
+    finally:
+        pids = pids_of(pool)
+        await asyncio.wait_for(pool.close(), DEADLINE_S)
+        assert [pid for pid in pids if is_alive(pid)] == []
+        assert pids_of(pool) == []
+
+
+@asynccontextmanager
+async def ready(**options: Any) -> AsyncIterator[LocalPool]:
+    """A pool all of whose workers are idle."""
+    async with started(**options) as pool:
+        await until(pool, all_idle)
+        yield pool
+
+
+def pids_of(pool: LocalPool) -> list[int]:
+    """The workers' processes."""
+    return [worker.pid for worker in pool.status().workers if worker.pid is not None]
+
+
+def all_idle(status: PoolStatus) -> bool:
+    """Whether every worker is free."""
+    return status.idle == len(status.workers) and status.waiting == 0
+
+
+async def until(
+    pool: LocalPool, condition: Callable[[PoolStatus], bool], timeout: float = DEADLINE_S
+) -> PoolStatus:
+    """Look at the pool's status until it meets a condition."""
+    deadline = time.monotonic() + timeout
+    while not condition(status := pool.status()):
+        assert time.monotonic() < deadline, f"still {status}"
+        await asyncio.sleep(0.002)
+    return status
+
+
+async def running_pid(pool: LocalPool, other_than: int | None = None) -> int:
+    """The process of the one worker that is running."""
+
+    def pids(status: PoolStatus) -> list[int]:
+        running = [worker.pid for worker in status.workers if worker.state == "running"]
+        return [pid for pid in running if pid is not None and pid != other_than]
+
+    (pid,) = pids(await until(pool, lambda status: len(pids(status)) == 1))
+    return pid
+
+
+async def kill(pid: int) -> None:
+    """Kill a process; returns when it is dead."""
+    os.kill(pid, signal.SIGKILL)
+    assert await asyncio.to_thread(wait_for_end, pid)
+
+
+_numbers = iter(range(1_000_000_000))
+
+
+def ask(prompt: str, **more: Any) -> Generate:
+    """A generation with a fresh id."""
+    more.setdefault("sampling", SamplingParams(temperature=0))
+    return Generate(f"test-{next(_numbers)}", prompt, **more)
+
+
+async def collect(events: AsyncGenerator[Event, None]) -> list[Event]:
+    """All events of a generation; checks that they are in order."""
+    async with aclosing(events):
+        got = [event async for event in events]
+    check_order(got)
+    return got
+
+
+def check_order(events: Sequence[Event]) -> None:
+    """Check the order of a generation: ``Prefilled, Delta*, terminal``, or `Failed` alone."""
+    *before, last = events
+    assert isinstance(last, Finished | Failed), events
+    if isinstance(last, Finished):
+        assert before, events
+    if before:
+        assert isinstance(before[0], Prefilled), events
+    assert all(isinstance(event, Delta) for event in before[1:]), events
+    assert len({event.request_id for event in events}) == 1
+
+
+def text_of(events: Sequence[Event]) -> str:
+    """The text of a generation."""
+    return "".join(event.text for event in events if isinstance(event, Delta))
+
+
+def failure_of(events: Sequence[Event]) -> str | None:
+    """The code that a generation failed with."""
+    last = events[-1]
+    return last.code if isinstance(last, Failed) else None

@@ -1,0 +1,110 @@
+"""Bodies of worker processes that do not do what a worker should, or show what they are told."""
+
+import os
+from typing import Any
+
+from shared.config import WorkerConfig
+from shared.messages import (
+    Cancel,
+    Command,
+    Delta,
+    Event,
+    Finished,
+    Generate,
+    ModelInfo,
+    Prefilled,
+    Ready,
+    SetThreads,
+    Shutdown,
+    decode,
+    encode,
+)
+
+MODEL = ModelInfo("test", n_ctx=100, n_vocab=10, max_token_bytes=1)
+NOT_MESSAGES = {
+    "text": b"Segmentation fault\n",
+    "bytes": b"\x80\x04\x95\xff\n",
+    "unknown": b'["Hello",{}]\n',
+    "fields": b'["Ready",{"model":{"size":1}}]\n',
+    "list": b"[]\n",
+    "command": encode(Generate("r", "a worker asks the gateway")) + b"\n",
+}
+
+
+def _send(outbox: Any, *messages: Event | Ready) -> None:
+    os.write(outbox.fileno(), b"".join(encode(message) + b"\n" for message in messages))
+
+
+def _wait_for_ever(inbox: Any) -> None:
+    while not isinstance(decode(inbox.get()), Shutdown):
+        pass
+
+
+def exits_at_once(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
+    pass
+
+
+def raises_at_once(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # nobody needs to see the traceback
+    raise RuntimeError("no")
+
+
+def never_ready(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
+    _wait_for_ever(inbox)
+
+
+def closes_its_pipe(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
+    outbox.close()
+    while True:
+        inbox.get()
+
+
+def sends_garbage(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
+    """Sends the line that ``model_path`` names, then lives on."""
+    os.write(outbox.fileno(), NOT_MESSAGES[config.model_path])
+    while True:
+        inbox.get()
+
+
+def sends_garbage_when_asked(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
+    _send(outbox, Ready(MODEL))
+    while not isinstance(decode(inbox.get()), Generate):
+        pass
+    sends_garbage(config, inbox, outbox)
+
+
+def closes_its_pipe_when_asked(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
+    _send(outbox, Ready(MODEL))
+    while not isinstance(decode(inbox.get()), Generate):
+        pass
+    closes_its_pipe(config, inbox, outbox)
+
+
+def half_a_line(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
+    """Is ready, byte by byte, and dies in the middle of its first event."""
+    for byte in encode(Ready(MODEL)) + b"\n":
+        os.write(outbox.fileno(), bytes((byte,)))
+    while not isinstance(decode(inbox.get()), Generate):
+        pass
+    os.write(outbox.fileno(), b'["Prefilled",{"request_id":"')
+    os._exit(1)
+
+
+def tells_threads(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
+    """Answers each change of the thread count with a `Delta`; generates until cancelled."""
+    threads, running = config.threads, ""
+    _send(outbox, Ready(MODEL))
+    while True:
+        command: Command = decode(inbox.get())
+        match command:
+            case Generate(request_id=running):
+                _send(outbox, Prefilled(running, 1, 0, 0.0), Delta(running, str(threads), 1))
+            case SetThreads(threads):
+                if running:
+                    _send(outbox, Delta(running, str(threads), 1))
+            case Cancel(request_id):
+                if request_id == running:
+                    _send(outbox, Finished(running, "cancelled", 1, 0.0))
+                    running = ""
+            case Shutdown():
+                return

@@ -1,0 +1,172 @@
+"""The launcher: what it says to a mistake, and that it serves files and folders."""
+
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.gguf_files import tiny_llama
+from tests.serving import MAIN, chat, run_main, served
+
+SCRIPT = (str(Path(sys.executable).with_name("ggml-fastapi")),)
+MODULE = (sys.executable, "-m", "gateway")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with two models and something else."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    for name in ("first.gguf", "second.gguf"):
+        tiny_llama(n_ctx=512).write(folder / name)
+    (folder / "notes.txt").write_text("none")
+    (folder / "broken.bin").write_bytes(b"GGUF????")
+    return folder
+
+
+def complaint(**settings: str) -> str:
+    """What the launcher says on its one line before it ends with status 2."""
+    ended = run_main(**settings)
+    assert ended.returncode == 2, ended
+    assert ended.stdout == ""
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("ggml-fastapi: ")
+    return line
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"MODEL_NAME": "/no/such/model.gguf"}, ["MODEL_NAME=/no/such/model.gguf"]),
+        ({"MODEL_NAME": "no-such-model.gguf"}, ["MODEL_NAME=no-such-model.gguf"]),
+        ({"MODEL_NAME": "not a name at all!"}, ["MODEL_NAME=not a name at all!"]),
+        ({"MODEL_FILE": "model.gguf"}, ["MODEL_FILE=model.gguf", "MODEL_NAME"]),
+        ({"MODEL_TYPE": "gpt5"}, ["MODEL_TYPE='gpt5'", "llama", "gguf", "echo"]),
+        ({"WORKERS": "many"}, ["WORKERS='many'", "auto"]),
+        ({"WORKERS": "0"}, ["WORKERS='0'", "from 1 to"]),
+        ({"WORKERS": "-1"}, ["WORKERS='-1'"]),
+        ({"WORKERS": "1e9"}, ["WORKERS='1e9'"]),
+        ({"THREADS": "2.5"}, ["THREADS='2.5'"]),
+        ({"CONTEXT_LENGTH": "1"}, ["CONTEXT_LENGTH='1'"]),
+        ({"MAX_QUEUE": "-5"}, ["MAX_QUEUE='-5'"]),
+        ({"LOG_LEVEL": "loud"}, ["LOG_LEVEL='loud'", "debug"]),
+        ({"DRAIN_TIMEOUT": "nan"}, ["DRAIN_TIMEOUT='nan'"]),
+        ({"MODEL_TYPE": "echo", "HOST": "192.0.2.1"}, ["HOST=192.0.2.1"]),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(settings: dict[str, str], named: list[str]) -> None:
+    line = complaint(**settings)
+    for text in named:
+        assert text in line
+
+
+def test_the_wrong_port_is_named() -> None:
+    for port in ("65536", "http"):
+        ended = run_main("--port", port, MODEL_TYPE="echo")
+        assert ended.returncode == 2
+        assert f"--port='{port}'" in ended.stderr
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        ended = run_main("--port", port, MODEL_TYPE="echo")
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert f"PORT={port}" in line and "in use" in line
+
+
+def test_mistakes_about_a_folder(folder: Path, tmp_path: Path) -> None:
+    several = complaint(MODEL_NAME=str(folder))
+    assert "MODEL_FILE" in several and "first.gguf, second.gguf" in several
+    missing = complaint(MODEL_NAME=str(folder), MODEL_FILE="third.gguf")
+    assert "MODEL_FILE=third.gguf" in missing and "first.gguf" in missing
+    assert "MODEL_FILE" in complaint(MODEL_NAME=str(folder), MODEL_FILE="../models/first.gguf")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert str(empty) in complaint(MODEL_NAME=str(empty))
+    assert "broken.bin" in complaint(MODEL_NAME=str(folder), MODEL_FILE="broken.bin")
+    assert "notes.txt" in complaint(MODEL_NAME=str(folder / "notes.txt"))
+
+
+def test_a_context_longer_than_the_model_knows(folder: Path, tmp_path: Path) -> None:
+    line = complaint(
+        MODEL_NAME=str(folder / "first.gguf"),
+        CONTEXT_LENGTH="1024",
+        XDG_CACHE_HOME=str(tmp_path),
+    )
+    assert "CONTEXT_LENGTH=1024" in line and "512" in line
+
+
+def test_an_unknown_option_is_status_2() -> None:
+    ended = run_main("--wrokers", "2")
+    assert ended.returncode == 2
+    assert "--wrokers" in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_help_is_the_same_however_it_is_started() -> None:
+    texts = set()
+    for command in (MAIN, MODULE, SCRIPT):
+        ended = run_main("--help", command=command)
+        assert ended.returncode == 0
+        texts.add(ended.stdout)
+    assert len(texts) == 1
+    (text,) = texts
+    for option in ("--workers", "--threads", "--host", "--port", "--model-name", "--model-file",
+                   "--model-type", "--context-length", "--max-queue", "--log-level"):  # fmt: skip
+        assert option in text
+
+
+@pytest.mark.parametrize("command", [MODULE, SCRIPT], ids=["module", "script"])
+def test_it_serves_however_it_is_started(command: tuple[str, ...]) -> None:
+    with served("--workers", "2", command=command, MODEL_TYPE="echo") as server:
+        assert server.http.post("/v1/completions", json={"prompt": "x"}).json() == "x"
+        assert len(server.worker_pids()) == 2
+        server.stop()
+
+
+@pytest.mark.parametrize("given", ["file", "folder", "folder and file"])
+def test_a_current_model_is_rewritten_and_served(given: str, folder: Path, tmp_path: Path) -> None:
+    if given == "folder":
+        (folder / "second.gguf").unlink()
+    settings = {"MODEL_NAME": str(folder / "first.gguf" if given == "file" else folder)}
+    if given == "folder and file":
+        settings["MODEL_FILE"] = "first.gguf"
+    original = (folder / "first.gguf").read_bytes()
+    cache = tmp_path / "cache"
+    with served(
+        "--workers", "2", "--context-length", "256", XDG_CACHE_HOME=str(cache), **settings
+    ) as server:
+        assert server.model == "first"
+        (entry,) = server.http.get("/v1/models").json()["data"]
+        assert (entry["max_model_len"], entry["family"]) == (256, "llama")
+        answers = [
+            server.http.post(
+                "/v1/chat/completions",
+                json=chat("hello world", stream=False, max_tokens=8, temperature=0),
+            )
+            for _ in range(2)
+        ]
+        assert [answer.status_code for answer in answers] == [200, 200]
+        first, second = (answer.json() for answer in answers)
+        assert first["choices"] == second["choices"]
+        assert second["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
+        server.stop()
+    assert (folder / "first.gguf").read_bytes() == original
+    (rewritten,) = (cache / "ggml-fastapi").glob("*.gguf")
+    stamp = rewritten.stat().st_mtime_ns
+    if given == "file":
+        with served("--workers", "1", XDG_CACHE_HOME=str(cache), **settings) as server:
+            server.stop()
+        assert rewritten.stat().st_mtime_ns == stamp
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_server_with_status_1(
+    folder: Path, tmp_path: Path
+) -> None:
+    # Fit by all that is checked before the template starts; gone when it wants to load it.
+    ended = run_main(
+        MODEL_NAME=str(folder / "first.gguf"),
+        WORKERS="1",
+        XDG_CACHE_HOME=str(tmp_path),
+        PYTHONSTARTUP="",
+    )
+    assert ended.returncode == 1

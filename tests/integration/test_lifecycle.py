@@ -1,0 +1,148 @@
+"""Real servers: how they end, and that nothing of them is left."""
+
+import os
+import signal
+
+import pytest
+
+from tests.serving import (
+    ROOT,
+    Server,
+    chat,
+    launched,
+    long_chat,
+    served_echo,
+    streamed,
+    text_of,
+)
+
+SHUTTING_DOWN = "gateway.server: shutting down"
+
+
+def check_that_nothing_is_left(server: Server) -> None:
+    assert server.wait_for_exit() == 0, server.log()
+    assert server.wait_until_gone(timeout=2) == []
+
+
+def test_no_process_outlives_a_killed_gateway() -> None:
+    with served_echo(delay_ms=20) as server, streamed(server, long_chat()) as stream:
+        next(stream)
+        # The gateway, the template, and two workers at least.
+        assert len(server.processes()) >= 4
+        assert set(server.worker_pids()) < set(server.processes())
+        os.kill(server.process.pid, signal.SIGKILL)
+        assert server.wait_until_gone(timeout=2) == []
+
+
+def test_workers_in_a_long_evaluation_do_not_outlive_a_killed_gateway() -> None:
+    with (
+        served_echo(delay_ms=60_000) as server,
+        server.http.stream("GET", "/health"),
+    ):
+        import socket
+        from urllib.parse import urlsplit
+
+        with socket.create_connection((urlsplit(server.url).hostname, urlsplit(server.url).port)):
+            pass
+        os.kill(server.process.pid, signal.SIGKILL)
+        assert server.wait_until_gone(timeout=2) == []
+
+
+@pytest.mark.parametrize("to_the_group", [False, True])
+def test_sigterm_lets_streams_finish(to_the_group: bool) -> None:
+    text = "this is what has to come back whole"
+    with (
+        served_echo(delay_ms=20) as server,
+        streamed(server, chat(text)) as stream,
+        streamed(server, chat(text + "!")) as other,
+    ):
+        chunks, others = [next(stream)], [next(other)]
+        if to_the_group:
+            os.killpg(server.process.pid, signal.SIGTERM)
+        else:
+            server.process.terminate()
+        server.wait_for_output(SHUTTING_DOWN, "stderr")
+        assert server.process.poll() is None
+        for events, so_far, expected in ((stream, chunks, text), (other, others, text + "!")):
+            so_far += events
+            assert so_far.pop() == "[DONE]"
+            assert text_of(so_far) == expected
+            assert so_far[-1]["choices"][0]["finish_reason"] == "stop"
+        check_that_nothing_is_left(server)
+    assert "Traceback" not in server.stderr
+
+
+def test_a_stream_longer_than_the_drain_timeout_ends_with_an_error() -> None:
+    with (
+        served_echo("--drain-timeout", "1", delay_ms=20) as server,
+        streamed(server, long_chat()) as stream,
+        streamed(server, long_chat(stream_options={"include_usage": True})) as other,
+    ):
+        next(stream), next(other)
+        server.process.terminate()
+        for events in (stream, other):
+            *chunks, last = events
+            assert last["error"]["code"] == "shutting_down"
+            assert chunks and "[DONE]" not in chunks
+        check_that_nothing_is_left(server)
+    assert "Traceback" not in server.stderr
+
+
+def test_what_waits_at_the_drain_timeout_gets_503() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with (
+        served_echo("--drain-timeout", "1", delay_ms=20, workers=1) as server,
+        streamed(server, long_chat()) as stream,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        next(stream)
+        waiting = threads.submit(server.http.post, "/v1/chat/completions", json=chat("x"))
+        server.wait_until(lambda status: status["waiting"] == 1)
+        server.process.terminate()
+        answer = waiting.result()
+        assert answer.status_code == 503
+        assert answer.json()["error"]["code"] == "shutting_down"
+        assert answer.headers["retry-after"]
+        check_that_nothing_is_left(server)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_does_not_wait(number: signal.Signals) -> None:
+    with (
+        served_echo("--drain-timeout", "600", delay_ms=20) as server,
+        streamed(server, long_chat()) as stream,
+    ):
+        next(stream)
+        server.process.send_signal(number)
+        server.wait_for_output(SHUTTING_DOWN, "stderr")
+        assert next(stream)  # the first signal has ended nothing
+        server.process.send_signal(number)
+        check_that_nothing_is_left(server)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_when_nothing_runs(number: signal.Signals) -> None:
+    with served_echo() as server:
+        os.killpg(server.process.pid, number)
+        check_that_nothing_is_left(server)
+    assert "Traceback" not in server.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_model_loads(number: signal.Signals) -> None:
+    with launched(MODEL_TYPE="echo") as server:
+        server.wait_for_output("Application startup complete", "stderr")
+        server.process.send_signal(number)
+        check_that_nothing_is_left(server)
+    assert "Traceback" not in server.stderr
+
+
+def test_servers_do_not_meet() -> None:
+    with served_echo() as first, served_echo() as second:
+        assert first.url != second.url
+        assert not set(first.worker_pids()) & set(second.worker_pids())
+        first.stop()
+        assert second.http.post("/v1/completions", json={"prompt": "x"}).json() == "x"
+        second.stop()
+    assert ROOT.is_dir()

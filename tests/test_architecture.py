@@ -1,0 +1,384 @@
+"""Who may import whom, who reads the environment, and how large a file may be.
+
+Each rule is a function from a parsed source file to what is wrong with it. Each is also shown a
+source that breaks it, so that none passes because it sees nothing.
+"""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("gateway", "worker", "shared")
+STDLIB = sys.stdlib_module_names
+MAX_LINES = 300
+
+# Which libraries a room may use at all.
+LIBRARIES = {
+    "shared": {"orjson"},
+    "worker": {"orjson", "numpy"},
+    "gateway": {
+        "fastapi", "filelock", "huggingface_hub", "jinja2", "orjson", "pydantic",
+        "pydantic_core", "starlette", "typing_extensions",
+    },
+}  # fmt: skip
+# Libraries that belong to one file each.
+ONE_FILE_LIBRARIES = {
+    "worker/engines/ctransformers.py": {"ctransformers"},
+    "worker/tokenizer.py": {"tokenizers"},
+    "worker/main.py": {"multiprocess"},
+    "gateway/pool/template.py": {"multiprocess"},
+    "gateway/server.py": {"uvicorn"},
+}
+# Parts of the standard library that a room does without.
+FORBIDDEN_STDLIB = {
+    "shared": {"asyncio", "multiprocessing"},
+    "worker": {"asyncio", "http", "multiprocessing", "socket"},
+    "gateway": {"multiprocessing"},
+}
+# Which rooms a room may look into; the gateway's one look into `worker` is counted below.
+OTHER_ROOMS = {
+    "shared": {"shared"},
+    "worker": {"worker", "shared"},
+    "gateway": {"gateway", "shared"},
+}
+COMPOSITION_ROOT = "gateway/__main__.py"
+
+# For files and folders within a room: all that they may import of our own code.
+NARROWED = {
+    "gateway/pool/": {"gateway.pool", "shared"},
+    "gateway/pool/scheduler.py": {"gateway.pool.prefix", "shared.messages"},
+    "gateway/pool/prefix.py": set(),
+    "gateway/routes/": {
+        "gateway.chat_template", "gateway.errors", "gateway.openai", "gateway.pool.base",
+        "gateway.routes", "gateway.serving", "gateway.sse", "shared",
+    },
+    "worker/loop.py": {"shared", "worker.engines.base", "worker.sequence"},
+    "worker/engines/": {"shared", "worker.engines", "worker.tokenizer"},
+}  # fmt: skip
+PURE = ("gateway/pool/scheduler.py", "gateway/pool/prefix.py")
+PURE_STDLIB = {"collections", "dataclasses", "typing"}
+IMPURE_BUILTINS = {"open", "print", "input", "exec", "eval", "__import__"}
+
+ENVIRONMENT_READERS = {
+    "gateway/__main__.py",  # hands it to `Settings.load`, which reads nothing by itself
+    "gateway/pool/template.py",  # the only way to tell the fork server something
+    "worker/template.py",  # gets it there; sets what libraries read when they are imported
+    "gateway/demo_model.py",  # XDG_CACHE_HOME is the user's, for every program; no setting of ours
+}
+HEAVY = {
+    "ctransformers", "fastapi", "huggingface_hub", "jinja2", "multiprocess", "numpy", "orjson",
+    "pydantic", "starlette", "tokenizers", "uvicorn",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Source:
+    """A parsed file; ``path`` is relative to the project, with slashes."""
+
+    path: str
+    text: str
+
+    @property
+    def room(self) -> str:
+        return self.path.split("/")[0]
+
+    @property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.text, self.path)
+
+    def imports(self) -> Iterator[str]:
+        """What is imported anywhere in the file, e.g. ``worker.loop.Loop``."""
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                module = "." * node.level + (node.module or "")
+                yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def is_within(name: str, allowed: set[str]) -> bool:
+    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in allowed)
+
+
+def room_imports(source: Source) -> Iterator[str]:
+    """A room imports only its own libraries, and only the rooms below it."""
+    libraries = LIBRARIES[source.room] | ONE_FILE_LIBRARIES.get(source.path, set())
+    rooms = set(OTHER_ROOMS[source.room])
+    if source.path == COMPOSITION_ROOT:
+        rooms.add("worker")
+    for name in source.imports():
+        top = name.split(".")[0]
+        is_standard = top in STDLIB and top not in FORBIDDEN_STDLIB[source.room]
+        if not (is_standard or top in libraries or top in rooms):
+            yield f"imports {name}"
+
+
+def narrowed_imports(source: Source) -> Iterator[str]:
+    """Parts of a room import only some of our own code."""
+    for part, allowed in NARROWED.items():
+        if source.path == part or (part.endswith("/") and source.path.startswith(part)):
+            for name in source.imports():
+                if name.split(".")[0] in ROOMS and not is_within(name, allowed):
+                    yield f"imports {name}"
+
+
+def purity(source: Source) -> Iterator[str]:
+    """The schedule is data only: no clock, no I/O, no asyncio."""
+    if source.path not in PURE:
+        return
+    for name in source.imports():
+        if name.split(".")[0] not in ROOMS and not is_within(name, PURE_STDLIB):
+            yield f"imports {name}"
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Name) and node.id in IMPURE_BUILTINS:
+            yield f"uses {node.id}"
+
+
+def app_imports(source: Source) -> Iterator[str]:
+    """Only the server knows the application."""
+    for name in source.imports():
+        if is_within(name, {"gateway.app"}) and source.path != "gateway/server.py":
+            yield f"imports {name}"
+
+
+def composition(source: Source) -> Iterator[str]:
+    """Only the composition root names the worker; nobody imports the composition root."""
+    for name in source.imports():
+        if source.room == "gateway" and is_within(name, {"worker"}):
+            if source.path != COMPOSITION_ROOT:
+                yield f"imports {name}"
+        elif is_within(name, {"gateway.__main__"}):
+            yield f"imports {name}"
+
+
+def environment(source: Source) -> Iterator[str]:
+    """The environment is read where the settings are, and in a few places that must."""
+    if source.path in ENVIRONMENT_READERS:
+        return
+    names = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Attribute) and node.attr in names:
+            yield f"line {node.lineno} uses {node.attr}"
+    for name in source.imports():
+        if name in {f"os.{attribute}" for attribute in names}:
+            yield f"imports {name}"
+
+
+def light_at_module_level(source: Source) -> Iterator[str]:
+    """What every worker imports, too, imports nothing heavy before it is called."""
+    if source.path not in (COMPOSITION_ROOT, "worker/main.py"):
+        return
+    module_level = ast.Module(
+        [node for node in source.tree.body if isinstance(node, ast.Import | ast.ImportFrom)], []
+    )
+    for name in Source(source.path, ast.unparse(module_level)).imports():
+        if name.split(".")[0] not in (*STDLIB, "shared"):
+            yield f"imports {name} at module level"
+
+
+def docstring(source: Source) -> Iterator[str]:
+    """Every module says what it is for."""
+    if not ast.get_docstring(source.tree):
+        yield "has no docstring"
+
+
+def size(source: Source) -> Iterator[str]:
+    """A file holds one idea."""
+    n_lines = len(source.text.splitlines())
+    if n_lines > MAX_LINES:
+        yield f"has {n_lines} lines, more than {MAX_LINES}"
+
+
+def naming(source: Source) -> Iterator[str]:
+    """Names say what a thing is."""
+    vague = ("util", "utils", "manager", "managers", "helper", "helpers", "common", "misc")
+    if Path(source.path).stem in vague:
+        yield "has a name that says nothing"
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.ClassDef) and node.name.endswith(("Proxy", "Manager", "Helper")):
+            yield f"has a class {node.name}"
+
+
+Rule = Callable[[Source], Iterator[str]]
+RULES: list[Rule] = [
+    room_imports,
+    narrowed_imports,
+    purity,
+    app_imports,
+    composition,
+    environment,
+    light_at_module_level,
+    docstring,
+    size,
+    naming,
+]
+
+
+def sources() -> list[Source]:
+    paths = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+    return [Source(path.relative_to(ROOT).as_posix(), path.read_text("utf-8")) for path in paths]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_rule(rule: Rule) -> None:
+    broken = [f"{source.path} {wrong}" for source in sources() for wrong in rule(source)]
+    assert not broken, "\n".join([f"{rule.__doc__}", *broken])
+
+
+BAD: list[tuple[Rule, str, str]] = [
+    (room_imports, "shared/x.py", "import numpy"),
+    (room_imports, "shared/x.py", "from worker.loop import Loop"),
+    (room_imports, "shared/x.py", "def f():\n    import gateway.errors"),
+    (room_imports, "shared/x.py", "from . import errors"),
+    (room_imports, "shared/x.py", "from .errors import ErrorCode"),
+    (room_imports, "shared/x.py", "import asyncio"),
+    (room_imports, "worker/x.py", "import asyncio.events"),
+    (room_imports, "worker/x.py", "import fastapi"),
+    (room_imports, "worker/x.py", "from pydantic import BaseModel"),
+    (room_imports, "worker/x.py", "from gateway import settings"),
+    (room_imports, "worker/x.py", "import ctransformers"),
+    (room_imports, "worker/engines/echo.py", "from ctransformers.llm import LLM"),
+    (room_imports, "worker/engines/ctransformers.py", "import tokenizers"),
+    (room_imports, "worker/loop.py", "import multiprocess"),
+    (room_imports, "gateway/x.py", "import numpy as np"),
+    (room_imports, "gateway/x.py", "if True:\n    from ctransformers import LLM"),
+    (room_imports, "gateway/x.py", "import tokenizers"),
+    (room_imports, "gateway/x.py", "import worker.main"),
+    (room_imports, "gateway/pool/local.py", "import multiprocess"),
+    (room_imports, "gateway/pool/local.py", "import requests"),
+    (narrowed_imports, "gateway/pool/local.py", "from gateway.errors import ApiError"),
+    (narrowed_imports, "gateway/pool/scheduler.py", "from gateway.pool.local import LocalPool"),
+    (narrowed_imports, "gateway/pool/prefix.py", "import shared.messages"),
+    (narrowed_imports, "gateway/routes/chat.py", "from gateway.pool import local"),
+    (narrowed_imports, "gateway/routes/chat.py", "from gateway.pool.handle import WorkerHandle"),
+    (narrowed_imports, "gateway/routes/chat.py", "from gateway import settings"),
+    (narrowed_imports, "worker/loop.py", "from worker.engines.echo import EchoEngine"),
+    (narrowed_imports, "worker/loop.py", "from worker import engines"),
+    (narrowed_imports, "worker/engines/echo.py", "from worker.loop import Loop"),
+    (narrowed_imports, "worker/engines/new.py", "from worker import loop"),
+    (purity, "gateway/pool/scheduler.py", "import time"),
+    (purity, "gateway/pool/scheduler.py", "import asyncio"),
+    (purity, "gateway/pool/scheduler.py", "from os import path"),
+    (purity, "gateway/pool/prefix.py", "def f():\n    import io"),
+    (purity, "gateway/pool/prefix.py", "open('x')"),
+    (app_imports, "gateway/pool/local.py", "from gateway.app import create_app"),
+    (app_imports, "gateway/__main__.py", "from gateway import app"),
+    (composition, "gateway/server.py", "from worker.main import run_worker"),
+    (composition, "gateway/server.py", "def f():\n    import worker"),
+    (composition, "gateway/server.py", "from gateway.__main__ import main"),
+    (environment, "gateway/settings.py", "import os\nos.environ['X']"),
+    (environment, "worker/loop.py", "import os as o\no.environ.get('X')"),
+    (environment, "worker/loop.py", "import os\nos.getenv('X')"),
+    (environment, "shared/logging.py", "from os import environ"),
+    (light_at_module_level, "gateway/__main__.py", "import fastapi"),
+    (light_at_module_level, "gateway/__main__.py", "from gateway.app import create_app"),
+    (light_at_module_level, "worker/main.py", "import numpy"),
+    (light_at_module_level, "worker/main.py", "from worker.loop import Loop"),
+    (docstring, "shared/x.py", "x = 1\n'no docstring'"),
+    (docstring, "shared/x.py", ""),
+    (size, "shared/x.py", "x = 1\n" * 301),
+    (naming, "gateway/utils.py", ""),
+    (naming, "gateway/pool/manager.py", ""),
+    (naming, "gateway/x.py", "def f():\n    class PoolManager: pass"),
+]
+GOOD: list[tuple[Rule, str, str]] = [
+    (room_imports, "shared/x.py", "import os, orjson, shared.errors\nfrom shared import gguf"),
+    (room_imports, "worker/engines/ctransformers.py", "import ctransformers, numpy, shared.gguf"),
+    (room_imports, "worker/tokenizer.py", "from tokenizers import Regex"),
+    (room_imports, "gateway/x.py", "import asyncio, fastapi.responses\nfrom gateway import sse"),
+    (narrowed_imports, "gateway/routes/chat.py", "from gateway.pool.base import WorkerPool"),
+    (narrowed_imports, "gateway/pool_x.py", "from gateway.errors import ApiError"),
+    (narrowed_imports, "worker/engines/x.py", "import numpy\nfrom worker.engines import base"),
+    (purity, "gateway/pool/scheduler.py", "from collections import deque\nimport shared.messages"),
+    (purity, "gateway/pool/local.py", "import asyncio"),
+    (app_imports, "gateway/server.py", "from gateway.app import create_app"),
+    (app_imports, "gateway/x.py", "from gateway.application import x"),
+    (composition, "gateway/__main__.py", "from worker.main import run_worker"),
+    (composition, "worker/main.py", "from worker.loop import Loop"),
+    (environment, "gateway/settings.py", "environment = {}\nenvironment['X']"),
+    (environment, "worker/template.py", "import os\nos.environ['X']"),
+    (light_at_module_level, "gateway/__main__.py", "import os\ndef f():\n    import fastapi"),
+    (docstring, "shared/x.py", '"""X."""'),
+    (size, "shared/x.py", "x = 1\n" * 300),
+    (naming, "gateway/pool/handle.py", "class WorkerHandle: pass"),
+]
+
+
+@pytest.mark.parametrize(("rule", "path", "text"), BAD)
+def test_rule_sees_what_breaks_it(rule: Rule, path: str, text: str) -> None:
+    assert list(rule(Source(path, text)))
+
+
+@pytest.mark.parametrize(("rule", "path", "text"), GOOD)
+def test_rule_lets_pass_what_is_right(rule: Rule, path: str, text: str) -> None:
+    assert list(rule(Source(path, text))) == []
+
+
+def test_every_rule_is_tested() -> None:
+    assert {rule for rule, _, _ in BAD} == {rule for rule, _, _ in GOOD} == set(RULES)
+
+
+def test_the_rules_speak_of_files_that_exist() -> None:
+    paths = {source.path for source in sources()}
+    for path in {*ONE_FILE_LIBRARIES, *PURE, *ENVIRONMENT_READERS, COMPOSITION_ROOT}:
+        assert path in paths
+    for part in NARROWED:
+        assert any(path.startswith(part) for path in paths), part
+    assert {source.room for source in sources()} == set(ROOMS)
+
+
+def test_permissions_are_used() -> None:
+    """What is allowed to one file only would else outlive its need."""
+    by_path = {source.path: source for source in sources()}
+    for path, libraries in ONE_FILE_LIBRARIES.items():
+        assert libraries <= {name.split(".")[0] for name in by_path[path].imports()}, path
+    for path in ENVIRONMENT_READERS:
+        assert "os.environ" in by_path[path].text, path
+
+
+def test_the_gateway_names_the_worker_in_one_line() -> None:
+    lines = [
+        f"{source.path}: {name}"
+        for source in sources()
+        if source.room == "gateway"
+        for name in source.imports()
+        if is_within(name, {"worker"})
+    ]
+    assert lines == [f"{COMPOSITION_ROOT}: worker.main.run_worker"]
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Top-level modules that a fresh interpreter has after ``statement``."""
+    code = f"{statement}\nimport sys\nprint(*{{name.split('.')[0] for name in sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    return set(done.stdout.split())
+
+
+def test_what_is_heavy_is_seen() -> None:
+    assert "fastapi" in loaded_by("import gateway.app")
+
+
+def test_composition_root_is_light() -> None:
+    assert loaded_by("import gateway.__main__") & HEAVY == set()
+
+
+def test_worker_main_is_light() -> None:
+    assert loaded_by("import worker.main") & HEAVY <= {"orjson"}
+
+
+def test_the_whole_gateway_loads_no_engine() -> None:
+    engines = {"numpy", "ctransformers", "tokenizers", "worker"}
+    assert loaded_by("import gateway.server, gateway.plan, gateway.settings") & engines == set()
+
+
+def test_the_loop_loads_no_engine() -> None:
+    loaded = loaded_by("import worker.loop, worker.sampler, worker.template")
+    assert loaded & {"ctransformers", "tokenizers", "gateway", "fastapi", "pydantic"} == set()

@@ -1,0 +1,153 @@
+"""Tests of the settings: every one of them, from both sources."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from gateway.settings import Settings
+from shared.errors import UsageError
+
+# setting: (a text, its value, another text, its value)
+VALUES: dict[str, tuple[str, Any, str, Any]] = {
+    "model_name": ("some/model", "some/model", "other.gguf", "other.gguf"),
+    "model_file": ("a.gguf", "a.gguf", "b.gguf", "b.gguf"),
+    "model_type": ("echo", "echo", "GGUF", "gguf"),
+    "workers": ("3", 3, "auto", None),
+    "threads": ("4", 4, "auto", None),
+    "host": ("0.0.0.0", "0.0.0.0", "::1", "::1"),
+    "port": ("0", 0, "65535", 65535),
+    "context_length": ("8", 8, "1048576", 1048576),
+    "max_queue": ("0", 0, "1000000", 1000000),
+    "log_level": ("DEBUG", "debug", "error", "error"),
+    "max_body_bytes": ("1024", 1024, "1073741824", 1073741824),
+    "drain_timeout": ("0", 0.0, "1.5", 1.5),
+    "echo_delay_ms": ("0.25", 0.25, "60000", 60000.0),
+}
+DEFAULTS = {
+    "model_name": None,
+    "model_file": None,
+    "model_type": None,
+    "workers": None,
+    "threads": None,
+    "host": "127.0.0.1",
+    "port": 8000,
+    "context_length": None,
+    "max_queue": 64,
+    "log_level": "info",
+    "max_body_bytes": 2 << 20,
+    "drain_timeout": 30.0,
+    "echo_delay_ms": 0.0,
+}
+BAD = [
+    ("model_type", "mpt", "one of: llama, gguf, echo"),
+    ("workers", "0", "auto, or a whole number from 1 to 256"),
+    ("workers", "257", "auto, or a whole number from 1 to 256"),
+    ("workers", "many", "auto, or a whole number from 1 to 256"),
+    ("workers", "1.5", "auto, or a whole number from 1 to 256"),
+    ("threads", "-1", "auto, or a whole number from 1 to 256"),
+    ("threads", "257", "auto, or a whole number from 1 to 256"),
+    ("port", "65536", "a whole number from 0 to 65535"),
+    ("port", "-1", "a whole number from 0 to 65535"),
+    ("port", "http", "a whole number from 0 to 65535"),
+    ("context_length", "7", "a whole number from 8 to 1048576"),
+    ("context_length", "1048577", "a whole number from 8 to 1048576"),
+    ("context_length", "auto", "a whole number from 8 to 1048576"),
+    ("max_queue", "-1", "a whole number from 0 to 1000000"),
+    ("max_queue", "1000001", "a whole number from 0 to 1000000"),
+    ("log_level", "loud", "one of: debug, info, warning, error"),
+    ("max_body_bytes", "1023", "a whole number from 1024 to 1073741824"),
+    ("max_body_bytes", "2M", "a whole number from 1024 to 1073741824"),
+    ("drain_timeout", "-0.1", "a number of seconds from 0 to 86400"),
+    ("drain_timeout", "86401", "a number of seconds from 0 to 86400"),
+    ("drain_timeout", "nan", "a number of seconds from 0 to 86400"),
+    ("drain_timeout", "inf", "a number of seconds from 0 to 86400"),
+    ("echo_delay_ms", "soon", "a number of milliseconds from 0 to 60000"),
+    ("echo_delay_ms", "60001", "a number of milliseconds from 0 to 60000"),
+]
+
+
+def option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def test_these_are_all_settings() -> None:
+    names = [field.name for field in dataclasses.fields(Settings)]
+    assert names == list(VALUES) == list(DEFAULTS)
+
+
+def test_defaults() -> None:
+    assert dataclasses.asdict(Settings.load([], {})) == DEFAULTS
+    assert Settings.load([], {}) == Settings()
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_option(name: str) -> None:
+    text, value, other_text, other_value = VALUES[name]
+    for given, expected in ((text, value), (other_text, other_value)):
+        for arguments in ([option(name), given], [f"{option(name)}={given}"]):
+            settings = Settings.load(arguments, {})
+            assert dataclasses.asdict(settings) == {**DEFAULTS, name: expected}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_variable(name: str) -> None:
+    text, value, other_text, other_value = VALUES[name]
+    for given, expected in ((text, value), (other_text, other_value)):
+        settings = Settings.load([], {name.upper(): given, "PATH": "/bin"})
+        assert dataclasses.asdict(settings) == {**DEFAULTS, name: expected}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_option_wins_over_variable(name: str) -> None:
+    text, value, other_text, _ = VALUES[name]
+    settings = Settings.load([option(name), text], {name.upper(): other_text})
+    assert getattr(settings, name) == value
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_empty_variable_is_not_set(name: str) -> None:
+    assert Settings.load([], {name.upper(): ""}) == Settings()
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_lower_case_variable_is_no_setting(name: str) -> None:
+    assert Settings.load([], {name: VALUES[name][0]}) == Settings()
+
+
+@pytest.mark.parametrize(("name", "text", "allowed"), BAD)
+def test_bad_value_is_named_with_what_is_allowed(name: str, text: str, allowed: str) -> None:
+    for source, arguments, environment in (
+        (option(name), [f"{option(name)}={text}"], {}),
+        (name.upper(), [], {name.upper(): text}),
+    ):
+        with pytest.raises(UsageError) as caught:
+            Settings.load(arguments, environment)
+        assert str(caught.value) == f"{source}={text!r} is not allowed; it must be {allowed}"
+
+
+def test_every_setting_that_is_not_free_text_has_a_bad_value() -> None:
+    assert {name for name, _, _ in BAD} == set(VALUES) - {"model_name", "model_file", "host"}
+
+
+@pytest.mark.parametrize("arguments", [["--work", "3"], ["--worker", "3"], ["3"], ["--port"]])
+def test_unknown_option(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        Settings.load(arguments, {})
+    assert caught.value.code == 2
+    assert "usage: ggml-fastapi" in capsys.readouterr().err
+
+
+def test_help_tells_of_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        Settings.load(["--help"], {})
+    assert caught.value.code == 0
+    shown = capsys.readouterr().out
+    for name in VALUES:
+        assert option(name) in shown
+    assert "default: 8000" in shown
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().port = 1  # type: ignore[misc]

@@ -1,0 +1,195 @@
+"""Tests of the messages' one encoding."""
+
+from dataclasses import fields
+from typing import get_args
+
+import orjson
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from shared.messages import (
+    Cancel,
+    Command,
+    Delta,
+    Event,
+    Failed,
+    Finished,
+    Generate,
+    Lifecycle,
+    LoadFailed,
+    Message,
+    ModelInfo,
+    Prefilled,
+    Ready,
+    SetThreads,
+    Shutdown,
+    decode,
+    encode,
+)
+from shared.sampling import SamplingParams
+
+texts = st.text(max_size=40) | st.sampled_from(
+    ["", "\n", "a\r\nb", "\0", "\u2028\u2029\x85", 'quote " and \\', "héllo 日本語 🙂", "\ufffd"]
+)
+counts = st.integers(0, 2**53)
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+sampling = st.builds(
+    SamplingParams,
+    temperature=numbers,
+    top_p=numbers,
+    top_k=counts,
+    min_p=numbers,
+    presence_penalty=numbers,
+    frequency_penalty=numbers,
+    repetition_penalty=numbers,
+    seed=st.none() | st.integers(-(2**63), 2**64 - 1),
+)
+messages: dict[type[object], st.SearchStrategy[Message]] = {
+    Generate: st.builds(
+        Generate,
+        request_id=texts,
+        prompt=texts,
+        sampling=sampling,
+        max_tokens=st.none() | counts,
+        max_tokens_is_default=st.booleans(),
+        stop=st.lists(texts, max_size=4).map(tuple),
+    ),
+    Cancel: st.builds(Cancel, request_id=texts),
+    SetThreads: st.builds(SetThreads, threads=counts),
+    Shutdown: st.just(Shutdown()),
+    Ready: st.builds(
+        Ready,
+        model=st.builds(
+            ModelInfo,
+            family=texts,
+            n_ctx=counts,
+            n_vocab=counts,
+            max_token_bytes=counts,
+            chat_template=st.none() | texts,
+            bos_token=texts,
+            eos_token=texts,
+        ),
+    ),
+    LoadFailed: st.builds(LoadFailed, reason=texts),
+    Prefilled: st.builds(
+        Prefilled,
+        request_id=texts,
+        prompt_tokens=counts,
+        cached_tokens=counts,
+        prefill_ms=numbers,
+    ),
+    Delta: st.builds(Delta, request_id=texts, text=texts, tokens=counts),
+    Finished: st.builds(
+        Finished,
+        request_id=texts,
+        finish_reason=texts,
+        completion_tokens=counts,
+        decode_ms=numbers,
+    ),
+    Failed: st.builds(
+        Failed, request_id=texts, code=texts, message=texts, param=st.none() | texts
+    ),
+}
+
+
+def test_every_message_is_covered() -> None:
+    assert set(messages) == {*get_args(Command), *get_args(Lifecycle), *get_args(Event)}
+
+
+@given(st.one_of(*messages.values()))
+def test_round_trip(message: Message) -> None:
+    line = encode(message)
+    assert b"\n" not in line
+    again = decode(line)
+    assert type(again) is type(message)
+    assert again == message
+
+
+@given(st.lists(st.one_of(*messages.values()), max_size=5))
+def test_lines_can_be_told_apart(sent: list[Message]) -> None:
+    pipe = b"".join(encode(message) + b"\n" for message in sent)
+    assert [decode(line) for line in pipe.split(b"\n")[:-1]] == sent
+
+
+def test_what_is_sent() -> None:
+    line = encode(Generate("a", "héllo\n", SamplingParams(seed=7), 3, stop=("x",)))
+    name, sent = orjson.loads(line)
+    assert name == "Generate"
+    assert set(sent) == {field.name for field in fields(Generate)}
+    assert (sent["prompt"], sent["stop"], sent["sampling"]["seed"]) == ("héllo\n", ["x"], 7)
+
+
+def test_decoded_messages_are_immutable_values() -> None:
+    request = decode(encode(Generate("a", "b", stop=("x", "y"))))
+    assert isinstance(request.sampling, SamplingParams)
+    assert request.stop == ("x", "y")
+    assert hash(request) == hash(Generate("a", "b", stop=("x", "y")))
+
+
+GARBAGE = [
+    b"",
+    b"null",
+    b"[]",
+    b"{}",
+    b"5",
+    b'"Cancel"',
+    b'["Cancel"]',
+    b'["Cancel", {}]',
+    b'["Cancel", {"request_id": "a", "more": 1}]',
+    b'["Cancel", {"request_id": "a"}, 1]',
+    b'["Cancel", ["a"]]',
+    b'["Cancel", null]',
+    b'["Nonsense", {}]',
+    b'["SamplingParams", {}]',
+    b'[["Cancel"], {}]',
+    b'[{}, {}]',
+    b'["Generate", {}]',
+    b'["Generate", null]',
+    b'["Generate", []]',
+    b'["Generate", {"request_id": "a", "prompt": "b", "sampling": null, "stop": []}]',
+    b'["Generate", {"request_id": "a", "prompt": "b", "sampling": {}, "stop": null}]',
+    b'["Generate", {"request_id": "a", "prompt": "b", "sampling": {"x": 1}, "stop": []}]',
+    b'["Ready", {"model": 1}]',
+    b'["Ready", {"model": {}}]',
+    b'["Shutdown", {}] x',
+    b"\xff\xfe",
+    b"\0",
+    b"[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("line", GARBAGE, ids=lambda line: repr(line[:40]))
+def test_garbage_is_a_value_error(line: bytes) -> None:
+    with pytest.raises(ValueError, match="not a message"):
+        decode(line)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=6,
+)
+names = st.sampled_from([cls.__name__ for cls in messages])
+
+
+@given(
+    st.binary(max_size=40)
+    | json_values.map(orjson.dumps)
+    | st.tuples(names, json_values).map(orjson.dumps)
+)
+@example(b'["Generate", 1]')
+def test_nothing_but_a_value_error_comes_of_any_line(line: bytes) -> None:
+    try:
+        message = decode(line)
+    except ValueError:
+        return
+    assert type(message) in messages
+
+
+@given(st.one_of(*messages.values()), st.data())
+def test_half_a_message_is_none(message: Message, data: st.DataObject) -> None:
+    line = encode(message)
+    half = line[: data.draw(st.integers(0, len(line) - 1))]
+    with pytest.raises(ValueError, match="not a message"):
+        decode(half)

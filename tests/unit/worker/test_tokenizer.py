@@ -1,0 +1,261 @@
+"""Tests of the tokenizers, with small vocabularies and with the demo model's."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from shared.errors import ModelFileError
+from shared.gguf_llama import check_llama
+from shared.gguf_reader import read_gguf
+from tests.gguf_files import ARRAY, BOOL, CONTROL_TOKENS, I32, STRING, U32, GGUFDraft, tiny_llama
+from worker.tokenizer import Tokenizer, Vocabulary, build_tokenizer
+
+ENDOFTEXT, IM_START, IM_END = range(3)
+TEXTS = [
+    "Once upon a time, there was a",
+    "héllo wörld ñ é",
+    "日本語のテキスト、中文한국어",
+    "🙂🎉👩‍👩‍👧‍👦 flags 🇫🇷",
+    "def f(x):\n\treturn {'a': [1, 22, 333]}  # ok\r\n\r\n",
+    "  leading, trailing  \n\n\n",
+    "\0\x01\x7f\u2028\ufeff",
+    "I'm you're 'S don't",
+]
+
+
+class Words:
+    """Stands for the library's SentencePiece: one id for each known word, bytes for the rest."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+        self.asked: list[bytes] = []
+
+    def __call__(self, text: bytes) -> list[int]:
+        self.asked.append(text)
+        if text in self.vocabulary.raw:
+            return [self.vocabulary.raw.index(text)]
+        return [self.vocabulary.raw.index(b"<0x%02X>" % byte) for byte in text]
+
+
+def load(path: Path) -> tuple[Tokenizer, Vocabulary, Words]:
+    file = read_gguf(path)
+    check_llama(file)
+    vocabulary = Vocabulary.from_gguf(file)
+    words = Words(vocabulary)
+    return build_tokenizer(file, vocabulary, words), vocabulary, words
+
+
+def tiny(folder: Path, form: str = "bytes", **changes: Any) -> tuple[Tokenizer, Vocabulary, Words]:
+    draft = tiny_llama(form)
+    draft.metadata.update({f"tokenizer.ggml.{key}": value for key, value in changes.items()})
+    return load(draft.write(folder / "tiny.gguf"))
+
+
+def decoded(vocabulary: Vocabulary, ids: list[int]) -> str:
+    return b"".join(vocabulary.token_bytes[token] for token in ids).decode()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tokenizer")
+
+
+@pytest.fixture(scope="module")
+def bpe(folder: Path) -> tuple[Tokenizer, Vocabulary, Words]:
+    return tiny(folder)
+
+
+@pytest.fixture(scope="module")
+def demo(demo_model: Path) -> tuple[Tokenizer, Vocabulary, Words]:
+    return load(demo_model)
+
+
+def test_vocabulary_of_a_bpe_model(bpe: tuple[Tokenizer, Vocabulary, Words]) -> None:
+    vocabulary = bpe[1]
+    assert vocabulary.special == {text: token for token, text in enumerate(CONTROL_TOKENS)}
+    assert (vocabulary.bos, vocabulary.eos, vocabulary.add_bos) == (IM_START, IM_END, False)
+    assert vocabulary.eog == {ENDOFTEXT, IM_END}
+    assert [vocabulary.token_bytes[token] for token in (IM_START, 3, 3 + 255)] == [
+        b"",
+        b"\0",
+        b"\xff",
+    ]
+    assert vocabulary.max_token_bytes == len("<|endoftext|>")
+    assert (vocabulary.text(IM_END), vocabulary.text(None)) == ("<|im_end|>", "")
+
+
+def test_special_tokens_in_text_become_their_ids(
+    bpe: tuple[Tokenizer, Vocabulary, Words],
+) -> None:
+    tokenizer, vocabulary, _ = bpe
+    ids = tokenizer.encode("<|im_start|>hello<|im_end|>\n<|endoftext|>")
+    hello = vocabulary.raw.index(b"hello")
+    newline = vocabulary.raw.index(b"\n")
+    assert ids == [IM_START, hello, IM_END, newline, ENDOFTEXT]
+    assert IM_START not in tokenizer.encode("<|im_start|")
+
+
+def test_merges_are_applied_in_their_order(bpe: tuple[Tokenizer, Vocabulary, Words]) -> None:
+    tokenizer, vocabulary, _ = bpe
+    ids = tokenizer.encode("the hello world cat")
+    assert [vocabulary.raw[token] for token in ids] == [b"t", b"he", b" hello", b" world", b" cat"]
+
+
+@given(st.text(max_size=30))
+@example("".join(map(chr, range(256))))
+def test_bytes_survive_the_round_trip(
+    bpe: tuple[Tokenizer, Vocabulary, Words], text: str
+) -> None:
+    tokenizer, vocabulary, _ = bpe
+    assert decoded(vocabulary, tokenizer.encode(text)) == text
+
+
+def test_no_text_no_tokens(bpe: tuple[Tokenizer, Vocabulary, Words]) -> None:
+    assert bpe[0].encode("") == []
+
+
+def test_begin_token_is_put_in_front_once(folder: Path) -> None:
+    tokenizer, vocabulary, _ = tiny(folder, add_bos_token=(BOOL, True))
+    hello = vocabulary.raw.index(b"hello")
+    assert tokenizer.encode("hello") == [IM_START, hello]
+    assert tokenizer.encode("<|im_start|>hello") == [IM_START, hello]
+    assert tokenizer.encode("hello<|im_start|>") == [IM_START, hello, IM_START]
+    assert tokenizer.encode("") == [IM_START]
+
+
+@pytest.mark.parametrize("form", ["bytes", "spm"])
+def test_without_a_begin_token_none_is_put_in_front(folder: Path, form: str) -> None:
+    draft = tiny_llama(form)
+    draft.metadata["tokenizer.ggml.add_bos_token"] = (BOOL, True)
+    del draft.metadata["tokenizer.ggml.bos_token_id"]
+    tokenizer, vocabulary, _ = load(draft.write(folder / "no-bos.gguf"))
+    assert vocabulary.bos is None
+    assert tokenizer.encode("hello") == [vocabulary.raw.index(b"hello")]
+
+
+def pieces(vocabulary: Vocabulary, ids: list[int]) -> list[str]:
+    return [vocabulary.raw[token].decode() for token in ids]
+
+
+def with_number_tokens(pre: str) -> GGUFDraft:
+    """A vocabulary with tokens for 12, 123 and 1234, and for `` 12``."""
+    draft = tiny_llama("bytes")
+    _, _, tokens = draft.metadata["tokenizer.ggml.tokens"]
+    new = [b"12", b"123", b"1234"]
+    _, _, merges = draft.metadata["tokenizer.ggml.merges"]
+    # Takes the place of tokens that these tests do not need.
+    for old in (b" world", b" hello", b" cat"):
+        tokens[tokens.index(old)] = new.pop(0)
+    kept = [merge for merge in merges if merge not in ("Ġ hello", "Ġ world", "Ġc at")]
+    draft.metadata["tokenizer.ggml.merges"] = (
+        ARRAY,
+        STRING,
+        [*kept, "1 2", "12 3", "123 4"],
+    )
+    draft.metadata["tokenizer.ggml.pre"] = (STRING, pre)
+    return draft
+
+
+@pytest.mark.parametrize(
+    ("pre", "expected"),
+    [
+        ("gpt-2", ["1234", "1", "2"]),
+        ("default", ["1234", "1", "2"]),
+        ("smollm", ["1", "2", "3", "4", "1", "2"]),
+        ("starcoder", ["1", "2", "3", "4", "1", "2"]),
+        ("llama-bpe", ["123", "4", "1", "2"]),
+        ("llama3", ["123", "4", "1", "2"]),
+    ],
+)
+def test_the_pre_tokenizer_that_the_file_names(
+    folder: Path, pre: str, expected: list[str]
+) -> None:
+    tokenizer, vocabulary, _ = load(with_number_tokens(pre).write(folder / "pre.gguf"))
+    found = pieces(vocabulary, tokenizer.encode("1234a1b2"))
+    assert [piece for piece in found if piece.isdigit()] == expected
+
+
+def test_no_pre_tokenizer_means_gpt_2(folder: Path) -> None:
+    draft = with_number_tokens("gpt-2")
+    del draft.metadata["tokenizer.ggml.pre"]
+    tokenizer, vocabulary, _ = load(draft.write(folder / "pre.gguf"))
+    assert pieces(vocabulary, tokenizer.encode("1234")) == ["1234"]
+
+
+def test_unknown_pre_tokenizer_is_refused(folder: Path) -> None:
+    with pytest.raises(ModelFileError) as caught:
+        tiny(folder, pre=(STRING, "qwen2"))
+    message = str(caught.value)
+    assert "'qwen2' is not supported" in message
+    for supported in ("gpt-2", "smollm", "llama-bpe"):
+        assert supported in message
+
+
+def test_vocabulary_of_a_sentencepiece_model(folder: Path) -> None:
+    _, vocabulary, _ = tiny(folder, "spm")
+    raw = vocabulary.raw
+    assert vocabulary.special == {"<s>": 1, "</s>": 2}
+    assert (vocabulary.bos, vocabulary.eos, vocabulary.eog) == (1, 2, frozenset({2}))
+    assert vocabulary.add_bos
+    assert vocabulary.token_bytes[0] == b""
+    assert vocabulary.token_bytes[raw.index(b"<0x0A>")] == b"\n"
+    assert vocabulary.token_bytes[raw.index("▁hello".encode())] == b" hello"
+
+
+def test_sentencepiece_text_goes_to_the_library_without_special_tokens(folder: Path) -> None:
+    tokenizer, vocabulary, words = tiny(folder, "spm")
+    hello = vocabulary.raw.index(b"hello")
+    assert tokenizer.encode("hello</s>hello<s>") == [1, hello, 2, hello, 1]
+    assert words.asked == [b"hello", b"hello"]
+    assert tokenizer.encode("<s>hello") == [1, hello]
+
+
+def test_a_nul_does_not_end_a_text_for_the_library(folder: Path) -> None:
+    tokenizer, vocabulary, words = tiny(folder, "spm")
+    hello, nul = vocabulary.raw.index(b"hello"), vocabulary.raw.index(b"<0x00>")
+    assert tokenizer.encode("hello\0hello") == [1, hello, nul, hello]
+    assert not any(b"\0" in text for text in words.asked)
+
+
+def test_a_special_token_may_begin_as_another_does(folder: Path) -> None:
+    draft = tiny_llama("spm")
+    _, _, tokens = draft.metadata["tokenizer.ggml.tokens"]
+    _, _, types = draft.metadata["tokenizer.ggml.token_type"]
+    short, long = tokens.index("ll"), tokens.index("lo")
+    tokens[short], tokens[long] = "<|a", "<|a|>"
+    types[short] = types[long] = 3
+    draft.metadata["tokenizer.ggml.token_type"] = (ARRAY, I32, types)
+    tokenizer, _, _ = load(draft.write(folder / "special.gguf"))
+    assert tokenizer.encode("<|a|><|a<|a|>") == [1, long, short, long]
+
+
+def test_an_end_of_sequence_of_ones_own(folder: Path) -> None:
+    _, vocabulary, _ = tiny(folder, eos_token_id=(U32, 7))
+    assert vocabulary.eog == {ENDOFTEXT, IM_END, 7}
+
+
+def test_known_ids_of_the_demo_model(demo: tuple[Tokenizer, Vocabulary, Words]) -> None:
+    tokenizer, vocabulary, _ = demo
+    assert tokenizer.encode("Once upon a time, there was a") == [
+        6403, 1980, 253, 655, 28, 665, 436, 253,
+    ]  # fmt: skip
+    assert tokenizer.encode("<|im_start|>user\n")[0] == 1
+    assert (vocabulary.bos, vocabulary.eos) == (1, 2)
+    assert {0, 2} <= vocabulary.eog
+
+
+def test_the_demo_model_splits_numbers(demo: tuple[Tokenizer, Vocabulary, Words]) -> None:
+    tokenizer, vocabulary, _ = demo
+    found = pieces(vocabulary, tokenizer.encode("in 2024, 31415"))
+    assert [piece for piece in found if piece.isdigit()] == list("202431415")
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
+def test_the_demo_model_returns_every_text(
+    demo: tuple[Tokenizer, Vocabulary, Words], text: str
+) -> None:
+    tokenizer, vocabulary, _ = demo
+    assert decoded(vocabulary, tokenizer.encode(text)) == text
