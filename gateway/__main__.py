@@ -5,7 +5,7 @@ Light at module level: every worker imports the main module of the process that 
 
 import os
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 
@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(serving: Coroutine[Any, Any, int]) -> int:
+    run: Callable[[Coroutine[Any, Any, int]], int]
     try:
         # Costs a fifth less CPU time for each streamed token than asyncio's own loop.
         from uvloop import run

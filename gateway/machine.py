@@ -61,13 +61,16 @@ def available_memory(root: Path = _ROOT) -> int | None:
         if name == "MemAvailable":
             limits.append(int(value.split()[0]) * 1024)
     for folder in _cgroup_folders(root, "memory"):
-        for limit_name, usage_name in (
-            ("memory.max", "memory.current"),
-            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        for limit_name, usage_name, cache_name in (
+            ("memory.max", "memory.current", "inactive_file"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
         ):
             limit, usage = _read(folder / limit_name), _read(folder / usage_name)
             if limit and usage and limit.isdecimal() and usage.isdecimal():
-                limits.append(max(0, int(limit) - int(usage)))
+                # The page cache counts as used, but is given up when memory is wanted.
+                stat = dict(map(str.split, (_read(folder / "memory.stat") or "").splitlines()))
+                used = int(usage) - int(stat.get(cache_name, 0))
+                limits.append(max(0, int(limit) - used))
     return min(limits, default=None)
 
 

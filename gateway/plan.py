@@ -59,6 +59,8 @@ def plan_for(settings: Settings) -> Plan:
     if settings.model_type == "echo":
         return fit(settings, settings.model_name or "echo", None)
     source = resolve(settings.model_name, settings.model_file)
+    if not str(source.path).isprintable():
+        raise UsageError(f"{str(source.path)!r}: the path of a model must be printable Unicode")
     return fit(settings, source.name, read_gguf(source.path))
 
 

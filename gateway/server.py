@@ -94,12 +94,14 @@ async def serve(
     )
     server = _Server(config, drain)
     running = asyncio.create_task(server.serve(sockets=[listener]))
+    settling = asyncio.create_task(pool.settled())
     try:
-        status = await pool.settled()
+        await asyncio.wait((settling, running), return_when=asyncio.FIRST_COMPLETED)
+        status = pool.status()
         if status.state == "failed":
             logger.error("the model could not be loaded: %s", status.reason)
             server.should_exit = True
-        elif status.model is not None:
+        elif status.model is not None and not server.should_exit:
             print(_summary(listener, plan, status.model), flush=True)
         await running
     finally:

@@ -120,7 +120,10 @@ class Settings:
         _whole(1024, 1 << 30), 2 << 20, "BYTES", "longest request body; beyond that 413"
     )
     drain_timeout: float = _setting(
-        _amount(86_400, "seconds"), 30.0, "SECONDS", "time for running requests to finish at shutdown"
+        _amount(86_400, "seconds"),
+        30.0,
+        "SECONDS",
+        "time for running requests to finish at shutdown",
     )
     echo_delay_ms: float = _setting(
         _amount(60_000, "milliseconds"), 0.0, "MS", "MODEL_TYPE=echo only: time for each token"

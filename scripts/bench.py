@@ -170,9 +170,7 @@ class Server:
         ).encode()
         connection = http.client.HTTPConnection("127.0.0.1", self.port)
         started = time.perf_counter()
-        connection.request(
-            "POST", "/v1/completions", body, {"Content-Type": "application/json"}
-        )
+        connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
         response = connection.getresponse()
         times = []
         for line in response:
@@ -268,7 +266,7 @@ def server_figures(model: Path, rounds: int) -> list[tuple[str, str, str]]:
             "≥ 0.95",
         ),
         ("two streams ÷ one stream", median("scale"), "≥ 1.35"),
-        ("TTFT over HTTP − in-process prefill, 18 tokens", median("ttft") + " ms", "≤ 3 ms"),
+        ("TTFT over HTTP minus in-process prefill, 18 tokens", median("ttft") + " ms", "≤ 3 ms"),
         ("gateway CPU per streamed token", median("cpu", 0) + " µs", "≤ 100 µs"),
     ]
 

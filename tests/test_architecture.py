@@ -34,6 +34,7 @@ ONE_FILE_LIBRARIES = {
     "worker/main.py": {"multiprocess"},
     "gateway/pool/template.py": {"multiprocess"},
     "gateway/server.py": {"uvicorn"},
+    "gateway/__main__.py": {"uvloop"},
 }
 # Parts of the standard library that a room does without.
 FORBIDDEN_STDLIB = {
@@ -73,7 +74,7 @@ ENVIRONMENT_READERS = {
 }
 HEAVY = {
     "ctransformers", "fastapi", "huggingface_hub", "jinja2", "multiprocess", "numpy", "orjson",
-    "pydantic", "starlette", "tokenizers", "uvicorn",
+    "pydantic", "starlette", "tokenizers", "uvicorn", "uvloop",
 }  # fmt: skip
 
 

@@ -166,9 +166,7 @@ class Loop:
         request_id = sequence.request.request_id
         if text:
             events.append(Delta(request_id, text, sequence.unreported_tokens))
-        events.append(
-            Finished(request_id, reason, sequence.completion_tokens, sequence.lap_ms())
-        )
+        events.append(Finished(request_id, reason, sequence.completion_tokens, sequence.lap_ms()))
         self._sequence = None
         self._emit(events)
 

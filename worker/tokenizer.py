@@ -81,8 +81,7 @@ class Vocabulary:
         return cls(
             raw=raw,
             token_bytes=[
-                _text_of(text, kind, sentencepiece)
-                for text, kind in zip(raw, types, strict=True)
+                _text_of(text, kind, sentencepiece) for text, kind in zip(raw, types, strict=True)
             ],
             special=special,
             bos=bos,

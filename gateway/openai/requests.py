@@ -123,7 +123,7 @@ class GenerationRequest(_Body):
     min_p: float | None = Field(None, ge=0, le=1)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    repetition_penalty: float | None = Field(None, gt=0, le=10, description="1 is off.")
+    repetition_penalty: float | None = Field(None, ge=0.01, le=10, description="1 is off.")
     seed: int | None = Field(
         None,
         ge=-INT64,

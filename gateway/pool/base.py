@@ -17,6 +17,7 @@ class PoolRefused(Exception):
     """
 
     def __init__(self, code: ErrorCode, message: str, retry_after: int) -> None:
+        """Refuse for the reason ``code``; ``message`` is for the client."""
         super().__init__(message)
         self.code = code
         self.retry_after = retry_after

@@ -2,16 +2,15 @@
 
 import asyncio
 import atexit
-import contextlib
-import logging
 import math
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gateway.pool.base import PoolRefused, PoolStatus, WorkerStatus
+from gateway.pool.base import PoolRefused, PoolStatus
 from gateway.pool.handle import WorkerHandle
+from gateway.pool.keeper import WorkerKeeper
 from gateway.pool.scheduler import Scheduler
 from gateway.pool.template import Template
 from shared.config import WorkerConfig
@@ -23,43 +22,14 @@ from shared.messages import (
     Failed,
     Finished,
     Generate,
-    LoadFailed,
-    Message,
     ModelInfo,
     Prefilled,
-    Ready,
     SetThreads,
     Shutdown,
 )
 
-logger = logging.getLogger(__name__)
-
-# A worker that dies sooner than this after it was started has died young.
-_YOUNG_S = 1.0
-_FAILURES_UNTIL_FAILED = 3
-_MAX_BACKOFF_S = 30.0
+# How long workers get to end by themselves when the pool closes.
 _SHUTDOWN_S = 1.0
-
-
-@dataclass(slots=True)
-class _Slot:
-    """A place for a worker; processes come and go in it.
-
-    Attributes:
-        ready: whether this process, or the one before it, has reported its model.
-        load_failed: whether it has reported that it cannot load it.
-        failures: how many in a row have died young.
-        reason: why the last one could not be used.
-    """
-
-    worker_id: int
-    handle: WorkerHandle | None = None
-    state: Literal["starting", "idle", "running", "failed"] = "starting"
-    ready: bool = False
-    load_failed: bool = False
-    restarts: int = 0
-    failures: int = 0
-    reason: str | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -100,13 +70,14 @@ class LocalPool:
         self._target = target
         self._template = Template(config, preload)
         self._scheduler = Scheduler(max_queue)
-        self._slots = [_Slot(worker_id) for worker_id in range(workers)]
-        self._processes: set[WorkerHandle] = set()
+        self._keepers = [
+            WorkerKeeper(worker_id, self._start_process, self._template.stop, self)
+            for worker_id in range(workers)
+        ]
         self._generations: dict[str, _Generation] = {}
         self._model: ModelInfo | None = None
         self._settled = asyncio.Event()
-        self._start_lock = asyncio.Lock()
-        self._keepers: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[None]] = []
         self._closing = asyncio.Event()
         self._mean_duration_s = 1.0
 
@@ -115,7 +86,10 @@ class LocalPool:
         # Workers ignore SIGTERM, so the way in which multiprocess ends its children at exit would
         # wait for ever, should `close` not have run.
         atexit.register(self._kill_all)
-        self._keepers = [asyncio.create_task(self._keep_worker(slot)) for slot in self._slots]
+        start_lock = asyncio.Lock()
+        self._tasks = [
+            asyncio.create_task(keeper.keep(start_lock, self._closing)) for keeper in self._keepers
+        ]
         await self._settled.wait()
 
     async def settled(self) -> PoolStatus:
@@ -137,31 +111,22 @@ class LocalPool:
 
     def status(self) -> PoolStatus:
         """What the pool is doing."""
-        state: Literal["starting", "ready", "failed", "closing"]
+        running = set(self._scheduler.running.values())
+        states = [keeper.state for keeper in self._keepers]
+        state: Literal["starting", "ready", "failed", "closing"] = "starting"
         reason = None
         if self._closing.is_set():
             state = "closing"
-        elif any(slot.state in ("idle", "running") for slot in self._slots):
+        elif "ready" in states:
             state = "ready"
-        elif all(slot.state == "failed" for slot in self._slots):
+        elif all(each == "failed" for each in states):
             state = "failed"
-            reason = next((slot.reason for slot in self._slots if slot.reason), None)
-        else:
-            state = "starting"
+            reason = next((keeper.reason for keeper in self._keepers if keeper.reason), None)
         return PoolStatus(
             state=state,
             reason=reason,
             model=self._model,
-            workers=tuple(
-                WorkerStatus(
-                    worker_id=slot.worker_id,
-                    state=slot.state,
-                    pid=slot.handle.pid if slot.handle else None,
-                    restarts=slot.restarts,
-                    reason=slot.reason,
-                )
-                for slot in self._slots
-            ),
+            workers=tuple(keeper.status(keeper.worker_id in running) for keeper in self._keepers),
             waiting=len(self._scheduler.waiting),
             max_queue=self._scheduler.max_queue,
         )
@@ -171,15 +136,16 @@ class LocalPool:
         self._closing.set()
         for generation in list(self._generations.values()):
             self._end_with(generation, ErrorCode.SHUTTING_DOWN, "the server is shutting down")
-        for slot in self._slots:
-            if slot.handle is not None:
-                slot.handle.send(Shutdown())
+        for keeper in self._keepers:
+            if keeper.handle is not None:
+                keeper.handle.send(Shutdown())
         # Also ends a start that waits for the model to load.
         await asyncio.to_thread(self._template.stop)
-        if self._keepers:
-            await asyncio.wait(self._keepers, timeout=_SHUTDOWN_S)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_SHUTDOWN_S)
             self._kill_all()
-            await asyncio.gather(*self._keepers)
+            await asyncio.gather(*self._tasks)
+        self._settled.set()  # also where nothing was started
         atexit.unregister(self._kill_all)
 
     # ---- one generation
@@ -208,14 +174,13 @@ class LocalPool:
 
     def _retry_after(self) -> int:
         """Seconds until the backlog has moved by one place, as far as the past can tell."""
-        return min(60, math.ceil(self._mean_duration_s / len(self._slots)))
+        return min(60, math.ceil(self._mean_duration_s / len(self._keepers)))
 
     def _dispatch(self) -> None:
         """Start what can be started, and share the threads out among all that run."""
         started = []
         while (pair := self._scheduler.next()) is not None:
             request, worker_id = pair
-            self._slots[worker_id].state = "running"
             self._generations[request.request_id].started = time.monotonic()
             started.append(pair)
         self._share_threads()
@@ -232,7 +197,7 @@ class LocalPool:
                 handle.send(SetThreads(threads))
 
     def _handle(self, worker_id: int) -> WorkerHandle:
-        handle = self._slots[worker_id].handle
+        handle = self._keepers[worker_id].handle
         assert handle is not None, "the scheduler knows only workers that are alive"
         return handle
 
@@ -255,79 +220,61 @@ class LocalPool:
         del self._generations[request_id]
         generation.events.put_nowait(Failed(request_id, code.value, message))
 
-    # ---- one worker
+    # ---- what the keepers tell (`gateway.pool.keeper.Listener`)
 
-    async def _keep_worker(self, slot: _Slot) -> None:
-        """Keep a process in the slot, whatever happens to it."""
-        while True:
-            started = time.monotonic()
-            await self._run_worker(slot)
-            if self._closing.is_set():
-                self._settled.set()
-                return
-            slot.restarts += 1
-            young = not slot.ready or time.monotonic() - started < _YOUNG_S
-            slot.failures = slot.failures + 1 if young else 0
-            if not slot.ready and (slot.load_failed or slot.failures >= _FAILURES_UNTIL_FAILED):
-                self._give_up(slot)
-            if slot.failures > 1 or slot.state == "failed":
-                backoff_s = min(_MAX_BACKOFF_S, 0.1 * 2**slot.failures)
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._closing.wait(), backoff_s)
+    def on_ready(self, worker_id: int, model: ModelInfo) -> None:
+        """Put a worker into rotation."""
+        self._model = model
+        self._scheduler.add_worker(worker_id)
+        self._settled.set()
+        self._dispatch()
 
-    async def _run_worker(self, slot: _Slot) -> None:
-        """Start a process, serve until it has died, clean up after it."""
-        slot.ready = slot.load_failed = False
-        try:
-            async with self._start_lock:
-                handle = await asyncio.to_thread(self._start_process, slot)
-        except OSError as error:
-            slot.reason = f"a worker could not be started: {error}"
-            return
-        slot.handle = handle
-        handle.attach(lambda message: self._on_message(slot, message))
-        if self._closing.is_set():
-            handle.kill()
-        await handle.exited
-        self._bury(slot)
-        exitcode = await asyncio.to_thread(handle.reap)
-        self._processes.discard(handle)
-        if slot.load_failed:
-            # The next try is to load the model again, not to fork from the failure.
-            await asyncio.to_thread(self._template.stop)
-        elif not slot.ready:
-            slot.reason = f"a worker died before it was ready (exit status {exitcode})"
-        if not self._closing.is_set():
-            logger.warning(
-                "worker %d (pid %d) died, exit status %s", slot.worker_id, handle.pid, exitcode
-            )
-
-    def _give_up(self, slot: _Slot) -> None:
-        """Report the slot as failed; it is tried again, ever more seldom."""
-        logger.error("worker %d cannot be started: %s", slot.worker_id, slot.reason)
-        slot.state = "failed"
-        status = self.status()
-        if status.state == "failed":
-            self._settled.set()
-            for request in list(self._scheduler.waiting):
-                self._end_with(
-                    self._generations[request.request_id],
-                    ErrorCode.MODEL_UNAVAILABLE,
-                    f"no worker could be started: {status.reason}",
-                )
-
-    def _bury(self, slot: _Slot) -> None:
-        """Take a dead worker out of rotation, and save what it ran if that can be done."""
+    def on_death(self, worker_id: int) -> None:
+        """Take a worker out of rotation, and save what it ran if that can be done."""
         orphans = [
             self._generations[request_id]
-            for request_id, worker_id in self._scheduler.running.items()
-            if worker_id == slot.worker_id and request_id in self._generations
+            for request_id, running_on in self._scheduler.running.items()
+            if running_on == worker_id and request_id in self._generations
         ]
-        self._scheduler.remove_worker(slot.worker_id)
-        slot.handle = None
-        slot.state = "starting"
+        self._scheduler.remove_worker(worker_id)
         for generation in orphans:
             self._rescue(generation)
+        self._dispatch()
+
+    def on_failed(self, worker_id: int) -> None:
+        """End what waits if no worker can be expected any more."""
+        status = self.status()
+        if status.state != "failed":
+            return
+        self._settled.set()
+        for request in list(self._scheduler.waiting):
+            self._end_with(
+                self._generations[request.request_id],
+                ErrorCode.MODEL_UNAVAILABLE,
+                f"no worker could be started: {status.reason}",
+            )
+
+    def on_event(self, worker_id: int, event: Event) -> None:
+        """Pass an event on to whoever consumes its generation."""
+        generation = self._generations.get(event.request_id)
+        if generation is None:
+            return  # ended by us, as in `close`
+        if isinstance(event, Delta):
+            generation.text.append(event.text)
+        elif isinstance(event, Finished | Failed):
+            self._release(generation)
+        if isinstance(event, Prefilled) and generation.prefilled:
+            return  # the second run of a generation whose first worker died
+        generation.prefilled = True
+        if not generation.abandoned:
+            generation.events.put_nowait(event)
+
+    def _release(self, generation: _Generation) -> None:
+        request = generation.request
+        duration = time.monotonic() - generation.started
+        self._mean_duration_s += 0.1 * (duration - self._mean_duration_s)
+        del self._generations[request.request_id]
+        self._scheduler.finish(request.request_id, request.prompt + "".join(generation.text))
         self._dispatch()
 
     def _rescue(self, generation: _Generation) -> None:
@@ -343,54 +290,9 @@ class LocalPool:
                 "the worker process died while it ran this request",
             )
 
-    def _on_message(self, slot: _Slot, message: Message) -> None:
-        match message:
-            case Prefilled() | Delta() | Finished() | Failed():
-                self._on_event(slot, message)
-            case Ready(model):
-                self._model = model
-                slot.state = "idle"
-                slot.ready = True
-                slot.reason = None
-                self._scheduler.add_worker(slot.worker_id)
-                self._settled.set()
-                self._dispatch()
-            case LoadFailed(reason):
-                slot.load_failed = True
-                slot.reason = reason
-            case _:
-                raise ValueError(f"a worker sent a command: {message!r}")
-
-    def _on_event(self, slot: _Slot, event: Event) -> None:
-        generation = self._generations.get(event.request_id)
-        if generation is None:
-            return  # ended by us, as in `close`
-        if isinstance(event, Delta):
-            generation.text.append(event.text)
-        elif isinstance(event, Finished | Failed):
-            self._release(slot, generation, event)
-        if isinstance(event, Prefilled) and generation.prefilled:
-            return  # the second run of a generation whose first worker died
-        generation.prefilled = True
-        if not generation.abandoned:
-            generation.events.put_nowait(event)
-
-    def _release(self, slot: _Slot, generation: _Generation, event: Finished | Failed) -> None:
-        request = generation.request
-        duration = time.monotonic() - generation.started
-        self._mean_duration_s += 0.1 * (duration - self._mean_duration_s)
-        slot.state = "idle"
-        del self._generations[request.request_id]
-        self._scheduler.finish(request.request_id, request.prompt + "".join(generation.text))
-        self._dispatch()
-
-    def _start_process(self, slot: _Slot) -> WorkerHandle:
-        name = f"worker-{slot.worker_id}"
-        handle = WorkerHandle.start(self._template, self._target, name, self._config)
-        # Noted in this thread: the task that waits for it may have been cancelled meanwhile.
-        self._processes.add(handle)
-        return handle
+    def _start_process(self, name: str) -> WorkerHandle:
+        return WorkerHandle.start(self._template, self._target, name, self._config)
 
     def _kill_all(self) -> None:
-        for handle in list(self._processes):
-            handle.kill()
+        for keeper in self._keepers:
+            keeper.kill()

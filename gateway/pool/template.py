@@ -6,7 +6,7 @@ The only file that knows private names of `multiprocess`.
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -61,10 +61,8 @@ class Template:
 
         server = forkserver._forkserver
         if server._forkserver_pid is not None:
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(server._forkserver_pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             server._stop()
 
 
@@ -75,12 +73,11 @@ def widen(queue: Any) -> None:
     sent a prompt only when it has read all that came before, and no prompt that fits a context
     comes near the size (see ``max_token_bytes``).
     """
-    try:
+    # Not on every system; and past the user's limit the default of 64 KiB serves most prompts.
+    with suppress(ImportError, AttributeError, OSError):
         import fcntl
 
         fcntl.fcntl(queue._writer.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-    except (ImportError, AttributeError, OSError):
-        pass  # not Linux, or past the user's limit: the default of 64 KiB serves most prompts
 
 
 @contextmanager

@@ -87,12 +87,9 @@ def test_mistakes_about_a_folder(folder: Path, tmp_path: Path) -> None:
     assert "notes.txt" in complaint(MODEL_NAME=str(folder / "notes.txt"))
 
 
-def test_a_context_longer_than_the_model_knows(folder: Path, tmp_path: Path) -> None:
-    line = complaint(
-        MODEL_NAME=str(folder / "first.gguf"),
-        CONTEXT_LENGTH="1024",
-        XDG_CACHE_HOME=str(tmp_path),
-    )
+def test_a_context_longer_than_the_model_knows(tmp_path: Path) -> None:
+    model = tiny_llama("bytes", n_ctx=512).write(tmp_path / "model.gguf")
+    line = complaint(MODEL_NAME=str(model), CONTEXT_LENGTH="1024")
     assert "CONTEXT_LENGTH=1024" in line and "512" in line
 
 
@@ -159,14 +156,16 @@ def test_a_current_model_is_rewritten_and_served(given: str, folder: Path, tmp_p
         assert rewritten.stat().st_mtime_ns == stamp
 
 
-def test_a_model_that_cannot_be_loaded_ends_the_server_with_status_1(
-    folder: Path, tmp_path: Path
-) -> None:
-    # Fit by all that is checked before the template starts; gone when it wants to load it.
-    ended = run_main(
-        MODEL_NAME=str(folder / "first.gguf"),
-        WORKERS="1",
-        XDG_CACHE_HOME=str(tmp_path),
-        PYTHONSTARTUP="",
+def test_a_model_that_cannot_be_loaded_is_status_1(tmp_path: Path) -> None:
+    model = tiny_llama("bytes").write(tmp_path / "model.gguf")
+    # Runs at the start of each Python, and takes the library away from the template alone.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "if 'GGML_FASTAPI_TEMPLATE' in os.environ:\n"
+        "    sys.modules['ctransformers'] = None\n"
     )
-    assert ended.returncode == 1
+    ended = run_main("--workers", "2", MODEL_NAME=str(model), PYTHONPATH=str(tmp_path))
+    assert ended.returncode == 1, ended
+    assert "ready" not in ended.stdout
+    assert "the model could not be loaded: ModuleNotFoundError: " in ended.stderr
+    assert "ctransformers" in ended.stderr and "Traceback" not in ended.stderr

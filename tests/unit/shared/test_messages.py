@@ -87,9 +87,7 @@ messages: dict[type[object], st.SearchStrategy[Message]] = {
         completion_tokens=counts,
         decode_ms=numbers,
     ),
-    Failed: st.builds(
-        Failed, request_id=texts, code=texts, message=texts, param=st.none() | texts
-    ),
+    Failed: st.builds(Failed, request_id=texts, code=texts, message=texts, param=st.none() | texts),
 }
 
 
@@ -143,7 +141,7 @@ GARBAGE = [
     b'["Nonsense", {}]',
     b'["SamplingParams", {}]',
     b'[["Cancel"], {}]',
-    b'[{}, {}]',
+    b"[{}, {}]",
     b'["Generate", {}]',
     b'["Generate", null]',
     b'["Generate", []]',

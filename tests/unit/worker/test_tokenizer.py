@@ -106,9 +106,7 @@ def test_merges_are_applied_in_their_order(bpe: tuple[Tokenizer, Vocabulary, Wor
 
 @given(st.text(max_size=30))
 @example("".join(map(chr, range(256))))
-def test_bytes_survive_the_round_trip(
-    bpe: tuple[Tokenizer, Vocabulary, Words], text: str
-) -> None:
+def test_bytes_survive_the_round_trip(bpe: tuple[Tokenizer, Vocabulary, Words], text: str) -> None:
     tokenizer, vocabulary, _ = bpe
     assert decoded(vocabulary, tokenizer.encode(text)) == text
 
@@ -170,9 +168,7 @@ def with_number_tokens(pre: str) -> GGUFDraft:
         ("llama3", ["123", "4", "1", "2"]),
     ],
 )
-def test_the_pre_tokenizer_that_the_file_names(
-    folder: Path, pre: str, expected: list[str]
-) -> None:
+def test_the_pre_tokenizer_that_the_file_names(folder: Path, pre: str, expected: list[str]) -> None:
     tokenizer, vocabulary, _ = load(with_number_tokens(pre).write(folder / "pre.gguf"))
     found = pieces(vocabulary, tokenizer.encode("1234a1b2"))
     assert [piece for piece in found if piece.isdigit()] == expected
