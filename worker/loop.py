@@ -132,7 +132,7 @@ class Loop:
     def _advance(self, sequence: Sequence) -> None:
         engine = self._engine
         prefilling = sequence.completion_tokens == 0
-        chunk = SlotTokens(_SLOT, sequence.take_chunk(engine.max_batch))
+        chunk = SlotTokens(_SLOT, sequence.take_chunk(engine.chunk_size(_SLOT)))
         (logits,) = engine.forward([chunk], self._threads)
         if sequence.pending:
             return

@@ -69,7 +69,7 @@ class WorkerKeeper:
         Args:
             worker_id: number of the place.
             start: starts a process of the given name; blocks; raises `OSError`.
-            reload: makes the next start load the model again; blocks.
+            reload: makes the next start load the model again; blocks, never during a start.
             listener: who is told.
         """
         self.worker_id = worker_id
@@ -130,6 +130,8 @@ class WorkerKeeper:
         self._load_failed = False
         try:
             async with start_lock:
+                if closing.is_set():
+                    return False
                 handle = await asyncio.to_thread(self._start_process)
         except OSError as error:
             self.reason = f"a worker could not be started: {error}"
@@ -148,7 +150,8 @@ class WorkerKeeper:
         self._newest = None
         if self._load_failed:
             # The next try is to load the model, not to fork from the failure.
-            await asyncio.to_thread(self._reload)
+            async with start_lock:
+                await asyncio.to_thread(self._reload)
         elif not was_ready:
             self.reason = f"a worker died before it was ready (exit status {exitcode})"
         if not closing.is_set():

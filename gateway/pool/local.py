@@ -140,11 +140,13 @@ class LocalPool:
             if keeper.handle is not None:
                 keeper.handle.send(Shutdown())
         # Also ends a start that waits for the model to load.
-        await asyncio.to_thread(self._template.stop)
+        self._template.kill()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_SHUTDOWN_S)
             self._kill_all()
+            self._template.kill()  # made by a start that was only beginning before
             await asyncio.gather(*self._tasks)
+        await asyncio.to_thread(self._template.stop)
         self._settled.set()  # also where nothing was started
         atexit.unregister(self._kill_all)
 

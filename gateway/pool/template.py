@@ -53,17 +53,28 @@ class Template:
             forkserver.set_forkserver_preload(self._preload)
             forkserver.ensure_running()
 
-    def stop(self) -> None:
-        """End the fork server, even if it is still loading; forked workers live on."""
+    def kill(self) -> None:
+        """End the fork server at once, even if it is still loading; forked workers live on.
+
+        A start that waits for it in another thread then ends with an error.
+        """
         if not _HAS_FORK_SERVER:
             return
         from multiprocess import forkserver
 
-        server = forkserver._forkserver
-        if server._forkserver_pid is not None:
+        pid = forkserver._forkserver._forkserver_pid
+        if pid is not None:
             with suppress(ProcessLookupError):
-                os.kill(server._forkserver_pid, signal.SIGKILL)
-            server._stop()
+                os.kill(pid, signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End the fork server and free what belongs to it; not while a worker is started."""
+        if not _HAS_FORK_SERVER:
+            return
+        from multiprocess import forkserver
+
+        self.kill()
+        forkserver._forkserver._stop()
 
 
 def widen(queue: Any) -> None:

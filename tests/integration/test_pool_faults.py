@@ -26,7 +26,7 @@ from tests.integration.pools import (
     started,
     until,
 )
-from tests.serving import is_alive
+from tests.serving import DEADLINE_S, is_alive
 
 
 async def refusal(pool: LocalPool) -> tuple[ErrorCode, str]:
@@ -125,16 +125,23 @@ def test_a_pool_can_be_closed_while_no_worker_is_ready() -> None:
     run(work())
 
 
-@pytest.mark.parametrize("preload", [PRELOAD, ("no.such.module",)])
-def test_a_pool_can_be_closed_as_soon_as_it_is_started(preload: tuple[str, ...]) -> None:
+NEVER_LOADS = ("tests.integration.never_loads",)
+
+
+@pytest.mark.parametrize("preload", [PRELOAD, NEVER_LOADS, ("no.such.module",)])
+@pytest.mark.parametrize("turns", [0, 1, 2, 1000])
+def test_a_pool_can_be_closed_as_soon_as_it_is_started(
+    preload: tuple[str, ...], turns: int
+) -> None:
     async def work() -> None:
         pool = LocalPool(
             WorkerConfig("echo"), workers=2, max_queue=1, target=targets.never_ready,
             preload=preload,
         )  # fmt: skip
         starting = asyncio.create_task(pool.start())
-        await asyncio.sleep(0)
-        await pool.close()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await asyncio.wait_for(pool.close(), DEADLINE_S)
         await starting
         assert pids_of(pool) == []
 

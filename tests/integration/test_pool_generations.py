@@ -4,7 +4,7 @@ import asyncio
 import gc
 import os
 from collections import Counter
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from gateway.pool.base import PoolRefused
 from gateway.pool.handle import WorkerHandle
 from gateway.pool.local import LocalPool
 from shared.errors import ErrorCode
-from shared.messages import Delta, Event, Failed, Finished, Generate, Message, Prefilled
+from shared.messages import Delta, Event, Finished, Generate, Prefilled
 from tests.integration.pools import (
     LONG,
     all_idle,
@@ -37,14 +37,13 @@ FAST, SLOW = 2.0, 100.0
 def worker_events(monkeypatch: pytest.MonkeyPatch) -> list[Event]:
     """All events that any worker has sent, also those that nobody reads any more."""
     seen: list[Event] = []
-    original = LocalPool._on_message
+    original = LocalPool.on_event
 
-    def on_message(pool: LocalPool, slot: Any, message: Message) -> None:
-        if isinstance(message, Prefilled | Delta | Finished | Failed):
-            seen.append(message)
-        original(pool, slot, message)
+    def on_event(pool: LocalPool, worker_id: int, event: Event) -> None:
+        seen.append(event)
+        original(pool, worker_id, event)
 
-    monkeypatch.setattr(LocalPool, "_on_message", on_message)
+    monkeypatch.setattr(LocalPool, "on_event", on_event)
     return seen
 
 
@@ -293,10 +292,8 @@ def test_close_ends_what_runs_and_what_waits() -> None:
 def descriptors() -> Counter[str]:
     found: Counter[str] = Counter()
     for name in os.listdir("/proc/self/fd"):
-        try:
+        with suppress(FileNotFoundError):  # the one that lists the folder
             found[os.readlink(f"/proc/self/fd/{name}").partition(":")[0]] += 1
-        except FileNotFoundError:
-            pass  # the one that lists the folder
     return found
 
 

@@ -16,7 +16,7 @@ class SlotTokens:
 
     Attributes:
         slot: which sequence of the engine, 0-based.
-        tokens: 1..`Engine.max_batch` ids, each within the vocabulary.
+        tokens: 1..`Engine.chunk_size` ids, each within the vocabulary.
     """
 
     slot: int
@@ -29,12 +29,10 @@ class Engine(Protocol):
     Attributes:
         info: the model's description.
         eog: ids that end a generation.
-        max_batch: the most tokens that one `forward` takes for a slot.
     """
 
     info: ModelInfo
     eog: frozenset[int]
-    max_batch: int
 
     def tokenize(self, text: str) -> list[int]:
         """Turn a rendered prompt into ids, special tokens in it included."""
@@ -49,6 +47,13 @@ class Engine(Protocol):
 
         Returns:
             How many of ``tokens`` need no evaluation.
+        """
+
+    def chunk_size(self, slot: int) -> int:
+        """The most tokens that the next `forward` may take for a slot.
+
+        An engine whose logits depend on how the tokens before were cut into chunks must not let
+        it show: the same tokens yield the same logits, whatever part of them was in the cache.
         """
 
     def forward(self, batch: Sequence[SlotTokens], threads: int) -> list[NDArray[np.float32]]:

@@ -16,6 +16,7 @@ from worker.engines.base import SlotTokens
 
 _EOG = 256
 _DEFAULT_N_CTX = 8192
+_CHUNK = 512
 
 
 class EchoEngine:
@@ -31,7 +32,6 @@ class EchoEngine:
             chat_template="{{ messages[-1]['content'] }}",
         )
         self.eog = frozenset({_EOG})
-        self.max_batch = 512
         self._delay_s = config.echo_delay_ms / 1000
         self._prompt: list[int] = []
         self._cache: list[int] = []
@@ -54,6 +54,10 @@ class EchoEngine:
         del self._cache[n_cached:]
         self._prompt = list(tokens)
         return n_cached
+
+    def chunk_size(self, slot: int) -> int:
+        """Any number would do."""
+        return _CHUNK
 
     def forward(self, batch: Sequence[SlotTokens], threads: int) -> list[NDArray[np.float32]]:
         """Give the next byte of the prompt a logit that nothing else can reach."""

@@ -66,6 +66,9 @@ class WatchedEngine(EchoEngine):
         self.threads: list[int] = []
         self.before: dict[int, Callable[[], Any]] = {}
 
+    def chunk_size(self, slot: int) -> int:
+        return self.max_batch
+
     def forward(self, batch: Sequence[SlotTokens], threads: int) -> list[NDArray[np.float32]]:
         self.evaluated.append(list(batch[0].tokens))
         self.threads.append(threads)

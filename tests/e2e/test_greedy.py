@@ -1,0 +1,83 @@
+"""Greedy text over HTTP is the text that ctransformers gives for the same token ids."""
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.gguf_reader import read_gguf
+from tests.serving import ROOT, Server
+from worker.tokenizer import Vocabulary, build_tokenizer
+
+MAX_TOKENS = 64
+PROMPTS = [
+    "Once upon a time",
+    "The three most important inventions of the last century are",
+    "def fibonacci(n):\n    ",
+    "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n",
+    # Longer than one batch, with characters of several bytes.
+    "Ünïcödé 😀 — " + "The quick brown fox jumps over the lazy dog. " * 12,
+]
+
+
+def no_library(text: bytes) -> list[int]:
+    raise AssertionError("this model's vocabulary is not SentencePiece")
+
+
+@pytest.fixture(scope="module")
+def expected(demo_model: Path) -> list[str]:
+    """What the library says, in a process of its own."""
+    file = read_gguf(demo_model)
+    tokenizer = build_tokenizer(file, Vocabulary.from_gguf(file), no_library)
+    work = {
+        "model": str(demo_model),
+        "prompts": [tokenizer.encode(prompt) for prompt in PROMPTS],
+        "max_tokens": MAX_TOKENS,
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.e2e.greedy_reference"],
+        cwd=ROOT,
+        input=json.dumps(work),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    texts: list[str] = json.loads(done.stdout)
+    return texts
+
+
+def complete(server: Server, prompt: str) -> dict[str, Any]:
+    body = {"prompt": prompt, "max_tokens": MAX_TOKENS, "temperature": 0, "stream": False}
+    answer: dict[str, Any] = server.http.post("/v1/completions", json=body).json()
+    return answer
+
+
+def test_the_reference_says_something(expected: list[str]) -> None:
+    assert len(set(expected)) == len(PROMPTS)
+    assert "Paris" in expected[3]
+    assert all(len(text) > 10 for text in expected)
+
+
+def test_greedy_text_is_that_of_the_library(demo_server: Server, expected: list[str]) -> None:
+    for prompt, text in zip(PROMPTS, expected, strict=True):
+        for turn in range(2):  # the second time the prompt comes from the cache
+            answer = complete(demo_server, prompt)
+            assert answer["choices"][0]["text"] == text
+            usage = answer["usage"]
+            if turn:
+                cached = usage["prompt_tokens_details"]["cached_tokens"]
+                assert cached == usage["prompt_tokens"] - 1
+
+
+def test_greedy_text_on_all_workers_at_once(demo_server: Server, expected: list[str]) -> None:
+    demo_server.wait_until_idle()
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(lambda p: complete(demo_server, p), PROMPTS * 2))
+    assert [answer["choices"][0]["text"] for answer in answers] == expected * 2
+    body = {"prompt": PROMPTS * 2, "max_tokens": MAX_TOKENS, "temperature": 0}
+    assert demo_server.http.post("/v1/completions", json=body).json() == expected * 2
