@@ -59,7 +59,7 @@ NARROWED = {
         "gateway.chat_template", "gateway.errors", "gateway.openai", "gateway.pool.base",
         "gateway.routes", "gateway.serving", "gateway.sse", "shared",
     },
-    "worker/loop.py": {"shared", "worker.engines.base", "worker.sequence"},
+    "worker/loop.py": {"shared", "worker.engines.base", "worker.sequence", "worker.threads"},
     "worker/engines/": {"shared", "worker.engines", "worker.tokenizer"},
 }  # fmt: skip
 PURE = ("gateway/pool/scheduler.py", "gateway/pool/prefix.py")

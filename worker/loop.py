@@ -1,8 +1,12 @@
 """The decode loop: take commands, evaluate a chunk, sample, emit; one sequence at a time."""
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from shared.errors import EngineError, ErrorCode
 from shared.messages import (
@@ -21,6 +25,7 @@ from shared.messages import (
 from shared.typing import assert_never
 from worker.engines.base import Engine, SlotTokens
 from worker.sequence import Sequence
+from worker.threads import ThreadShare
 
 _SLOT = 0
 
@@ -52,7 +57,7 @@ class Loop:
             emit: sends events to the gateway, all in one system call.
         """
         self._engine = engine
-        self._threads = threads
+        self._threads = ThreadShare(threads)
         self._inbox = inbox
         self._emit = emit
         self._sequence: Sequence | None = None
@@ -90,7 +95,7 @@ class Loop:
                 if sequence is not None and sequence.request.request_id == request_id:
                     self._finish(sequence, "", "cancelled")
             case SetThreads(threads):
-                self._threads = threads
+                self._threads.share = threads
             case Shutdown():
                 self._shutdown = True
             case _:
@@ -133,7 +138,7 @@ class Loop:
         engine = self._engine
         prefilling = sequence.completion_tokens == 0
         chunk = SlotTokens(_SLOT, sequence.take_chunk(engine.chunk_size(_SLOT)))
-        (logits,) = engine.forward([chunk], self._threads)
+        logits = self._forward(chunk)
         if sequence.pending:
             return
         request_id = sequence.request.request_id
@@ -158,6 +163,14 @@ class Loop:
             sequence.unreported_tokens = 0
         if events:
             self._emit(events)
+
+    def _forward(self, chunk: SlotTokens) -> NDArray[np.float32]:
+        began_s, began_cpu_s = time.monotonic(), time.process_time()
+        threads = self._threads.choose(began_s)
+        (logits,) = self._engine.forward([chunk], threads)
+        now_s = time.monotonic()
+        self._threads.learn(threads, now_s - began_s, time.process_time() - began_cpu_s, now_s)
+        return logits
 
     def _finish(
         self, sequence: Sequence, text: str, reason: str, events: list[Event] | None = None

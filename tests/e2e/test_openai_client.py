@@ -29,15 +29,14 @@ def model(demo_server: Server) -> str:
 
 
 def test_a_chat(client: openai.OpenAI, model: str) -> None:
-    answer = client.chat.completions.create(model=model, messages=PARIS, temperature=0)
+    ask: dict[str, Any] = {"model": model, "messages": PARIS, "temperature": 0, "max_tokens": 64}
+    answer = client.chat.completions.create(**ask)
     (choice,) = answer.choices
     assert choice.message.role == "assistant"
     assert choice.message.content is not None and "Paris" in choice.message.content
     assert choice.finish_reason == "stop"
     assert answer.usage is not None and answer.usage.completion_tokens > 0
-    with client.chat.completions.create(
-        model=model, messages=PARIS, temperature=0, stream=True
-    ) as stream:
+    with client.chat.completions.create(**ask, stream=True) as stream:
         chunks = list(stream)
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
     assert text == choice.message.content
@@ -88,7 +87,7 @@ def test_a_seed_gives_the_same_text_again(client: openai.OpenAI, model: str) -> 
 
 
 def test_a_stop_string(client: openai.OpenAI, model: str) -> None:
-    ask: dict[str, Any] = {"model": model, "messages": PARIS, "temperature": 0}
+    ask: dict[str, Any] = {"model": model, "messages": PARIS, "temperature": 0, "max_tokens": 64}
     whole = client.chat.completions.create(**ask).choices[0].message.content
     cut = client.chat.completions.create(**ask, stop="Paris").choices[0]
     assert cut.message.content == whole.partition("Paris")[0]

@@ -1,0 +1,50 @@
+"""How many threads an evaluation uses: this worker's share of the cores, unless they are taken.
+
+ggml's threads wait for one another in a busy loop, hundreds of times in an evaluation. That is
+fastest on cores of their own; but where another program takes one of the cores, each wait can
+last until the kernel's scheduler changes its mind, and an evaluation takes a hundred times as long.
+"""
+
+# Of the CPU time that the threads would have used on cores of their own. One that gets a core to
+# itself uses all of it, since it never sleeps.
+_CROWDED = 0.75
+# A loss smaller than this is not worth a reaction.
+_NOTICEABLE_S = 0.005
+# How much of the time may be lost in trying whether the cores are free again.
+_COST_OF_TRYING = 0.05
+_LONGEST_PAUSE_S = 60.0
+
+
+class ThreadShare:
+    """Chooses the threads of each evaluation, and learns from how it went.
+
+    Attributes:
+        share: how many threads this worker may use at present.
+    """
+
+    def __init__(self, share: int) -> None:
+        """Begin with ``share`` threads."""
+        self.share = share
+        self._fitting = share
+        self._pause_until_s = 0.0
+
+    def choose(self, now_s: float) -> int:
+        """The number of threads for an evaluation that begins at ``now_s``."""
+        if now_s < self._pause_until_s:
+            return min(self.share, self._fitting)
+        return self.share
+
+    def learn(self, threads: int, wall_s: float, cpu_s: float, now_s: float) -> None:
+        """Take note of an evaluation that has just ended.
+
+        Args:
+            threads: how many it used.
+            wall_s: how long it took.
+            cpu_s: the CPU time of all its threads.
+            now_s: when it ended; any clock that only goes forward.
+        """
+        lost_s = wall_s - cpu_s / threads
+        if threads == 1 or lost_s < _NOTICEABLE_S or cpu_s >= _CROWDED * threads * wall_s:
+            return
+        self._pause_until_s = now_s + min(lost_s / _COST_OF_TRYING, _LONGEST_PAUSE_S)
+        self._fitting = max(1, min(threads - 1, int(cpu_s / wall_s)))
