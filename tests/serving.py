@@ -29,6 +29,13 @@ START_S = 60.0
 DEADLINE_S = 20.0
 """How long anything else may take before a test gives it up."""
 
+# Runs a command that is killed when this process ends, however that may be (prctl's
+# PR_SET_PDEATHSIG is 1): a test run that is killed must not leave servers behind.
+_END_WITH_US = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 _READY = r"ggml-fastapi is ready on http://\S+?:(\d+)\n"
 
 
@@ -204,7 +211,7 @@ class Server:
 def launched(*options: str, command: Sequence[str] = MAIN, **settings: str) -> Iterator[Server]:
     """Launch a server on a free port, not waiting for it; nothing of it outlives the block."""
     process = subprocess.Popen(
-        [*command, "--port", "0", *options],
+        [sys.executable, "-c", _END_WITH_US, *command, "--port", "0", *options],
         cwd=ROOT,
         env=environment(**settings),
         stdin=subprocess.DEVNULL,

@@ -20,8 +20,7 @@ def run_worker(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
         inbox: the queue of commands, a `multiprocess.SimpleQueue` of encoded messages.
         outbox: the writing end of the worker's pipe, a `multiprocess` ``Connection``.
     """
-    # The gateway alone decides when a worker ends: a terminal's Ctrl-C and a service manager's
-    # SIGTERM go to every process of the group at once.
+    # The gateway alone decides when a worker ends. A fork of the template has them blocked already.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_end_with_gateway, name="end-with-gateway", daemon=True).start()

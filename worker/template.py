@@ -8,7 +8,6 @@ Where there is no fork server, a worker that finds nothing loaded loads the mode
 
 import gc
 import os
-import signal
 
 import orjson
 
@@ -56,8 +55,6 @@ def _load(config: WorkerConfig) -> Engine | str:
 
 
 def _preload(encoded: str) -> None:
-    # A terminal sends Ctrl-C to this process too; only the gateway decides what ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     global _loaded
     config = WorkerConfig(**orjson.loads(encoded))
     _loaded = (config, _load(config))

@@ -105,7 +105,7 @@ class WorkerKeeper:
                 self._listener.on_failed(self.worker_id)
             # The first death is answered at once.
             if failures > 1 or self.state == "failed":
-                backoff_s = min(_MAX_BACKOFF_S, 0.1 * 2**failures)
+                backoff_s = min(_MAX_BACKOFF_S, 0.1 * 2 ** min(failures, 10))
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(closing.wait(), backoff_s)
 
@@ -133,7 +133,7 @@ class WorkerKeeper:
                 if closing.is_set():
                     return False
                 handle = await asyncio.to_thread(self._start_process)
-        except OSError as error:
+        except Exception as error:  # whatever it is, the next try is due
             self.reason = f"a worker could not be started: {error}"
             return False
         self.handle = handle

@@ -47,9 +47,11 @@ class Template:
         """Start the fork server if it is not running; it then loads the model by itself."""
         if not _HAS_FORK_SERVER:
             return
-        from multiprocess import forkserver
+        from multiprocess import forkserver, resource_tracker
 
-        with _environment(self._variables):
+        # The fork server starts it if need be, and would end our blocking of signals with that.
+        resource_tracker.ensure_running()
+        with _environment(self._variables), _blocked(signal.SIGINT, signal.SIGTERM):
             forkserver.set_forkserver_preload(self._preload)
             forkserver.ensure_running()
 
@@ -89,6 +91,20 @@ def widen(queue: Any) -> None:
         import fcntl
 
         fcntl.fcntl(queue._writer.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+
+@contextmanager
+def _blocked(*signals: signal.Signals) -> Iterator[None]:
+    """Let a process that is started here, and all that it forks, never get these signals.
+
+    A terminal's Ctrl-C and a service manager's SIGTERM go to every process of the group at once,
+    but only the gateway decides what ends.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -133,7 +133,6 @@ def test_a_signal_while_the_model_loads(
     (tmp_path / "sitecustomize.py").write_text(
         "import signal, sys\n"
         "if 'forkserver' in ' '.join(sys.orig_argv):\n"
-        "    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as the template itself does\n"
         "    print('the template loads', flush=True)\n"
         "    signal.pause()\n"
     )
@@ -143,6 +142,9 @@ def test_a_signal_while_the_model_loads(
         check_that_nothing_is_left(server)
     assert "Traceback" not in server.stderr
     assert "ready" not in server.stdout
+    if not to_the_group:
+        # The second worker did not load it once more.
+        assert server.stdout.count("the template loads") == 1
 
 
 def test_servers_do_not_meet() -> None:
