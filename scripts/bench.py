@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import statistics
+import string
 import subprocess
 import sys
 import threading
@@ -90,13 +91,13 @@ def in_process(path: str) -> None:
     for line in sys.stdin:
         loop, threads, prompt, n = json.loads(line)
         llm._context.clear()
+        # Its tokenizer takes milliseconds for what ours does in a fraction of one.
+        ids = llm.tokenize(prompt)
         started = time.perf_counter()
         if loop == "generate":
-            tokens = llm.generate(
-                llm.tokenize(prompt), top_k=1, repetition_penalty=1.0, threads=threads
-            )
+            tokens = llm.generate(ids, top_k=1, repetition_penalty=1.0, threads=threads)
         else:
-            tokens = bare(llm.tokenize(prompt), threads)
+            tokens = bare(ids, threads)
         times = [time.perf_counter() for _, _ in zip(range(n), tokens, strict=False)]
         print(json.dumps([times[0] - started, *rate(times)]), flush=True)
 
@@ -185,8 +186,8 @@ class Server:
 
     def cpu_seconds(self) -> float:
         """CPU time that the gateway process has used."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        threads = Path(f"/proc/{self.pid}/task").iterdir()
+        return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
 
     def close(self) -> None:
         """End the server."""
@@ -210,24 +211,26 @@ def server_figures(model: Path, rounds: int) -> list[tuple[str, str, str]]:
     cores = machine.usable_cores()
     server, a, b = Server(MODEL_NAME=str(model)), InProcess(model), InProcess(model)
     ratios: dict[str, list[float]] = {
-        name: [] for name in ("generate", "bare", "two", "scale", "ttft", "cpu")
+        name: [] for name in ("generate", "bare", "two", "scale", "bound", "ttft", "cpu", "cpu2")
     }
     speeds: dict[str, list[float]] = {"one": [], "two": []}
     for number in range(rounds + 1):
         prompts = [PROMPT.format(f"{number} {side}") for side in "abc"]
         library = a.run("generate", cores, prompts[0], N_TOKENS)[1]
-        cpu = server.cpu_seconds()
+        cpu_before_one = server.cpu_seconds()
         one = server.run(prompts[0], N_TOKENS)[1]
+        cpu_after_one = server.cpu_seconds()
         bare = a.run("bare", cores, prompts[0], N_TOKENS)[1]
         two_bare = side_by_side(
             lambda: a.run("bare", 1, prompts[1], N_TOKENS),  # noqa: B023  # run before the next
             lambda: b.run("bare", 1, prompts[2], N_TOKENS),  # noqa: B023
         )
+        cpu_before_two = server.cpu_seconds()
         two = side_by_side(
             lambda: server.run(prompts[1], N_TOKENS),  # noqa: B023
             lambda: server.run(prompts[2], N_TOKENS),  # noqa: B023
         )
-        cpu = server.cpu_seconds() - cpu
+        cpu_after_two = server.cpu_seconds()
         if number == 0:
             continue  # the first round warms everything up
         for name, ratio in (
@@ -235,14 +238,16 @@ def server_figures(model: Path, rounds: int) -> list[tuple[str, str, str]]:
             ("bare", one / bare),
             ("two", two / two_bare),
             ("scale", two / one),
-            ("cpu", cpu / (3 * N_TOKENS) * 1e6),
+            ("bound", two_bare / bare),
+            ("cpu", (cpu_after_one - cpu_before_one) / N_TOKENS * 1e6),
+            ("cpu2", (cpu_after_two - cpu_before_two) / (2 * N_TOKENS) * 1e6),
         ):
             ratios[name].append(ratio)
         speeds["one"].append(one)
         speeds["two"].append(two)
     for number in range(5 * rounds):
-        # Another first word each time, so that neither side has anything in its cache.
-        prompt = PROMPT.format(1000 + 7 * number)
+        # Another first token each time, so that the server has nothing in its cache either.
+        prompt = PROMPT.format(string.ascii_letters[number % 52])
         inside, _ = a.run("bare", cores, prompt, 4)
         over_http, _ = server.run(prompt, 4)
         ratios["ttft"].append((over_http - inside) * 1e3)
@@ -267,10 +272,11 @@ def server_figures(model: Path, rounds: int) -> list[tuple[str, str, str]]:
             "≥ 0.95",
         ),
         ("two streams ÷ one stream", median("scale"), "≥ 1.35"),
-        ("TTFT over HTTP minus in-process prefill, 18 tokens", median("ttft") + " ms", "≤ 3 ms"),
+        ("two bare processes ÷ one with all cores, the bound of that", median("bound"), ""),
+        ("TTFT over HTTP minus in-process prefill, 17 tokens", median("ttft") + " ms", "≤ 3 ms"),
         (
-            "gateway CPU per streamed token, one and two streams",
-            median("cpu", 0) + " µs",
+            "gateway CPU per streamed token: one stream / two",
+            f"{median('cpu', 0)} µs / {median('cpu2', 0)} µs",
             "≤ 100 µs",
         ),
     ]

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import ROOT, Server
+from shared.gguf_reader import read_gguf
+from tests.gguf_files import tiny_llama
+from tests.serving import ROOT, Server, served
 
 ADDRESS = "localhost:8000"
 
@@ -60,3 +62,19 @@ def test_a_curl_line(code: str, demo_server: Server, tmp_path: Path) -> None:
 def test_a_python_example(code: str, demo_server: Server) -> None:
     code = code.replace(f"http://{ADDRESS}", demo_server.url)
     assert run([sys.executable, "-c", code]).strip()
+
+
+def test_the_command_that_serves() -> None:
+    assert "./scripts/serve   #" in blocks("sh")[0]
+    script = str(ROOT / "scripts" / "serve")
+    with served(command=[script], PYTHON=sys.executable) as server:
+        body = {"prompt": "Once upon a time", "max_tokens": 4}
+        assert server.http.post(f"{server.url}/v1/completions", json=body).json()
+
+
+def test_the_rewriting_command(tmp_path: Path) -> None:
+    (command,) = [code for code in blocks("sh") if "rewrite_gguf" in code]
+    tiny_llama().write(tmp_path / "SOURCE.gguf")
+    words = command.replace("python ", f"{sys.executable} ").replace("scripts/", f"{ROOT}/scripts/")
+    subprocess.run(words.split(), cwd=tmp_path, check=True, timeout=60, capture_output=True)
+    assert read_gguf(tmp_path / "TARGET.gguf").is_byte_form
