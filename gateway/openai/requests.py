@@ -117,6 +117,7 @@ class GenerationRequest(_Body):
         None, description="The model's name. Without it the short form of the API applies."
     )
     max_tokens: int | None = Field(None, ge=1, description="The most tokens to generate.")
+    max_completion_tokens: int | None = Field(None, ge=1, description="Wins over `max_tokens`.")
     temperature: float | None = Field(None, ge=0, le=2, description="0 is greedy.")
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=-1, description="0 and -1 keep all tokens.")
@@ -138,7 +139,7 @@ class GenerationRequest(_Body):
     @property
     def token_limit(self) -> int | None:
         """The most tokens that the client wants, if it says."""
-        return self.max_tokens
+        return self.max_completion_tokens or self.max_tokens
 
 
 class CompletionRequest(GenerationRequest):
@@ -147,16 +148,7 @@ class CompletionRequest(GenerationRequest):
     prompt: Prompts
 
 
-class _ChatRequest(GenerationRequest):
-    max_completion_tokens: int | None = Field(None, ge=1, description="Wins over `max_tokens`.")
-
-    @property
-    def token_limit(self) -> int | None:
-        """The most tokens that the client wants, if it says."""
-        return self.max_completion_tokens or self.max_tokens
-
-
-class ChatRequest(_ChatRequest):
+class ChatRequest(GenerationRequest):
     """The body of ``/v1/chat/completions``."""
 
     messages: Conversation
@@ -167,7 +159,7 @@ class ChatRequest(_ChatRequest):
         return [self.messages]
 
 
-class ManyChatsRequest(_ChatRequest):
+class ManyChatsRequest(GenerationRequest):
     """The body of ``/v2/chat/completions`` with several conversations."""
 
     messages: Annotated[list[Conversation], Field(min_length=1, fail_fast=True)]
