@@ -108,9 +108,15 @@ class ApiError(Exception):
         return JSONResponse(self.body(), self.status, headers)
 
 
-def failure(event: Failed) -> ApiError:
-    """The error that a failed generation means for its client."""
-    return ApiError(ErrorCode(event.code), event.message, event.param)
+def failure(event: Failed, prompt_param: str = "prompt") -> ApiError:
+    """The error that a failed generation means for its client.
+
+    Args:
+        event: why it failed; ``param`` is a field of `shared.messages.Generate`.
+        prompt_param: what the field ``prompt`` is made of in the request.
+    """
+    param = prompt_param if event.param == "prompt" else event.param
+    return ApiError(ErrorCode(event.code), event.message, param)
 
 
 def as_api_error(error: Exception) -> ApiError:

@@ -157,7 +157,7 @@ class Failed:
         request_id: which generation.
         code: an `ErrorCode` value.
         message: for the client: what was wrong and what would be right.
-        param: the request's field at fault, if it is one.
+        param: the field of `Generate` at fault, if it is one.
     """
 
     request_id: str

@@ -41,6 +41,11 @@ class AnswerPlan:
     generations: tuple[Generate, ...]
     include_usage: bool
 
+    @property
+    def prompt_param(self) -> str:
+        """The field of the request that prompts come from."""
+        return "messages" if self.chat else "prompt"
+
 
 def plan_answer(
     request: GenerationRequest, prompts: Sequence[str], config: ServingConfig

@@ -16,7 +16,7 @@ from gateway.sse import EventStream, until_disconnect
 
 async def answer(request: Request, pool: WorkerPool, plan: AnswerPlan) -> Response:
     """The response to ``request``; when its client goes away, its generations are cancelled."""
-    events = run(pool, plan.generations)
+    events = run(pool, plan.generations, plan.prompt_param)
     if plan.form == "stream":
         return EventStream(_chunks(events, StreamFold(plan)))
     return JSONResponse(await until_disconnect(request.receive, _whole(events, ObjectFold(plan))))

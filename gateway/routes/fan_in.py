@@ -13,24 +13,33 @@ from shared.messages import Event, Failed, Generate
 Progresses: TypeAlias = AsyncGenerator[tuple[int, Progress], None]
 
 
-def run(pool: WorkerPool, generations: Sequence[Generate]) -> Progresses:
+def run(
+    pool: WorkerPool, generations: Sequence[Generate], prompt_param: str = "prompt"
+) -> Progresses:
     """Run generations side by side; yields each event with the index of its generation.
 
     The first that fails or is refused ends all, with an `ApiError` or `PoolRefused`. Closing the
     generator cancels all.
+
+    Args:
+        pool: where they run.
+        generations: at least one.
+        prompt_param: what an error calls the field of the request that the prompts come from.
     """
     if len(generations) == 1:
-        return _single(pool, generations[0])
-    return _merged(pool, generations)
+        return _single(pool, generations[0], prompt_param)
+    return _merged(pool, generations, prompt_param)
 
 
-async def _single(pool: WorkerPool, generation: Generate) -> Progresses:
+async def _single(pool: WorkerPool, generation: Generate, prompt_param: str) -> Progresses:
     async with aclosing(pool.generate(generation)) as events:
         async for event in events:
-            yield 0, _progress(event)
+            yield 0, _progress(event, prompt_param)
 
 
-async def _merged(pool: WorkerPool, generations: Sequence[Generate]) -> Progresses:
+async def _merged(
+    pool: WorkerPool, generations: Sequence[Generate], prompt_param: str
+) -> Progresses:
     # None says that a generation has ended.
     arrivals: asyncio.Queue[tuple[int, Event | Exception | None]] = asyncio.Queue()
 
@@ -53,14 +62,14 @@ async def _merged(pool: WorkerPool, generations: Sequence[Generate]) -> Progress
             elif isinstance(event, Exception):
                 raise event
             else:
-                yield index, _progress(event)
+                yield index, _progress(event, prompt_param)
     finally:
         for task in pumps:
             task.cancel()
         await asyncio.gather(*pumps, return_exceptions=True)
 
 
-def _progress(event: Event) -> Progress:
+def _progress(event: Event, prompt_param: str) -> Progress:
     if isinstance(event, Failed):
-        raise failure(event)
+        raise failure(event, prompt_param)
     return event

@@ -44,6 +44,12 @@ def test_a_failed_generation_keeps_its_code_and_param() -> None:
     assert (error.status, error.param, str(error)) == (400, "prompt", "Too long.")
 
 
+@pytest.mark.parametrize(("at_fault", "param"), [("prompt", "messages"), ("max_tokens",) * 2])
+def test_the_prompt_of_a_chat_is_its_messages(at_fault: str, param: str) -> None:
+    failed = Failed("r", "context_length_exceeded", "Too long.", at_fault)
+    assert failure(failed, "messages").param == param
+
+
 def test_a_wrong_method_names_the_right_ones() -> None:
     error = as_api_error(HTTPException(405, headers={"Allow": "POST"}))
     assert error.response().headers["allow"] == "POST"
