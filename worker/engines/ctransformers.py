@@ -51,7 +51,7 @@ class CTransformersEngine:
                 config.model_path,
                 "gguf",
                 config=Config(context_length=n_ctx, threads=1, mmap=True),
-                lib=_library_variant(),
+                lib=library_variant(),
             )
         except (OSError, RuntimeError, ValueError) as error:
             raise EngineError(f"ctransformers could not load the model: {error}") from error
@@ -127,7 +127,7 @@ class CTransformersEngine:
         return ids[:n]
 
 
-def _library_variant() -> str | None:
+def library_variant() -> str | None:
     """The variant of the C library that this CPU can run; None leaves it to ctransformers.
 
     ctransformers finds out by itself, but takes over a second for it.

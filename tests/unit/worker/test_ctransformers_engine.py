@@ -195,6 +195,6 @@ def test_a_bad_file_does_not_reach_the_library(
 def test_what_the_library_refuses_is_an_engine_error(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "_library_variant", lambda: "no-such-variant")
+    monkeypatch.setattr(engine_module, "library_variant", lambda: "no-such-variant")
     with pytest.raises(EngineError, match="could not load the model"):
         load(path)
