@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from shared.byte_level import BYTE_OF_LETTER
 from shared.errors import ModelFileError, UsageError
 from shared.gguf import (
     BYTE_FORM,
@@ -102,22 +103,9 @@ def token_bytes(token: bytes, token_type: int) -> bytes:
     if token_type in _PLAIN_TEXT:
         return token
     try:
-        return bytes(_BYTE_OF_LETTER[letter] for letter in token.decode())
+        return bytes(BYTE_OF_LETTER[letter] for letter in token.decode())
     except (KeyError, UnicodeDecodeError):
         return token
-
-
-def _letters() -> dict[str, int]:
-    """Return GPT-2's alphabet: printable bytes stand for themselves, others for U+0100 on."""
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = [byte for byte in range(256) if byte not in printable]
-    return {
-        **{chr(byte): byte for byte in printable},
-        **{chr(256 + index): byte for index, byte in enumerate(others)},
-    }
-
-
-_BYTE_OF_LETTER = _letters()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,9 @@ from typing import Any, Protocol
 from tokenizers import AddedToken, Regex, models, pre_tokenizers
 from tokenizers import Tokenizer as BPETokenizer
 
+from shared.byte_level import LETTERS
 from shared.errors import ModelFileError
-from shared.gguf import GGUFFile
-
-# token_type values of the GGUF specification.
-_UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 2, 3, 4, 6
+from shared.gguf import MERGES, TOKEN_TYPES, TOKENS, GGUFFile, TokenType
 
 # Texts that end a generation where a vocabulary has them as control tokens, whatever its
 # metadata names as end of sequence: the chat formats' end of turn, and the end of a document.
@@ -67,13 +65,13 @@ class Vocabulary:
     def from_gguf(cls, file: GGUFFile) -> "Vocabulary":
         """Read the table from a file that `shared.gguf_llama.check_llama` has passed."""
         metadata = file.metadata
-        raw: list[bytes] = metadata["tokenizer.ggml.tokens"]
-        types: list[int] = metadata["tokenizer.ggml.token_type"]
+        raw: list[bytes] = metadata[TOKENS]
+        types: list[int] = metadata[TOKEN_TYPES]
         sentencepiece = file.tokenizer_model == "llama"
         special = {
             text.decode("utf-8", "replace"): token
             for token, (text, kind) in enumerate(zip(raw, types, strict=True))
-            if kind in (_CONTROL, _USER_DEFINED) and text
+            if kind in (TokenType.CONTROL, TokenType.USER_DEFINED) and text
         }
         bos = metadata.get("tokenizer.ggml.bos_token_id")
         eos = metadata.get("tokenizer.ggml.eos_token_id")
@@ -98,11 +96,11 @@ class Vocabulary:
 
 
 def _text_of(raw: bytes, kind: int, sentencepiece: bool) -> bytes:
-    if kind in (_CONTROL, _UNKNOWN):
+    if kind in (TokenType.CONTROL, TokenType.UNKNOWN):
         return b""
     if not sentencepiece:
         return raw
-    if kind == _BYTE:
+    if kind == TokenType.BYTE:
         return bytes((int(raw[3:5], 16),))  # <0x0A>
     return raw.replace("\u2581".encode(), b" ")
 
@@ -134,13 +132,12 @@ class _ByteLevelBPE:
                 f" supported are: {', '.join(sorted(_PRE_TOKENIZERS))}"
             )
         special = {token: text for text, token in vocabulary.special.items()}
-        to_unicode = _byte_to_unicode()
         ids = {
-            special.get(token) or "".join(to_unicode[byte] for byte in raw): token
+            special.get(token) or "".join(LETTERS[byte] for byte in raw): token
             for token, raw in enumerate(vocabulary.raw)
         }
         merges = []
-        for merge in file.metadata["tokenizer.ggml.merges"]:
+        for merge in file.metadata[MERGES]:
             left, _, right = merge.decode().partition(" ")
             merges.append((left, right))
         # Llama 3 takes a piece that is a token as it is, without running its merges.
@@ -187,15 +184,6 @@ class _SentencePiece:
 def _with_bos(bos: list[int], ids: list[int]) -> list[int]:
     """Put the begin token in front, unless a chat template has done so already."""
     return ids if ids[:1] == bos else bos + ids
-
-
-def _byte_to_unicode() -> list[str]:
-    """GPT-2's printable stand-in for each byte (Radford et al. 2019, ``bytes_to_unicode``)."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    rest = (byte for byte in range(256) if byte not in printable)
-    table = {byte: chr(byte) for byte in printable}
-    table.update({byte: chr(256 + i) for i, byte in enumerate(rest)})
-    return [table[byte] for byte in range(256)]
 
 
 def _gpt2() -> Any:
