@@ -13,6 +13,7 @@ import statistics
 import string
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
@@ -22,7 +23,7 @@ from gateway.pool.handle import WorkerHandle  # noqa: E402
 from gateway.pool.template import Template  # noqa: E402
 from scripts.bench_sides import N_CTX, InProcess, Server, side_by_side  # noqa: E402
 from shared.config import WorkerConfig  # noqa: E402
-from shared.messages import Cancel, Finished, Generate, Message, Ready, Shutdown  # noqa: E402
+from shared.messages import Finished, Generate, Message, Ready, Shutdown  # noqa: E402
 from shared.sampling import SamplingParams  # noqa: E402
 
 N_TOKENS = 128
@@ -75,13 +76,13 @@ def server_figures(model: Path, rounds: int) -> list[tuple[str, str, str]]:
         cpu_after_one = server.cpu_seconds()
         bare = a.run("bare", cores, prompts[0], N_TOKENS)[1]
         two_bare = side_by_side(
-            lambda: a.run("bare", 1, prompts[1], N_TOKENS),  # noqa: B023  # run before the next
-            lambda: b.run("bare", 1, prompts[2], N_TOKENS),  # noqa: B023
+            partial(a.run, "bare", 1, prompts[1], N_TOKENS),
+            partial(b.run, "bare", 1, prompts[2], N_TOKENS),
         )
         cpu_before_two = server.cpu_seconds()
         two = side_by_side(
-            lambda: server.run(prompts[1], N_TOKENS),  # noqa: B023
-            lambda: server.run(prompts[2], N_TOKENS),  # noqa: B023
+            partial(server.run, prompts[1], N_TOKENS),
+            partial(server.run, prompts[2], N_TOKENS),
         )
         cpu_after_two = server.cpu_seconds()
         if number == 0:
@@ -141,7 +142,7 @@ def gateway_figure() -> tuple[str, str, str]:
     server = Server(MODEL_TYPE="echo", WORKERS=str(streams), ECHO_DELAY_MS="10")
     prompts = [f"{stream:03} {'x' * n}" for stream in range(streams)]
     cpu = server.cpu_seconds()
-    side_by_side(*(lambda prompt=prompt: server.run(prompt, n) for prompt in prompts))
+    side_by_side(*(partial(server.run, prompt, n) for prompt in prompts))
     cpu = server.cpu_seconds() - cpu
     server.close()
     return (
@@ -184,7 +185,6 @@ async def _worker_figures(model: Path) -> list[tuple[str, str, str]]:
                 while not isinstance(await arrivals.get(), Finished):
                     pass
                 memory.append(private_mib(handle.pid))
-        handle.send(Cancel("nothing"))
         handle.send(Shutdown())
         await handle.exited
         await asyncio.to_thread(handle.reap)

@@ -35,13 +35,13 @@ class Listener(Protocol):
     def on_ready(self, worker_id: int, model: ModelInfo) -> None:
         """A new process has its model."""
 
-    def on_event(self, worker_id: int, event: Event) -> None:
-        """It sent an event of a generation."""
+    def on_event(self, event: Event) -> None:
+        """It sent an event of a generation, which names the generation."""
 
     def on_death(self, worker_id: int) -> None:
         """It is dead, whether it had been ready or not."""
 
-    def on_failed(self, worker_id: int) -> None:
+    def on_failed(self) -> None:
         """No process can be started at present; it is tried again, ever more seldom."""
 
 
@@ -102,7 +102,7 @@ class WorkerKeeper:
             if not was_ready and (self._load_failed or failures >= _FAILURES_UNTIL_FAILED):
                 logger.error("worker %d cannot be started: %s", self.worker_id, self.reason)
                 self.state = "failed"
-                self._listener.on_failed(self.worker_id)
+                self._listener.on_failed()
             # The first death is answered at once.
             if failures > 1 or self.state == "failed":
                 backoff_s = min(_MAX_BACKOFF_S, 0.1 * 2 ** min(failures, 10))
@@ -168,7 +168,7 @@ class WorkerKeeper:
     def _on_message(self, message: Message) -> None:
         match message:
             case Prefilled() | Delta() | Finished() | Failed():
-                self._listener.on_event(self.worker_id, message)
+                self._listener.on_event(message)
             case Ready(model):
                 self.state, self.reason = "ready", None
                 self._listener.on_ready(self.worker_id, model)

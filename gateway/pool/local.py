@@ -243,7 +243,7 @@ class LocalPool:
             self._rescue(generation)
         self._dispatch()
 
-    def on_failed(self, worker_id: int) -> None:
+    def on_failed(self) -> None:
         """End what waits if no worker can be expected any more."""
         status = self.status()
         if status.state != "failed":
@@ -256,7 +256,7 @@ class LocalPool:
                 f"no worker could be started: {status.reason}",
             )
 
-    def on_event(self, worker_id: int, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Pass an event on to whoever consumes its generation."""
         generation = self._generations.get(event.request_id)
         if generation is None:

@@ -39,9 +39,9 @@ def worker_events(monkeypatch: pytest.MonkeyPatch) -> list[Event]:
     seen: list[Event] = []
     original = LocalPool.on_event
 
-    def on_event(pool: LocalPool, worker_id: int, event: Event) -> None:
+    def on_event(pool: LocalPool, event: Event) -> None:
         seen.append(event)
-        original(pool, worker_id, event)
+        original(pool, event)
 
     monkeypatch.setattr(LocalPool, "on_event", on_event)
     return seen

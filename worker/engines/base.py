@@ -64,5 +64,6 @@ class Engine(Protocol):
             changed in place, and are valid until the next call.
 
         Raises:
-            EngineError: the evaluation failed; the slots' caches are empty afterwards.
+            EngineError: the tokens cannot be evaluated, and nothing has changed; or their
+                evaluation failed, and the slots' caches are empty.
         """

@@ -103,13 +103,13 @@ class CTransformersEngine:
         (slot,) = batch
         tokens, n_past = slot.tokens, len(self._cache)
         n_tokens = len(tokens)
+        # For no tokens the library would do nothing, and report success.
         if not 1 <= n_tokens <= _BLOCK or n_past + n_tokens > self.info.n_ctx:
             raise EngineError(f"{n_tokens} tokens after {n_past} do not fit the context")
         if min(tokens) < 0 or max(tokens) >= self.info.n_vocab:
             raise EngineError("a token id is outside the vocabulary")
         ids: list[ctypes.c_int | int] = list(tokens)
         self._buffer[:n_tokens] = ids
-        # The library runs nothing, and reports success, for a batch of no tokens.
         if not self._llm.ctransformers_llm_batch_eval(
             self._buffer, n_tokens, n_past, _BLOCK, max(1, threads)
         ):

@@ -59,15 +59,15 @@ class Inbox:
 class WatchedEngine(EchoEngine):
     """The echo engine; it notes each evaluation, and may be told to do something before it."""
 
-    def __init__(self, n_ctx: int | None = None, max_batch: int = 512) -> None:
+    def __init__(self, n_ctx: int | None = None, chunk: int = 512) -> None:
         super().__init__(WorkerConfig("echo", n_ctx=n_ctx))
-        self.max_batch = max_batch
+        self.chunk = chunk
         self.evaluated: list[list[int]] = []
         self.threads: list[int] = []
         self.before: dict[int, Callable[[], Any]] = {}
 
     def chunk_size(self, slot: int) -> int:
-        return self.max_batch
+        return self.chunk
 
     def forward(self, batch: Sequence[SlotTokens], threads: int) -> list[NDArray[np.float32]]:
         self.evaluated.append(list(batch[0].tokens))
@@ -79,8 +79,8 @@ class WatchedEngine(EchoEngine):
 class Bench:
     """A loop with its inbox, and the events that have come out of it."""
 
-    def __init__(self, n_ctx: int | None = None, max_batch: int = 512, threads: int = 1) -> None:
-        self.engine = WatchedEngine(n_ctx, max_batch)
+    def __init__(self, n_ctx: int | None = None, chunk: int = 512, threads: int = 1) -> None:
+        self.engine = WatchedEngine(n_ctx, chunk)
         self.inbox = Inbox()
         self.batches: list[list[Event]] = []
         self.loop = Loop(self.engine, threads, self.inbox, self.batches.append)
@@ -149,8 +149,8 @@ def test_the_first_text_comes_along_with_prefilled() -> None:
 
 
 @given(st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=5), st.integers(1, 9))
-def test_every_generation_is_answered_in_order(prompts: list[str], max_batch: int) -> None:
-    bench = Bench(max_batch=max_batch)
+def test_every_generation_is_answered_in_order(prompts: list[str], chunk: int) -> None:
+    bench = Bench(chunk=chunk)
     for number, prompt in enumerate(prompts):
         events = bench.run(generate(prompt, request_id=str(number)))
         assert {event.request_id for event in events} == {str(number)}
@@ -170,7 +170,7 @@ def test_a_common_prefix_is_not_evaluated_again() -> None:
 
 
 def test_a_long_prompt_is_evaluated_in_chunks() -> None:
-    bench = Bench(max_batch=4)
+    bench = Bench(chunk=4)
     assert text_of(bench.run(generate("0123456789"))) == "0123456789"
     assert bench.engine.evaluated[:4] == [
         list(b"0123"),
@@ -193,7 +193,7 @@ def test_cancelled_between_steps() -> None:
 
 
 def test_cancelled_between_chunks_of_the_prompt() -> None:
-    bench = Bench(max_batch=4)
+    bench = Bench(chunk=4)
     bench.engine.before[2] = lambda: bench.inbox.put(Cancel("r"))
     (event,) = bench.run(generate("0123456789abcdef"))
     assert isinstance(event, Finished)
