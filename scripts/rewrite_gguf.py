@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Rewrites a BPE model of the LLaMA family so that ctransformers 0.2.27 can load it."""
+"""Rewrites a GGUF file so that ctransformers 0.2.27 can load it."""
 
 import argparse
 import sys

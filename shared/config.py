@@ -14,6 +14,10 @@ class WorkerConfig:
     Attributes:
         engine: ``ctransformers`` or ``echo``.
         model_path: the model file; empty for ``echo``.
+        tokenizer_path: a ``tokenizer.json`` that replaces the tokenizer built from the model file;
+            empty for none.
+        tokenizer_is_optional: nobody asked for that one, so if it does not fit the model it is
+            left aside.
         n_ctx: context length in tokens; None takes what the model was trained for.
         threads: the most threads that one evaluation may use.
         log_level: name of a `logging` level.
@@ -22,6 +26,8 @@ class WorkerConfig:
 
     engine: str
     model_path: str = ""
+    tokenizer_path: str = ""
+    tokenizer_is_optional: bool = False
     n_ctx: int | None = None
     threads: int = 1
     log_level: str = "INFO"

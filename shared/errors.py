@@ -1,6 +1,7 @@
 """Why a request can fail: codes that cross the process boundary and reach the client."""
 
 from enum import Enum
+from pathlib import Path
 
 
 class ErrorCode(str, Enum):
@@ -38,6 +39,15 @@ class UsageError(Exception):
 
 class ModelFileError(UsageError):
     """A model file that cannot be served; the text says what is wrong with it."""
+
+    @classmethod
+    def about(cls, path: Path | str, problem: str) -> "ModelFileError":
+        """Return the error for a file: one line, though names within the file may hold anything."""
+        shown = "".join(
+            letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+            for letter in problem
+        )
+        return cls(f"{path}: {shown}")
 
 
 class EngineError(Exception):

@@ -1,6 +1,6 @@
 """What a GGUF file says of itself: metadata, tensors, and what they mean for a model.
 
-`shared.gguf_reader` reads files, `shared.gguf_llama` checks that one can be given to the engine.
+`shared.gguf_reader` reads files, `shared.gguf_check` checks that one can be given to the engine.
 """
 
 from collections import Counter
@@ -21,6 +21,8 @@ TOKEN_TYPES = "tokenizer.ggml.token_type"
 MERGES = "tokenizer.ggml.merges"
 TOKEN_FORM = "ggml_fastapi.token_form"
 BYTE_FORM = "bytes"
+_LETTERS = frozenset({"\u010a".encode(), "\u0120".encode()})
+"""GPT-2's letters for line feed and space."""
 
 
 class ValueType(IntEnum):
@@ -116,7 +118,7 @@ class GGUFFile:
 
     Attributes:
         path: where it was read from.
-        version: of the format: 2 or 3.
+        version: of the format: 1, 2 or 3.
         metadata: every value by its key. Strings are `str`, arrays lists; the vocabulary and its
             merges are lists of `bytes`, as they stand in the file.
         entries: how each of these values is stored.
@@ -206,8 +208,17 @@ class GGUFFile:
 
     @property
     def is_byte_form(self) -> bool:
-        """Whether the vocabulary holds raw bytes, because `shared.gguf_rewrite` wrote the file."""
-        return self.metadata.get(TOKEN_FORM) == BYTE_FORM
+        """Whether the vocabulary holds raw bytes: `shared.gguf_rewrite` wrote it, or it is old.
+
+        Files of 2023 do not say so. But only they have a line feed and a space by themselves, and
+        not the letters that stand for them.
+        """
+        if self.metadata.get(TOKEN_FORM) == BYTE_FORM:
+            return True
+        tokens = self.metadata.get(TOKENS)
+        if not isinstance(tokens, list):
+            return False
+        return b"\n" in tokens and b" " in tokens and not set(tokens) >= _LETTERS
 
     @property
     def weight_bytes(self) -> int:
@@ -225,7 +236,7 @@ class GGUFFile:
         Raises:
             ModelFileError: always.
         """
-        raise ModelFileError(f"{self.path}: {problem}")
+        raise ModelFileError.about(self.path, problem)
 
     def _text(self, key: str) -> str | None:
         value = self.metadata.get(key)

@@ -5,15 +5,12 @@ that talks nonsense. So no file reaches it that is not known to be whole and sou
 """
 
 import math
-import mmap
-import os
-import stat
 import struct
 from collections import Counter
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from shared.errors import ModelFileError
+from shared.binary_reader import BinaryReader, mapped
 from shared.ggml_types import TENSOR_TYPES
 from shared.gguf import (
     DEFAULT_ALIGNMENT,
@@ -35,57 +32,32 @@ _MAX_ARRAY_ITEMS = 8 << 20
 """Of all arrays together; the largest vocabularies have a few hundred thousand entries."""
 _MAX_ALIGNMENT = 1 << 20
 
-_OTHER_MAGICS = {
-    b"lmgg": "a legacy GGML file",
-    b"fmgg": "a legacy GGML file (ggmf)",
-    b"tjgg": "a legacy GGML file (ggjt)",
-    b"ccgg": "a legacy GGML file (ggcc, old Falcon)",
-    b"algg": "a legacy LoRA adapter",
-    b"FUGG": "a GGUF file of a big-endian machine",
-    b"PK\x03\x04": "a zip archive, perhaps a PyTorch checkpoint",
-    b"vers": "a Git LFS pointer, which stands for the file itself",
-    b"<!DO": "a web page",
-    b"<htm": "a web page",
-}
-
 
 def read_gguf(path: Path | str) -> GGUFFile:
     """Read the header of a GGUF file and check that the file is whole.
+
+    Versions 1 to 3 are known; version 1 has 32-bit counts, lengths and dimensions.
 
     Raises:
         ModelFileError: the file cannot be read, is no GGUF file, or is damaged.
     """
     path = Path(path)
-    try:
-        # Opening a named pipe would wait for its writer.
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise ModelFileError(f"{path}: not a file")
-        with path.open("rb") as file:
-            n_bytes = os.fstat(file.fileno()).st_size
-            if n_bytes < len(MAGIC):
-                raise ModelFileError(f"{path}: not a GGUF file: it has only {n_bytes} bytes")
-            with mmap.mmap(file.fileno(), n_bytes, access=mmap.ACCESS_READ) as data:
-                return _Reader(path, data, n_bytes).read()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ModelFileError(f"{path}: cannot be read: {reason}") from error
+    with mapped(path) as data:
+        return _Reader(path, data).read()
 
 
-class _Reader:
-    """A position in the bytes of a file, and what has been found up to there."""
+class _Reader(BinaryReader):
+    """What has been found up to a position in the file."""
 
-    def __init__(self, path: Path, data: mmap.mmap, n_bytes: int) -> None:
-        self.path = path
-        self.data = data
-        self.size = n_bytes
-        self.at = 0
-        self.array_items = 0
+    array_items = 0
+    size_form = "Q"
+    """`struct` format of counts, lengths and dimensions."""
 
     def read(self) -> GGUFFile:
         self.magic()
         version = self.version()
         n_tensors = self.count("tensors", least_bytes=24)
-        n_entries = self.count("metadata entries", least_bytes=13)
+        n_entries = self.count("metadata entries", least_bytes=9)
         metadata: dict[str, Any] = {}
         entries: dict[str, MetadataEntry] = {}
         for _ in range(n_entries):
@@ -98,45 +70,26 @@ class _Reader:
             self.path, version, metadata, entries, tensors, data_offset, alignment, self.size
         )
 
-    def fail(self, problem: str) -> NoReturn:
-        raise ModelFileError(f"{self.path}: {problem}")
-
     def magic(self) -> None:
-        magic = self.data[:4]
-        self.at = 4
-        if magic == MAGIC:
-            return
-        known = _OTHER_MAGICS.get(magic)
-        if known is None and self.data[8:10] == b'{"':
-            known = "a safetensors file"
-        looks = f"it looks like {known}" if known else f"it begins with {magic!r}"
-        self.fail(f"not a GGUF file: {looks}; this release serves LLaMA-family GGUF files")
+        if self.size < len(MAGIC):
+            self.fail(f"not a GGUF file: it has only {self.size} bytes")
+        magic = self.raw(len(MAGIC))
+        if magic != MAGIC:
+            self.fail(f"not a GGUF file: it begins with {magic!r}")
 
     def version(self) -> int:
         version: int = self.number("I")
-        if version in (2, 3):
+        if version in (1, 2, 3):
+            if version == 1:
+                self.size_form = "I"
             return version
         if version in (2 << 24, 3 << 24):
             self.fail("it was written for big-endian machines")
-        self.fail(f"GGUF version {version} is not known; versions 2 and 3 are")
-
-    def need(self, n_bytes: int) -> None:
-        if n_bytes > self.size - self.at:
-            self.fail(
-                "the file is cut short or damaged: its header wants "
-                f"{n_bytes:,} bytes at {self.at:,} of {self.size:,}"
-            )
-
-    def number(self, form: str) -> Any:
-        layout = struct.Struct("<" + form)
-        self.need(layout.size)
-        (value,) = layout.unpack_from(self.data, self.at)
-        self.at += layout.size
-        return value
+        self.fail(f"GGUF version {version} is not known; versions 1, 2 and 3 are")
 
     def count(self, what: str, least_bytes: int) -> int:
         """Read a count of things that take at least so many bytes each."""
-        count: int = self.number("Q")
+        count: int = self.number(self.size_form)
         if count > (self.size - self.at) // least_bytes:
             self.fail(
                 f"the file is cut short or damaged: {count:,} {what} do not fit in the rest of it"
@@ -144,13 +97,10 @@ class _Reader:
         return count
 
     def string(self, what: str, longest: int) -> bytes:
-        length: int = self.number("Q")
+        length: int = self.number(self.size_form)
         if length > longest:
             self.fail(f"damaged: {what} of {length:,} bytes")
-        self.need(length)
-        raw: bytes = self.data[self.at : self.at + length]
-        self.at += length
-        return raw
+        return self.raw(length)
 
     def text(self, what: str, longest: int) -> str:
         return self.decode(self.string(what, longest), what)
@@ -214,23 +164,8 @@ class _Reader:
         return count
 
     def strings(self, key: str) -> list[bytes]:
-        # A loop of its own: a vocabulary with its merges has a hundred thousand of these.
-        count = self.items(key, 8)
-        length_at = struct.Struct("<Q").unpack_from
-        data, size, at = self.data, self.size, self.at
-        items: list[bytes] = []
-        for _ in range(count):
-            begin = at + 8
-            if begin > size:
-                break
-            at = begin + length_at(data, at)[0]
-            if at > size:
-                break
-            items.append(data[begin:at])
-        if len(items) != count:
-            self.fail(f"the file is cut short or damaged inside metadata {key}")
-        self.at = at
-        return items
+        count = self.items(key, struct.calcsize("<" + self.size_form))
+        return self.words(count, _MAX_STRING_BYTES, self.size_form)
 
     def alignment(self, metadata: dict[str, Any], entries: dict[str, MetadataEntry]) -> int:
         if "general.alignment" not in metadata:
@@ -249,7 +184,7 @@ class _Reader:
         n_dims = self.number("I")
         if not 1 <= n_dims <= 4:
             self.fail(f"damaged: tensor {name} has {n_dims} dimensions")
-        shape = tuple(self.number("Q") for _ in range(n_dims))
+        shape = self.numbers(f"{n_dims}{self.size_form}")
         ggml_type = self.number("I")
         if ggml_type not in TENSOR_TYPES:
             self.fail(f"tensor {name} has the unknown type {ggml_type}")

@@ -1,8 +1,8 @@
-"""Rewrites a current byte-level BPE model of the LLaMA family to what ctransformers 0.2.27 reads.
+"""Rewrites GGUF files to what ctransformers 0.2.27 reads.
 
-Current GGUF files spell such a vocabulary in GPT-2's printable letters, one for each byte; that
-library wants the bytes themselves, a score for every token, and an output layer of its own where
-the model shares it with the embedding. Everything else is copied as it is.
+Current files spell a byte-level BPE vocabulary in GPT-2's printable letters, one for each byte;
+that library wants the bytes themselves, a score for every token, and an output layer of its own
+where the model shares it with the embedding. Everything else is copied as it is.
 """
 
 import errno
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from shared.byte_level import BYTE_OF_LETTER
-from shared.errors import ModelFileError, UsageError
+from shared.errors import UsageError
 from shared.gguf import (
     BYTE_FORM,
     MAGIC,
@@ -31,19 +31,28 @@ from shared.gguf import (
     ValueType,
     align,
 )
-from shared.gguf_llama import check_llama
+from shared.gguf_architectures import ARCHITECTURES, check_gguf
 from shared.gguf_reader import read_gguf
 
 Progress = Callable[[int, int], None]
 """Is told how many bytes of how many have been written."""
 
+_HEAD = "output.weight"
 _BLOCK = 4 << 20
+# What is no letter of GPT-2's becomes what is no letter of Latin-1.
+_LATIN_OF_LETTER = dict.fromkeys(range(256), 0xFFFF) | {
+    ord(letter): byte for letter, byte in BYTE_OF_LETTER.items()
+}
 _PLAIN_TEXT = (TokenType.CONTROL, TokenType.USER_DEFINED)
 
 
 def needs_rewrite(file: GGUFFile) -> bool:
-    """Tell whether the file holds a BPE vocabulary that is not in byte form yet."""
-    return file.architecture == "llama" and file.tokenizer_model == "gpt2" and not file.is_byte_form
+    """Tell whether the library needs the file in another form."""
+    if file.architecture not in ARCHITECTURES:
+        return False
+    if file.tokenizer_model == "gpt2" and not (file.is_byte_form and SCORES in file.metadata):
+        return True
+    return all(tensor.name != _HEAD for tensor in file.tensors)
 
 
 def rewrite(source: Path, target: Path, progress: Progress | None = None) -> None:
@@ -56,7 +65,7 @@ def rewrite(source: Path, target: Path, progress: Progress | None = None) -> Non
         UsageError: ``source`` needs no rewriting, or ``target`` cannot be written.
     """
     file = read_gguf(source)
-    if file.architecture == "llama" and not needs_rewrite(file):
+    if file.architecture in ARCHITECTURES and not needs_rewrite(file):
         raise UsageError(f"{source}: needs no rewriting")
     plan = _plan(file)
     try:
@@ -103,8 +112,8 @@ def token_bytes(token: bytes, token_type: int) -> bytes:
     if token_type in _PLAIN_TEXT:
         return token
     try:
-        return bytes(BYTE_OF_LETTER[letter] for letter in token.decode())
-    except (KeyError, UnicodeDecodeError):
+        return token.decode().translate(_LATIN_OF_LETTER).encode("latin-1")
+    except UnicodeError:
         return token
 
 
@@ -125,18 +134,30 @@ class _Plan:
     origins: tuple[int, ...]
 
 
-def _plan(file: GGUFFile) -> _Plan:
-    values, item_types = _vocabulary(file)
-    tensors, origins = _tensors(file)
+def rewritten(file: GGUFFile) -> GGUFFile:
+    """Describe the copy of a file that `rewrite` would write; its offsets of metadata are none.
+
+    Raises:
+        ModelFileError: it has no vocabulary that could be rewritten.
+    """
+    if file.version == 1:
+        file.fail(
+            "the engine needs it in another form, and GGUF files of version 1 cannot be rewritten; "
+            "take a newer file of this model"
+        )
+    values, item_types = _vocabulary(file) if file.tokenizer_model == "gpt2" else ({}, {})
     entries = dict(file.entries)
     for key, item_type in item_types.items():
         kind = ValueType.STRING if item_type is None else ValueType.ARRAY
         entries[key] = MetadataEntry(kind, item_type)
-    rewritten = replace(
-        file, metadata={**file.metadata, **values}, entries=entries, tensors=tensors
-    )
-    check_llama(rewritten)
-    return _Plan(file, _header(rewritten), tensors, origins)
+    tensors, _ = _tensors(file)
+    return replace(file, metadata={**file.metadata, **values}, entries=entries, tensors=tensors)
+
+
+def _plan(file: GGUFFile) -> _Plan:
+    copy = rewritten(file)
+    check_gguf(copy)
+    return _Plan(file, _header(copy), copy.tensors, _tensors(file)[1])
 
 
 def _vocabulary(file: GGUFFile) -> tuple[dict[str, Any], dict[str, ValueType | None]]:
@@ -144,12 +165,14 @@ def _vocabulary(file: GGUFFile) -> tuple[dict[str, Any], dict[str, ValueType | N
     entry = file.entries.get(TOKENS)
     tokens = file.metadata.get(TOKENS)
     if entry is None or entry.item_type is not ValueType.STRING or tokens is None:
-        raise ModelFileError(f"{file.path}: it has no vocabulary ({TOKENS})")
+        file.fail(f"it has no vocabulary ({TOKENS})")
     types = file.metadata.get(TOKEN_TYPES, [int(TokenType.NORMAL)] * len(tokens))
     if not isinstance(types, list) or len(types) != len(tokens):
-        raise ModelFileError(f"{file.path}: {TOKEN_TYPES} does not fit its {len(tokens)} tokens")
+        file.fail(f"{TOKEN_TYPES} does not fit its {len(tokens)} tokens")
+    if not file.is_byte_form:
+        tokens = [token_bytes(token, kind) for token, kind in zip(tokens, types, strict=True)]
     values: dict[str, Any] = {
-        TOKENS: [token_bytes(token, kind) for token, kind in zip(tokens, types, strict=True)],
+        TOKENS: tokens,
         SCORES: [0.0] * len(tokens),
         TOKEN_TYPES: types,
         TOKEN_FORM: BYTE_FORM,
@@ -161,7 +184,7 @@ def _vocabulary(file: GGUFFile) -> tuple[dict[str, Any], dict[str, ValueType | N
         TOKEN_FORM: None,
     }
     if any(isinstance(kind, bool) or not isinstance(kind, int) for kind in set(types)):
-        raise ModelFileError(f"{file.path}: {TOKEN_TYPES} holds something other than integers")
+        file.fail(f"{TOKEN_TYPES} holds something other than integers")
     return values, item_types
 
 
@@ -170,8 +193,8 @@ def _tensors(file: GGUFFile) -> tuple[tuple[TensorInfo, ...], tuple[int, ...]]:
     copied = list(file.tensors)
     by_name = {tensor.name: tensor for tensor in copied}
     embedding = by_name.get("token_embd.weight")
-    if "output.weight" not in by_name and embedding is not None:
-        copied.append(replace(embedding, name="output.weight"))
+    if _HEAD not in by_name and embedding is not None:
+        copied.append(replace(embedding, name=_HEAD))
     origins = tuple(file.data_offset + tensor.offset for tensor in copied)
     offset = 0
     placed = []

@@ -23,20 +23,24 @@ class Generate:
 
     Attributes:
         request_id: names this generation in every later message about it.
-        prompt: the whole text, rendered; special tokens in it are mapped to their ids.
+        prompt: plain text and special tokens by turns, plain text first: the parts at odd places
+            are texts of special tokens, and no other text becomes one.
         sampling: how tokens are drawn.
         max_tokens: the most tokens to generate; None means up to the end of the context.
         max_tokens_is_default: the client did not choose ``max_tokens``, so what does not fit into
             the context is cut instead of refused.
         stop: generation ends before any of these strings; they are never part of the text.
+        stop_tokens: texts of tokens that end the generation like the model's own end tokens; one
+            that is no token of the vocabulary counts as a stop string.
     """
 
     request_id: str
-    prompt: str
+    prompt: tuple[str, ...]
     sampling: SamplingParams = field(default_factory=SamplingParams)
     max_tokens: int | None = None
     max_tokens_is_default: bool = False
     stop: tuple[str, ...] = ()
+    stop_tokens: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,9 @@ class ModelInfo:
         chat_template: the model's own Jinja template, if its file carries one.
         bos_token: text of the begin-of-sequence token, for the template; may be empty.
         eos_token: text of the end-of-sequence token, for the template; may be empty.
+        special_tokens: texts of all special tokens.
+        fim_tokens: texts of the tokens before the prefix, the suffix and the middle of a text to
+            be filled in; None if the model has not learned that.
     """
 
     family: str
@@ -83,6 +90,8 @@ class ModelInfo:
     chat_template: str | None = None
     bos_token: str = ""
     eos_token: str = ""
+    special_tokens: tuple[str, ...] = ()
+    fim_tokens: tuple[str, str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,9 +203,13 @@ def decode(line: bytes) -> Any:
         name, fields = orjson.loads(line)
         if name == "Generate":
             fields["sampling"] = SamplingParams(**fields["sampling"])
-            fields["stop"] = tuple(fields["stop"])
+            for key in ("prompt", "stop", "stop_tokens"):
+                fields[key] = tuple(fields[key])
         elif name == "Ready":
-            fields["model"] = ModelInfo(**fields["model"])
+            model = fields["model"]
+            model["special_tokens"] = tuple(model["special_tokens"])
+            model["fim_tokens"] = model["fim_tokens"] and tuple(model["fim_tokens"])
+            fields["model"] = ModelInfo(**model)
         return _TYPES[name](**fields)
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise ValueError(f"not a message: {line[:80]!r}: {error}") from error

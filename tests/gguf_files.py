@@ -52,14 +52,17 @@ class GGUFDraft:
 
     def to_bytes(self) -> bytes:
         """Return the whole file."""
-        parts = [b"GGUF", struct.pack("<IQQ", self.version, len(self.tensors), len(self.metadata))]
+        # Version 1 has counts, lengths and dimensions of 32 bits.
+        size = "I" if self.version == 1 else "Q"
+        counts = struct.pack(f"<I2{size}", self.version, len(self.tensors), len(self.metadata))
+        parts = [b"GGUF", counts]
         for key, value in self.metadata.items():
-            parts.append(string(key) + _value(*value))
+            parts.append(string(key, size) + _value(size, *value))
         offset = 0
         blobs = []
         for name, tensor in self.tensors.items():
-            parts.append(string(name) + struct.pack("<I", len(tensor.shape)))
-            parts.append(struct.pack(f"<{len(tensor.shape)}Q", *tensor.shape))
+            parts.append(string(name, size) + struct.pack("<I", len(tensor.shape)))
+            parts.append(struct.pack(f"<{len(tensor.shape)}{size}", *tensor.shape))
             parts.append(struct.pack("<IQ", tensor.ggml_type, offset))
             blobs.append(tensor.data + b"\0" * (-len(tensor.data) % self.alignment))
             offset += len(blobs[-1])
@@ -72,20 +75,20 @@ class GGUFDraft:
         return path
 
 
-def string(value: str | bytes) -> bytes:
+def string(value: str | bytes, size: str = "Q") -> bytes:
     """Encode a string as GGUF has them."""
     raw = value.encode() if isinstance(value, str) else value
-    return struct.pack("<Q", len(raw)) + raw
+    return struct.pack(f"<{size}", len(raw)) + raw
 
 
-def _value(kind: int, *value: Any) -> bytes:
+def _value(size: str, kind: int, *value: Any) -> bytes:
     if kind == STRING:
-        return struct.pack("<I", kind) + string(value[0])
+        return struct.pack("<I", kind) + string(value[0], size)
     if kind == ARRAY:
         item_type, items = value
-        head = struct.pack("<IIQ", kind, item_type, len(items))
+        head = struct.pack(f"<II{size}", kind, item_type, len(items))
         if item_type == STRING:
-            return head + b"".join(string(item) for item in items)
+            return head + b"".join(string(item, size) for item in items)
         return head + struct.pack(f"<{len(items)}{_FORMS[item_type]}", *items)
     return struct.pack(f"<I{_FORMS[kind]}", kind, value[0])
 
@@ -100,6 +103,30 @@ def byte_letters() -> list[str]:
             letters.append(chr(following))
             following += 1
     return letters
+
+
+def bpe_words() -> list[bytes]:
+    """Return the 256 bytes and some words made of them."""
+    letters = byte_letters()
+    merged = (merge.replace(" ", "") for merge in _MERGED)
+    return [bytes(letters.index(letter) for letter in word) for word in (*letters, *merged)]
+
+
+def bpe_metadata(tokens: list[bytes], form: str, n_special: int) -> dict[str, tuple[Any, ...]]:
+    """Return the metadata of a byte-level vocabulary, in ``bytes`` or in ``letters``."""
+    letters = byte_letters()
+    kinds = [3 if index < n_special else 1 for index in range(len(tokens))]
+    if form == "letters":
+        tokens = [
+            token if kind == 3 else "".join(letters[byte] for byte in token).encode()
+            for token, kind in zip(tokens, kinds, strict=True)
+        ]
+    return {
+        "tokenizer.ggml.model": (STRING, "gpt2"),
+        "tokenizer.ggml.tokens": (ARRAY, STRING, tokens),
+        "tokenizer.ggml.token_type": (ARRAY, I32, kinds),
+        "tokenizer.ggml.merges": (ARRAY, STRING, list(_MERGED)),
+    }
 
 
 def tiny_llama(

@@ -10,10 +10,13 @@ import pytest
 
 import shared.gguf_rewrite
 from shared.errors import ModelFileError, UsageError
+from shared.gguf import TOKENS
+from shared.gguf_falcon import check_falcon
 from shared.gguf_llama import check_llama
 from shared.gguf_reader import read_gguf
 from shared.gguf_rewrite import needs_rewrite, rewrite, stderr_progress, token_bytes
 from tests.gguf_files import ARRAY, F32, I32, STRING, U32, Tensor, byte_letters, tiny_llama
+from tests.legacy_files import tiny_falcon
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "rewrite_gguf.py"
 EVALUATE = """
@@ -231,3 +234,34 @@ def test_demo_model_loads(demo_model: Path) -> None:
     check_llama(file)
     assert (file.n_vocab, file.n_ctx_train, file.quantisation) == (49152, 8192, "Q4_1")
     assert evaluate(demo_model, 1, 9690, 198)[0] == 49152
+
+
+@pytest.mark.parametrize("two_norms", [False, True])
+def test_current_falcon_files_load_after_it(tmp_path: Path, two_norms: bool) -> None:
+    """Letters become bytes, and scores are added: the file is what it would have been in 2023."""
+    old = tiny_falcon("bytes", two_norms=two_norms).write(tmp_path / "old")
+    new = tiny_falcon("letters", two_norms=two_norms).write(tmp_path / "new")
+    assert needs_rewrite(read_gguf(new)) and not needs_rewrite(read_gguf(old))
+    rewrite(new, tmp_path / "target")
+    check_falcon(read_gguf(tmp_path / "target"))
+    assert evaluate(tmp_path / "target", 11, 40, 290) == evaluate(old, 11, 40, 290)
+
+
+def test_an_output_layer_is_added_to_old_files(tmp_path: Path) -> None:
+    source = tiny_falcon("bytes", tied=True).write(tmp_path / "source")
+    rewrite(source, tmp_path / "target")
+    before, after = read_gguf(source), read_gguf(tmp_path / "target")
+    assert after.metadata[TOKENS] == before.metadata[TOKENS]
+    assert after.tensors[-1].name == "output.weight"
+    check_falcon(after)
+    spm = tiny_llama("spm", tied=True).write(tmp_path / "spm")
+    rewrite(spm, tmp_path / "target")
+    check_llama(read_gguf(tmp_path / "target"))
+    assert evaluate(tmp_path / "target", 1, 270)[0] == 272
+
+
+def test_version_1_files_are_left_alone(tmp_path: Path) -> None:
+    draft = tiny_falcon("letters")
+    draft.version = 1
+    with pytest.raises(ModelFileError, match="version 1"):
+        rewrite(draft.write(tmp_path / "x"), tmp_path / "target")

@@ -32,6 +32,7 @@ from shared.sampling import SamplingParams
 texts = st.text(max_size=40) | st.sampled_from(
     ["", "\n", "a\r\nb", "\0", "\u2028\u2029\x85", 'quote " and \\', "héllo 日本語 🙂", "\ufffd"]
 )
+text_tuples = st.lists(texts, max_size=4).map(tuple)
 counts = st.integers(0, 2**53)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 sampling = st.builds(
@@ -49,11 +50,12 @@ messages: dict[type[object], st.SearchStrategy[Message]] = {
     Generate: st.builds(
         Generate,
         request_id=texts,
-        prompt=texts,
+        prompt=text_tuples,
         sampling=sampling,
         max_tokens=st.none() | counts,
         max_tokens_is_default=st.booleans(),
-        stop=st.lists(texts, max_size=4).map(tuple),
+        stop=text_tuples,
+        stop_tokens=text_tuples,
     ),
     Cancel: st.builds(Cancel, request_id=texts),
     SetThreads: st.builds(SetThreads, threads=counts),
@@ -69,6 +71,8 @@ messages: dict[type[object], st.SearchStrategy[Message]] = {
             chat_template=st.none() | texts,
             bos_token=texts,
             eos_token=texts,
+            special_tokens=text_tuples,
+            fim_tokens=st.none() | st.tuples(texts, texts, texts),
         ),
     ),
     LoadFailed: st.builds(LoadFailed, reason=texts),
@@ -111,18 +115,18 @@ def test_lines_can_be_told_apart(sent: list[Message]) -> None:
 
 
 def test_what_is_sent() -> None:
-    line = encode(Generate("a", "héllo\n", SamplingParams(seed=7), 3, stop=("x",)))
+    line = encode(Generate("a", ("héllo\n",), SamplingParams(seed=7), 3, stop=("x",)))
     name, sent = orjson.loads(line)
     assert name == "Generate"
     assert set(sent) == {field.name for field in fields(Generate)}
-    assert (sent["prompt"], sent["stop"], sent["sampling"]["seed"]) == ("héllo\n", ["x"], 7)
+    assert (sent["prompt"], sent["stop"], sent["sampling"]["seed"]) == (["héllo\n"], ["x"], 7)
 
 
 def test_decoded_messages_are_immutable_values() -> None:
-    request = decode(encode(Generate("a", "b", stop=("x", "y"))))
+    request = decode(encode(Generate("a", ("b",), stop=("x", "y"))))
     assert isinstance(request.sampling, SamplingParams)
     assert request.stop == ("x", "y")
-    assert hash(request) == hash(Generate("a", "b", stop=("x", "y")))
+    assert hash(request) == hash(Generate("a", ("b",), stop=("x", "y")))
 
 
 GARBAGE = [

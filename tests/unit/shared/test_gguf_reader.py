@@ -1,4 +1,4 @@
-"""Tests of the GGUF reader and of the check for ctransformers."""
+"""Tests of the GGUF reader."""
 
 import os
 import random
@@ -11,19 +11,17 @@ import pytest
 from shared.errors import ModelFileError
 from shared.gguf_llama import check_llama
 from shared.gguf_reader import read_gguf
-from tests.gguf_files import ARRAY, F32, I32, STRING, U32, GGUFDraft, Tensor, string, tiny_llama
+from tests.gguf_files import ARRAY, STRING, U32, GGUFDraft, string, tiny_llama
 
 HEADER = b"GGUF" + struct.pack("<I", 3)
 
 
-def problem(path: Path, content: bytes | GGUFDraft, check: bool = False) -> str:
+def problem(path: Path, content: bytes | GGUFDraft) -> str:
     """Return what is said about a file with this content."""
     raw = content if isinstance(content, bytes) else content.to_bytes()
     path.write_bytes(raw)
     with pytest.raises(ModelFileError) as caught:
-        file = read_gguf(path)
-        if check:
-            check_llama(file)
+        read_gguf(path)
     message = str(caught.value)
     assert message.startswith(str(path))
     assert "\n" not in message
@@ -63,7 +61,7 @@ def test_reads_a_whole_file(path: Path, draft: GGUFDraft) -> None:
 
 
 @pytest.mark.parametrize("form", ["bytes", "spm"])
-@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("version", [1, 2, 3])
 @pytest.mark.parametrize("alignment", [32, 256])
 def test_accepts_each_kind(path: Path, form: str, version: int, alignment: int) -> None:
     draft = tiny_llama(form)
@@ -103,15 +101,10 @@ def test_every_scalar_and_array_type_is_read(path: Path) -> None:
         (b"", "only 0 bytes"),
         (b"GGU", "only 3 bytes"),
         (b"GGUF", "cut short"),
-        (b"tjgg" + bytes(40), "legacy GGML file (ggjt); this release serves LLaMA-family GGUF"),
-        (b"lmgg" + bytes(40), "legacy GGML file"),
-        (b"PK\x03\x04" + bytes(40), "zip archive"),
-        (b"<!DOCTYPE html>", "web page"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
-        (bytes(8) + b'{"__metadata__":{}}', "safetensors"),
         (b"whatever", "it begins with b'what'"),
         (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "big-endian"),
-        (b"GGUF" + struct.pack("<III", 1, 0, 0), "version 1 is not known"),
+        (b"GGUF" + struct.pack("<III", 1, 1, 0), "1 tensors do not fit"),
+        (b"GGUF" + struct.pack("<IQQ", 4, 0, 0), "version 4 is not known"),
         (b"GGUF" + struct.pack("<IQQ", 999, 0, 0), "version 999 is not known"),
         (HEADER + struct.pack("<QQ", 1 << 62, 0), "tensors do not fit"),
         (HEADER + struct.pack("<QQ", 0, 1 << 40), "metadata entries do not fit"),
@@ -120,6 +113,10 @@ def test_every_scalar_and_array_type_is_read(path: Path) -> None:
         (HEADER + struct.pack("<QQ", 0, 1) + string("a\0b") + bytes(9), "a metadata key is"),
         (HEADER + struct.pack("<QQ", 0, 1) + string(b"\xff") + bytes(9), "not UTF-8"),
         (HEADER + struct.pack("<QQ", 0, 1) + string("k") + struct.pack("<II", 13, 0), "type 13"),
+        (
+            HEADER + struct.pack("<QQ", 0, 1) + string("a\nb") + struct.pack("<II", 99, 0),
+            "a\\nb has",
+        ),
         (
             HEADER + struct.pack("<QQ", 0, 1) + string("k") + struct.pack("<IIQ", 9, 9, 1),
             "array of arrays",
@@ -134,7 +131,7 @@ def test_every_scalar_and_array_type_is_read(path: Path) -> None:
         ),
         (
             HEADER + struct.pack("<QQ", 0, 1) + string("k") + struct.pack("<IIQQ", 9, 8, 1, 9),
-            "cut short or damaged inside metadata k",
+            "cut short or damaged at string 0 of 1",
         ),
         (
             HEADER + struct.pack("<QQ", 0, 2) + 2 * (string("k") + struct.pack("<IB", 7, 1)),
@@ -207,115 +204,6 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         read_gguf(tmp_path / "pipe.gguf")
     with pytest.raises(ModelFileError, match="cannot be read"):
         read_gguf("nul\0name")
-
-
-def _set(key: str, *value: Any) -> Any:
-    def change(draft: GGUFDraft) -> None:
-        draft.metadata[key] = value
-
-    return change
-
-
-def _drop(key: str) -> Any:
-    def change(draft: GGUFDraft) -> None:
-        (draft.metadata if key in draft.metadata else draft.tensors).pop(key)
-
-    return change
-
-
-def _tensor(name: str, *shape: int, kind: int = 0, n_bytes: int = 0) -> Any:
-    def change(draft: GGUFDraft) -> None:
-        size = n_bytes or 4
-        for dimension in shape if not n_bytes else ():
-            size *= dimension
-        draft.tensors[name] = Tensor(shape, bytes(size), kind)
-
-    return change
-
-
-TOKENS = [f"t{index}" for index in range(12)]
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (_set("general.architecture", STRING, "falcon"), "'falcon'; this release serves LLaMA"),
-        (_drop("general.architecture"), "architecture is ''"),
-        (_drop("llama.context_length"), "llama.context_length is missing"),
-        (_drop("llama.attention.layer_norm_rms_epsilon"), "epsilon is missing"),
-        (_set("llama.context_length", 5, 512), "type INT32, not UINT32"),
-        (_set("llama.block_count", U32, 0), "block_count is 0"),
-        (_set("llama.block_count", U32, 1), "does not use: blk.1.attn_norm.weight (and 8 others)"),
-        (_set("llama.block_count", U32, 3), "tensor blk.2.attn_norm.weight is missing"),
-        (_set("llama.block_count", U32, 101), "101 layers"),
-        (_set("llama.block_count", U32, (1 << 32) - 1), "block_count is 4294967295"),
-        (_set("llama.attention.head_count", U32, 0), "head_count is 0"),
-        (_set("llama.attention.head_count", U32, 3), "do not divide a width"),
-        (_set("llama.attention.head_count", U32, 32), "do not divide a width"),
-        (_set("llama.attention.head_count", ARRAY, U32, [4, 4]), "layers that differ"),
-        (_set("llama.attention.head_count_kv", U32, 3), "do not divide 4 heads"),
-        (_set("llama.attention.head_count_kv", U32, 0), "head_count_kv is 0"),
-        (_set("llama.attention.head_count_kv", ARRAY, I32, [2, 2]), "layers that differ"),
-        (_set("llama.attention.layer_norm_rms_epsilon", F32, float("nan")), "is nan"),
-        (_set("llama.rope.freq_base", F32, 0.0), "freq_base is 0.0"),
-        (_set("llama.rope.dimension_count", U32, 4), "a part of each head"),
-        (_set("llama.attention.key_length", U32, 16), "own width"),
-        (_set("llama.rope.scaling.type", STRING, "yarn"), "'yarn' context scaling"),
-        (_set("llama.rope.scaling.type", STRING, "llama3"), "'llama3' context scaling"),
-        (_set("llama.rope.scaling.factor", F32, 4.0), "context scaling"),
-        (_set("llama.expert_count", U32, 8), "mixture of experts"),
-        (_set("split.count", 2, 3), "several files"),
-        (_set("tokenizer.ggml.model", STRING, "bert"), "the kind 'bert'"),
-        (_drop("tokenizer.ggml.model"), "tokenizer.ggml.model is missing"),
-        (_drop("ggml_fastapi.token_form"), "scripts/rewrite_gguf.py"),
-        (_drop("tokenizer.ggml.tokens"), "tokenizer.ggml.tokens is missing"),
-        (_drop("tokenizer.ggml.scores"), "tokenizer.ggml.scores is missing"),
-        (_drop("tokenizer.ggml.token_type"), "tokenizer.ggml.token_type is missing"),
-        (_drop("tokenizer.ggml.merges"), "tokenizer.ggml.merges is missing"),
-        (_set("tokenizer.ggml.tokens", ARRAY, I32, [1] * 292), "ARRAY of INT32"),
-        (_set("tokenizer.ggml.scores", ARRAY, F32, [0.0] * 291), "292 tokens, 291 scores"),
-        (_set("tokenizer.ggml.scores", ARRAY, 12, [0.0] * 292), "ARRAY of FLOAT64"),
-        (_set("tokenizer.ggml.token_type", ARRAY, I32, [7] * 292), "unknown type 7"),
-        (_set("tokenizer.ggml.token_type", ARRAY, I32, [6] * 292), "the byte token"),
-        (_set("tokenizer.ggml.tokens", ARRAY, STRING, TOKENS), "12 tokens, 292 scores"),
-        (_set("tokenizer.ggml.tokens", ARRAY, STRING, ["a"] * 292), "no token '\\n'"),
-        (_set("tokenizer.ggml.eos_token_id", U32, 292), "eos_token_id is 292"),
-        (_set("tokenizer.ggml.seperator_token_id", U32, (1 << 31) - 1), "is 2147483647"),
-        (_set("tokenizer.ggml.eot_token_id", U32, 1000), "eot_token_id is 1000"),
-        (_set("tokenizer.ggml.bos_token_id", I32, -1), "type INT32"),
-        (_drop("output.weight"), "tensor output.weight is missing"),
-        (_drop("blk.1.ffn_up.weight"), "tensor blk.1.ffn_up.weight is missing"),
-        (_tensor("rope_freqs.weight", 4), "rope_freqs.weight; the model needs context scaling"),
-        (_tensor("blk.0.attn_q.bias", 32), "the model has biases"),
-        (_tensor("blk.0.ffn_gate_inp.weight", 32, 8), "mixture of experts"),
-        (_tensor("output_norm.weight", 32, 2), "the shape (32, 2) where (32,) is due"),
-        (_tensor("token_embd.weight", 32, 291), "the shape (32, 291)"),
-        (_tensor("output_norm.weight", 32, kind=1, n_bytes=64), "F16; the engine knows F32"),
-        (_tensor("output.weight", 32, 292, kind=30, n_bytes=32 * 584), "of type BF16"),
-        (_tensor("output.weight", 32, 292, kind=20, n_bytes=18 * 292), "IQ4_NL; the engine knows"),
-    ],
-)
-def test_what_the_engine_cannot_take(path: Path, draft: GGUFDraft, change: Any, said: str) -> None:
-    change(draft)
-    assert said in problem(path, draft, check=True)
-
-
-def test_sentencepiece_needs_its_newline(path: Path) -> None:
-    draft = tiny_llama("spm")
-    tokens = draft.metadata["tokenizer.ggml.tokens"][2]
-    tokens[tokens.index("<0x0A>")] = "<0x0B>"
-    assert "no token '<0x0A>'" in problem(path, draft, check=True)
-
-
-def test_harmless_extras_are_accepted(path: Path, draft: GGUFDraft) -> None:
-    draft.metadata |= {
-        "llama.rope.scaling.type": (STRING, "none"),
-        "llama.rope.scaling.factor": (F32, 1.0),
-        "llama.attention.key_length": (U32, 8),
-        "llama.vocab_size": (U32, 292),
-        "general.tags": (ARRAY, STRING, ["text"]),
-    }
-    check_llama(read_gguf(draft.write(path)))
 
 
 def _survives(path: Path, content: bytes) -> bool:
