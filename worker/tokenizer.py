@@ -1,184 +1,161 @@
-"""Text to token ids and back, built from nothing but the vocabulary in the model file.
+"""Text to token ids, by a tokenizer made from nothing but the vocabulary in the model file.
 
-Byte-level BPE runs in the `tokenizers` package with the file's own merges and the pre-tokenizer
-that the file names (``tokenizer.ggml.pre``, as defined by llama.cpp). SentencePiece vocabularies
-are tokenized by the engine's library, which is right for them.
+Byte-level BPE runs in the `tokenizers` package, with the file's own merges or those that its
+vocabulary tells, and the family's pre-tokenizer. SentencePiece vocabularies are tokenized by the
+engine's library, which is right for them. A ``tokenizer.json`` replaces either.
 """
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
 
-from tokenizers import AddedToken, Regex, models, pre_tokenizers
-from tokenizers import Tokenizer as BPETokenizer
+from tokenizers import AddedToken, models
+from tokenizers import Tokenizer as Pipeline
 
 from shared.byte_level import LETTERS
 from shared.errors import ModelFileError
-from shared.gguf import MERGES, TOKEN_TYPES, TOKENS, GGUFFile, TokenType
+from shared.model_file import ModelFile, TokenizerKind
+from worker.merges import rebuild_merges
+from worker.pre_tokenizers import Preparation, preparation_of
+from worker.tokenizer_file import TokenizerFile
+from worker.vocabulary import Vocabulary
 
-# Texts that end a generation where a vocabulary has them as control tokens, whatever its
-# metadata names as end of sequence: the chat formats' end of turn, and the end of a document.
-_EOG_TEXTS = frozenset(
-    {"<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<|end|>", "</s>"}
-)
-
-# The split pattern of Llama 3, from its tokenizer.json.
-_LLAMA3_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+# A file's merges may speak of a few tokens that it lacks or that are special.
+_MOST_MERGES = 0.9
+_LONG_NUMBER = re.compile("([0-9]{32,})")
 
 
 class Tokenizer(Protocol):
-    """Turns a rendered prompt into ids."""
+    """Turns a prompt into ids."""
 
-    def encode(self, text: str) -> list[int]:
-        """Ids of the text, special tokens in it included."""
-
-
-@dataclass(frozen=True, slots=True)
-class Vocabulary:
-    """The token table of a model file.
-
-    Attributes:
-        raw: each id's text as the file has it, in bytes.
-        token_bytes: what each id adds to generated text; empty for control tokens.
-        special: texts and ids of control and user-defined tokens.
-        bos: id that begins a sequence, or None.
-        eos: id that ends one, or None.
-        eog: every id that ends a generation.
-        add_bos: whether a prompt is to begin with ``bos``.
-        max_token_bytes: length of the longest text in ``raw``.
-    """
-
-    raw: Sequence[bytes]
-    token_bytes: Sequence[bytes]
-    special: dict[str, int]
-    bos: int | None
-    eos: int | None
-    eog: frozenset[int]
-    add_bos: bool
-    max_token_bytes: int
-
-    @classmethod
-    def from_gguf(cls, file: GGUFFile) -> "Vocabulary":
-        """Read the table from a file that `shared.gguf_llama.check_llama` has passed."""
-        metadata = file.metadata
-        raw: list[bytes] = metadata[TOKENS]
-        types: list[int] = metadata[TOKEN_TYPES]
-        sentencepiece = file.tokenizer_model == "llama"
-        special = {
-            text.decode("utf-8", "replace"): token
-            for token, (text, kind) in enumerate(zip(raw, types, strict=True))
-            if kind in (TokenType.CONTROL, TokenType.USER_DEFINED) and text
-        }
-        bos = metadata.get("tokenizer.ggml.bos_token_id")
-        eos = metadata.get("tokenizer.ggml.eos_token_id")
-        eog = {token for text, token in special.items() if text in _EOG_TEXTS}
-        return cls(
-            raw=raw,
-            token_bytes=[
-                _text_of(text, kind, sentencepiece) for text, kind in zip(raw, types, strict=True)
-            ],
-            special=special,
-            bos=bos,
-            eos=eos,
-            eog=frozenset(eog if eos is None else eog | {eos}),
-            add_bos=bos is not None
-            and bool(metadata.get("tokenizer.ggml.add_bos_token", sentencepiece)),
-            max_token_bytes=max(map(len, raw)),
-        )
-
-    def text(self, token: int | None) -> str:
-        """A token's text in the file; empty for None."""
-        return "" if token is None else self.raw[token].decode("utf-8", "replace")
-
-
-def _text_of(raw: bytes, kind: int, sentencepiece: bool) -> bytes:
-    if kind in (TokenType.CONTROL, TokenType.UNKNOWN):
-        return b""
-    if not sentencepiece:
-        return raw
-    if kind == TokenType.BYTE:
-        return bytes((int(raw[3:5], 16),))  # <0x0A>
-    return raw.replace("\u2581".encode(), b" ")
+    def encode(self, prompt: Sequence[str]) -> list[int]:
+        """Ids of a prompt: plain text and texts of special tokens by turns, plain text first."""
 
 
 def build_tokenizer(
-    file: GGUFFile, vocabulary: Vocabulary, library_tokenize: Callable[[bytes], list[int]]
+    file: ModelFile,
+    vocabulary: Vocabulary,
+    library_tokenize: Callable[[bytes], list[int]],
+    override: TokenizerFile | None = None,
 ) -> Tokenizer:
-    """Make the tokenizer that the file asks for.
+    """Make the tokenizer of a model.
 
     Args:
         file: a checked model file.
         vocabulary: its token table.
         library_tokenize: tokenizes SentencePiece text without special tokens.
+        override: the model's ``tokenizer.json``.
 
     Raises:
-        ModelFileError: the file names a pre-tokenizer that is not known here.
+        ModelFileError: the file names a pre-tokenizer that is not known here, or its merges are
+            not those of its vocabulary.
     """
-    if file.tokenizer_model == "llama":
+    if override is not None:
+        return _PipelineTokenizer(override.pipeline, override.continuing, vocabulary, {})
+    if file.tokenizer is TokenizerKind.SENTENCEPIECE:
         return _SentencePiece(vocabulary, library_tokenize)
-    return _ByteLevelBPE(file, vocabulary)
+    preparation = preparation_of(file)
+    pipeline = _byte_level_bpe(file, vocabulary, preparation)
+    digits = _digit_ids(pipeline) if preparation.single_digits else {}
+    return _PipelineTokenizer(pipeline, pipeline, vocabulary, digits)
 
 
-class _ByteLevelBPE:
-    def __init__(self, file: GGUFFile, vocabulary: Vocabulary) -> None:
-        pre = file.metadata.get("tokenizer.ggml.pre", "gpt-2")
-        if pre not in _PRE_TOKENIZERS:
-            raise ModelFileError(
-                f"{file.path}: the pre-tokenizer {pre!r} is not supported;"
-                f" supported are: {', '.join(sorted(_PRE_TOKENIZERS))}"
-            )
-        special = {token: text for text, token in vocabulary.special.items()}
-        ids = {
-            special.get(token) or "".join(LETTERS[byte] for byte in raw): token
-            for token, raw in enumerate(vocabulary.raw)
-        }
-        merges = []
-        for merge in file.metadata[MERGES]:
-            left, _, right = merge.decode().partition(" ")
-            merges.append((left, right))
-        # Llama 3 takes a piece that is a token as it is, without running its merges.
-        ignore_merges = pre in ("llama-bpe", "llama3", "llama-v3")
-        self._tokenizer = BPETokenizer(
-            models.BPE(vocab=ids, merges=merges, ignore_merges=ignore_merges)
-        )
-        self._tokenizer.pre_tokenizer = _PRE_TOKENIZERS[pre]()
-        self._tokenizer.add_special_tokens(
-            [AddedToken(text, special=True, normalized=False) for text in vocabulary.special]
-        )
-        self._bos = [vocabulary.bos] if vocabulary.add_bos and vocabulary.bos is not None else []
+class _PipelineTokenizer:
+    """Runs a `tokenizers` pipeline that knows no special tokens on the plain text."""
 
-    def encode(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        continuing: Pipeline,
+        vocabulary: Vocabulary,
+        digits: dict[str, int],
+    ) -> None:
+        """Wrap a pipeline.
+
+        Args:
+            pipeline: tokenizes plain text at the beginning of a prompt.
+            continuing: tokenizes plain text behind a special token.
+            vocabulary: the token table.
+            digits: the ids of all digits if the pipeline tokenizes each by itself, else empty.
+        """
+        self._pipeline, self._continuing = pipeline, continuing
+        self._special = vocabulary.special
+        self._digits = digits
+        self._bos = _bos(vocabulary)
+
+    def encode(self, prompt: Sequence[str]) -> list[int]:
+        ids: list[int] = []
+        for part in self._without_long_numbers(_parts(prompt, self._special)):
+            if isinstance(part, int):
+                ids.append(part)
+            else:
+                # The batch form leaves out the offsets, which take a fifth of the time.
+                pipeline = self._continuing if ids else self._pipeline
+                ids += pipeline.encode_batch_fast([part], add_special_tokens=False)[0].ids
         return _with_bos(self._bos, ids)
+
+    def _without_long_numbers(self, parts: Iterable[str | int]) -> Iterator[str | int]:
+        """Look digits up here where there are many, for the pipeline is slow with them."""
+        for part in parts:
+            if isinstance(part, int) or not self._digits:
+                yield part
+                continue
+            for place, piece in enumerate(_LONG_NUMBER.split(part)):
+                if place % 2:
+                    yield from [self._digits[digit] for digit in piece]
+                elif piece:
+                    yield piece
 
 
 class _SentencePiece:
+    """Runs the engine's library on the plain text."""
+
     def __init__(
         self, vocabulary: Vocabulary, library_tokenize: Callable[[bytes], list[int]]
     ) -> None:
-        self._special = dict(vocabulary.special)
+        self._special = vocabulary.special
+        self._added = dict(vocabulary.added)
         if b"<0x00>" in vocabulary.raw:
             # The library reads a C string, which a NUL would end.
-            self._special["\0"] = vocabulary.raw.index(b"<0x00>")
-        # Longest first, so that no special token hides behind its own prefix.
-        texts = sorted(map(re.escape, self._special), key=len, reverse=True)
+            self._added["\0"] = vocabulary.raw.index(b"<0x00>")
+        # Longest first, so that none hides behind its own prefix.
+        texts = sorted(map(re.escape, self._added), key=len, reverse=True)
         self._splitter = re.compile(f"({'|'.join(texts)})") if texts else None
         self._library_tokenize = library_tokenize
-        self._bos = [vocabulary.bos] if vocabulary.add_bos and vocabulary.bos is not None else []
+        self._bos = _bos(vocabulary)
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, prompt: Sequence[str]) -> list[int]:
         ids: list[int] = []
-        for part in self._splitter.split(text) if self._splitter else [text]:
-            special = self._special.get(part)
-            if special is not None:
-                ids.append(special)
-            elif part:
-                ids.extend(self._library_tokenize(part.encode()))
+        for part in _parts(prompt, self._special):
+            if isinstance(part, int):
+                ids.append(part)
+                continue
+            for piece in self._splitter.split(part) if self._splitter else [part]:
+                if piece in self._added:
+                    ids.append(self._added[piece])
+                elif piece:
+                    ids += self._library_tokenize(piece.encode())
         return _with_bos(self._bos, ids)
+
+
+def _parts(prompt: Sequence[str], special: dict[str, int]) -> Iterator[str | int]:
+    """Plain texts, each as long as it can be, and ids of special tokens."""
+    plain: list[str] = []
+    for place, text in enumerate(prompt):
+        token = special.get(text) if place % 2 else None
+        if token is None:
+            plain.append(text)
+            continue
+        if any(plain):
+            yield "".join(plain)
+        plain.clear()
+        yield token
+    if any(plain):
+        yield "".join(plain)
+
+
+def _bos(vocabulary: Vocabulary) -> list[int]:
+    return [vocabulary.bos] if vocabulary.add_bos and vocabulary.bos is not None else []
 
 
 def _with_bos(bos: list[int], ids: list[int]) -> list[int]:
@@ -186,29 +163,68 @@ def _with_bos(bos: list[int], ids: list[int]) -> list[int]:
     return ids if ids[:1] == bos else bos + ids
 
 
-def _gpt2() -> Any:
-    return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-
-
-def _digits_then_gpt2() -> Any:
-    return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), _gpt2()])
-
-
-def _llama3() -> Any:
-    split = pre_tokenizers.Split(Regex(_LLAMA3_PATTERN), behavior="isolated")
-    return pre_tokenizers.Sequence(
-        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+def _byte_level_bpe(file: ModelFile, vocabulary: Vocabulary, preparation: Preparation) -> Pipeline:
+    outside = _outside(vocabulary)
+    ids: dict[str, int] = {}
+    for token, raw in enumerate(vocabulary.raw):
+        if raw and token not in outside:
+            # Where several ids have the same bytes, the first is the one that was trained.
+            ids.setdefault("".join([LETTERS[byte] for byte in raw]), token)
+    if file.merges is None:
+        merges = rebuild_merges(vocabulary.raw, outside)
+    else:
+        merges = _own_merges(file, file.merges, ids)
+    # Written with real spaces, which no piece has: only the matching of added tokens finds them.
+    ids.update(vocabulary.added)
+    pipeline = Pipeline(
+        models.BPE(vocab=ids, merges=merges, ignore_merges=preparation.ignore_merges)
     )
+    normalizer = preparation.normalizer()
+    if normalizer is not None:
+        pipeline.normalizer = normalizer
+    pipeline.pre_tokenizer = preparation.pre_tokenizer()
+    pipeline.add_tokens([AddedToken(text, normalized=True) for text in vocabulary.added])
+    return pipeline
 
 
-_PRE_TOKENIZERS: dict[str, Callable[[], Any]] = {
-    "gpt-2": _gpt2,
-    "default": _gpt2,
-    "smollm": _digits_then_gpt2,
-    "starcoder": _digits_then_gpt2,
-    "refact": _digits_then_gpt2,
-    "command-r": _digits_then_gpt2,
-    "llama-bpe": _llama3,
-    "llama3": _llama3,
-    "llama-v3": _llama3,
-}
+def _digit_ids(pipeline: Pipeline) -> dict[str, int]:
+    """The ids of the digits; none if not each is a token."""
+    ids: dict[str, int] = {}
+    for digit in "0123456789":
+        token = pipeline.token_to_id(digit)
+        if token is None:
+            return {}
+        ids[digit] = token
+    return ids
+
+
+def _outside(vocabulary: Vocabulary) -> set[int]:
+    """The tokens that BPE does not make, and the copies with which converters fill up.
+
+    Single bytes stay, whatever the file calls them: text with them would lose them.
+    """
+    special = {text.encode() for text in vocabulary.special}
+    added = {text.encode(): token for text, token in vocabulary.added.items()}
+    return {
+        token
+        for token, raw in enumerate(vocabulary.raw)
+        if len(raw) > 1 and (raw in special or (raw in added and token >= added[raw]))
+    }
+
+
+def _own_merges(
+    file: ModelFile, own: Sequence[bytes], ids: dict[str, int]
+) -> list[tuple[str, str]]:
+    """The file's merges, without any that would make a special token of plain text."""
+    pairs = (merge.decode("utf-8", "replace").partition(" ") for merge in own)
+    merges = [
+        (left, right)
+        for left, _, right in pairs
+        if left in ids and right in ids and left + right in ids
+    ]
+    if len(merges) < _MOST_MERGES * len(own):
+        raise ModelFileError(
+            f"{file.path}: only {len(merges)} of its {len(own)} merges are of tokens that its"
+            " vocabulary has"
+        )
+    return merges
