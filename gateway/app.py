@@ -9,6 +9,8 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
+from gateway.chat.choice import choose_template
+from gateway.chat.rendering import tried
 from gateway.errors import HANDLERS, UnexpectedErrors
 from gateway.openai.schema import add_request_schemas
 from gateway.pool.base import WorkerPool
@@ -45,19 +47,22 @@ class _Application(FastAPI):
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
-    pool: WorkerPool = app.state.serving.pool
+    serving: Serving = app.state.serving
     # In the background, so that /health and /ready answer while the model loads.
-    starting = asyncio.create_task(_start(pool))
+    starting = asyncio.create_task(_start(serving))
     try:
         yield
     finally:
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
-        await pool.close()
+        await serving.pool.close()
 
 
-async def _start(pool: WorkerPool) -> None:
+async def _start(serving: Serving) -> None:
     try:
-        await pool.start()
+        await serving.pool.start()
     except Exception:
         logger.exception("the worker pool did not start")
+    model = serving.pool.status().model
+    if model is not None:
+        tried(choose_template(serving.config, model), model)  # says in the log what is wrong

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fastapi import Request
 
+from gateway.chat.formats import ChatFormat
 from gateway.pool.base import WorkerPool
 
 
@@ -30,6 +31,7 @@ class ServingConfig:
         workers: how many generations run at once.
         max_body_bytes: the longest request body that is read.
         created: when this server started, in seconds of Unix time.
+        chat_template: the chat format that the settings ask for; None leaves it to the model.
     """
 
     model_id: str
@@ -37,6 +39,7 @@ class ServingConfig:
     workers: int
     max_body_bytes: int
     created: int
+    chat_template: ChatFormat | None = None
 
     @property
     def system_fingerprint(self) -> str:

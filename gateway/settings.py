@@ -8,7 +8,12 @@ from typing import Any
 
 from shared.errors import UsageError
 
-MODEL_TYPES = ("llama", "gguf", "echo")
+MODEL_TYPES = (
+    "llama", "gguf", "falcon", "starcoder", "gpt_bigcode", "wizardcoder", "starchat", "mpt",
+    "gpt2", "gpt-neox", "gpt_neox", "echo",
+)  # fmt: skip
+"""What a model may be called; some are called several ways."""
+
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -77,6 +82,8 @@ class Settings:
         model_name: a model file, a folder or a hub repository id; None takes the demo model.
         model_file: the file within the folder or repository.
         model_type: one of `MODEL_TYPES`; None finds out from the file.
+        tokenizer: a tokenizer.json, for a model file whose vocabulary does not suffice.
+        chat_template: the name of a chat format, or a Jinja file; None leaves it to the model.
         workers: worker processes; None chooses by cores and memory.
         threads: threads for evaluation in all, shared by the workers that run; None takes the
             usable cores.
@@ -98,6 +105,12 @@ class Settings:
     )
     model_type: str | None = _setting(
         _one_of(MODEL_TYPES), None, "TYPE", f"one of: {', '.join(MODEL_TYPES)} (default: see file)"
+    )
+    tokenizer: str | None = _setting(
+        str, None, "FILE", "a tokenizer.json (default: beside the model, else from its vocabulary)"
+    )
+    chat_template: str | None = _setting(
+        str, None, "NAME|FILE", "a chat format, or a Jinja file (default: the model's own)"
     )
     workers: int | None = _setting(
         _whole_or_auto(1, 256), None, "N|auto", "worker processes: generations at the same time"

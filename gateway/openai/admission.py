@@ -1,5 +1,7 @@
 """What can be said about a request before any worker hears of it. Pure."""
 
+from collections.abc import Sequence
+
 from gateway.errors import DEFAULT_RETRY_AFTER, ApiError
 from gateway.pool.base import PoolRefused, PoolStatus
 from gateway.serving import ServingConfig
@@ -65,13 +67,13 @@ def check_message_count(messages: int, model: ModelInfo) -> None:
         raise ApiError(ErrorCode.CONTEXT_LENGTH_EXCEEDED, message, "messages")
 
 
-def check_length(prompt: str, param: str, model: ModelInfo) -> None:
+def check_length(prompt: Sequence[str], param: str, model: ModelInfo) -> None:
     """Refuse a prompt that cannot fit, before a worker spends time on tokenizing it.
 
     Raises:
         ApiError: `CONTEXT_LENGTH_EXCEEDED`, with both numbers.
     """
-    size, most = len(prompt.encode()), model.n_ctx * model.max_token_bytes
+    size, most = sum(len(part.encode()) for part in prompt), model.n_ctx * model.max_token_bytes
     if size > most:
         message = (
             f"The prompt has {size} bytes; the context of {model.n_ctx} tokens "

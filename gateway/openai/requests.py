@@ -146,6 +146,9 @@ class CompletionRequest(GenerationRequest):
     """The body of ``/v1/completions``."""
 
     prompt: Prompts
+    suffix: str | None = Field(
+        None, description="What comes after the completion, for models that fill in the middle."
+    )
 
 
 class ChatRequest(GenerationRequest):

@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from gateway.chat_template import ChatMessage
+from gateway.chat.rendering import ChatMessage
+from gateway.chat.special import special_tokens
 from gateway.errors import ApiError
 from gateway.openai.requests import CompletionRequest, GenerationRequest, Message
 from gateway.openai.responses import Header
 from gateway.serving import ServingConfig
 from shared.errors import ErrorCode
-from shared.messages import Generate
+from shared.messages import Generate, ModelInfo
 from shared.sampling import SamplingParams
 
 Form: TypeAlias = Literal["stream", "object", "text"]
+Prompt: TypeAlias = tuple[str, ...]
+"""Plain text and special tokens by turns, as `shared.messages.Generate` has them."""
 
 SHORT_FORM_MAX_TOKENS = 250
 OPENAI_COMPLETION_MAX_TOKENS = 16
@@ -48,9 +51,20 @@ class AnswerPlan:
 
 
 def plan_answer(
-    request: GenerationRequest, prompts: Sequence[str], config: ServingConfig
+    request: GenerationRequest,
+    prompts: Sequence[Prompt],
+    config: ServingConfig,
+    stop: tuple[str, ...] = (),
+    stop_tokens: tuple[str, ...] = (),
 ) -> AnswerPlan:
     """Lay out the answer to ``request``; choice ``k`` of prompt ``i`` has index ``i * n + k``.
+
+    Args:
+        request: what was asked for.
+        prompts: what is to be continued.
+        config: for the header.
+        stop: strings that end an answer, besides those of the request.
+        stop_tokens: tokens that end an answer.
 
     Raises:
         ApiError: the parameters contradict each other.
@@ -75,7 +89,8 @@ def plan_answer(
                 sampling=sampling(request, index % n),
                 max_tokens=request.token_limit or _default_max_tokens(request, chat),
                 max_tokens_is_default=request.token_limit is None,
-                stop=tuple(request.stop or ()),
+                stop=(*(request.stop or ()), *stop),
+                stop_tokens=stop_tokens,
             )
             for index in range(len(prompts) * n)
         ),
@@ -113,6 +128,25 @@ def sampling(request: GenerationRequest, choice: int) -> SamplingParams:
     if request.seed is not None:
         given["seed"] = request.seed + choice
     return SamplingParams(**{name: value for name, value in given.items() if value is not None})
+
+
+def completion_prompt(text: str, suffix: str | None, model: ModelInfo) -> Prompt:
+    """The prompt that asks ``model`` to continue ``text``, or to fill in what leads to ``suffix``.
+
+    Alone, the text is the whole prompt, and its special tokens are some. With a suffix both are
+    somebody's document, and the order (prefix, suffix, then the middle is asked for) is the one
+    that StarCoder has learned, by its paper.
+
+    Raises:
+        ApiError: the model has not learned to fill in.
+    """
+    if not suffix:
+        return special_tokens(model.special_tokens).split(text)
+    if model.fim_tokens is None:
+        message = f"This model's family ({model.family}) has not learned to fill in the middle."
+        raise ApiError(ErrorCode.UNSUPPORTED_PARAMETER, message, "suffix")
+    before, after, middle = model.fim_tokens
+    return ("", before, text, after, suffix, middle, "")
 
 
 def template_messages(conversation: Sequence[Message]) -> list[ChatMessage]:

@@ -43,7 +43,10 @@ UNSUPPORTED_UNLESS: dict[str, Sequence[object]] = {
     "verbosity": ("medium",),
     "web_search_options": (),
 }
-"""Parameters of OpenAI's that this server lacks, with the values that ask for nothing."""
+"""Parameters of OpenAI's that this server lacks, with the values that ask for nothing.
+
+One that a body defines is not lacking there.
+"""
 
 INDIFFERENT = frozenset(
     {
@@ -93,7 +96,7 @@ def chats_request(body: Mapping[str, Any]) -> ChatRequest | ManyChatsRequest:
 
 def _checked(model: type[RequestT], body: Mapping[str, Any]) -> RequestT:
     for name, neutral in UNSUPPORTED_UNLESS.items():
-        value = body.get(name)
+        value = None if name in model.model_fields else body.get(name)
         # 0 == False, but a request for 0 log probabilities is not a request for none.
         if value is not None and not any(type(value) is type(v) and value == v for v in neutral):
             message = f"'{name}' is not supported by this server yet; leave it out."

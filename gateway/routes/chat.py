@@ -2,7 +2,8 @@
 
 from fastapi import APIRouter, Request, Response
 
-from gateway.chat_template import render
+from gateway.chat.choice import choose_template
+from gateway.chat.rendering import render
 from gateway.openai.admission import (
     check_fan_out,
     check_length,
@@ -63,9 +64,11 @@ async def _chat(
     status = pool.status()
     check_fan_out(len(body.conversations), body.n or 1, "messages", config.workers, status)
     model = loaded_model(status)
+    chat_format = choose_template(config, model)
     prompts = []
     for conversation in body.conversations:
         check_message_count(len(conversation), model)
-        prompts.append(render(model, template_messages(conversation)))
+        prompts.append(render(chat_format, model, template_messages(conversation)))
         check_length(prompts[-1], "messages", model)
-    return await answer(request, pool, plan_answer(body, prompts, config))
+    plan = plan_answer(body, prompts, config, chat_format.stop, chat_format.stop_tokens)
+    return await answer(request, pool, plan)

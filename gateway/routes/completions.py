@@ -6,7 +6,7 @@ from gateway.openai.admission import check_fan_out, check_length, check_model_na
 from gateway.openai.requests import CompletionRequest
 from gateway.openai.responses import TextCompletion
 from gateway.openai.schema import request_body, stream_or
-from gateway.openai.translate import plan_answer
+from gateway.openai.translate import completion_prompt, plan_answer
 from gateway.openai.validation import completion_request
 from gateway.routes.answer import answer
 from gateway.routes.body import read_json
@@ -23,7 +23,7 @@ router = APIRouter(tags=["completions"])
     ),
 )
 async def completions(request: Request) -> Response:
-    """Continue a text.
+    """Continue a text, or with `suffix` fill in what lies between the two.
 
     Without `model` in the body, the answer is the continuation alone, as a JSON string.
     """
@@ -33,6 +33,7 @@ async def completions(request: Request) -> Response:
     status = pool.status()
     check_fan_out(len(body.prompt), body.n or 1, "prompt", config.workers, status)
     model = loaded_model(status)
-    for prompt in body.prompt:
+    prompts = [completion_prompt(text, body.suffix, model) for text in body.prompt]
+    for prompt in prompts:
         check_length(prompt, "prompt", model)
-    return await answer(request, pool, plan_answer(body, body.prompt, config))
+    return await answer(request, pool, plan_answer(body, prompts, config))

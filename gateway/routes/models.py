@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Request
 from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
 
+from gateway.chat.choice import choose_template
 from gateway.openai.admission import check_model_name
 from gateway.openai.schema import ERROR_RESPONSES
 from gateway.serving import Serving, serving_of
@@ -21,6 +22,7 @@ class ModelEntry(TypedDict):
     parent: str | None
     max_model_len: int | None
     family: str | None
+    chat_template: str | None
 
 
 class ModelList(TypedDict):
@@ -45,14 +47,15 @@ async def retrieve_model(request: Request, model_id: str) -> ModelEntry:
 
 
 def _entry(serving: Serving) -> ModelEntry:
-    model = serving.pool.status().model
+    config, model = serving.config, serving.pool.status().model
     return {
-        "id": serving.config.model_id,
+        "id": config.model_id,
         "object": "model",
-        "created": serving.config.created,
+        "created": config.created,
         "owned_by": "ggml-fastapi",
-        "root": serving.config.model_id,
+        "root": config.model_id,
         "parent": None,
         "max_model_len": model.n_ctx if model else None,
         "family": model.family if model else None,
+        "chat_template": choose_template(config, model).name if model else None,
     }

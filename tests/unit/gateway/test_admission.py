@@ -53,9 +53,10 @@ def test_fan_out_has_a_limit_forever_and_one_for_now() -> None:
 
 
 def test_a_prompt_that_cannot_fit_is_refused_with_both_numbers() -> None:
-    check_length("é" * 1000, "prompt", MODEL)
+    check_length(("é" * 1000,), "prompt", MODEL)
+    check_length(("é" * 900, "é" * 50, "é" * 50), "prompt", MODEL)
     with pytest.raises(ApiError, match=r"2001 bytes.*100 tokens") as caught:
-        check_length("é" * 1000 + ".", "prompt", MODEL)
+        check_length(("é" * 1000, ".", ""), "prompt", MODEL)
     assert caught.value.code is ErrorCode.CONTEXT_LENGTH_EXCEEDED
     check_message_count(100, MODEL)
     with pytest.raises(ApiError, match="101 messages"):

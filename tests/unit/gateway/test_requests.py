@@ -110,12 +110,20 @@ def test_every_parameter_at_its_limits_is_taken() -> None:
         completion_request({"prompt": "x"} | low_or_high)
 
 
-@pytest.mark.parametrize("name", sorted(UNSUPPORTED_UNLESS))
+@pytest.mark.parametrize("name", sorted(set(UNSUPPORTED_UNLESS) - {"suffix"}))
 def test_a_parameter_that_is_not_there_yet_is_refused(name: str) -> None:
     value = {"logprobs": 0, "best_of": 2, "echo": True, "store": True}.get(name, "something")
     assert refusal({"prompt": "x", name: value}) == ("unsupported_parameter", name)
     for neutral in UNSUPPORTED_UNLESS[name]:
         completion_request({"prompt": "x", name: neutral})
+
+
+def test_a_suffix_is_for_completions() -> None:
+    assert completion_request({"prompt": "x", "suffix": "y"}).suffix == "y"
+    assert refusal({"prompt": "x", "suffix": 5}) == ("invalid_value", "suffix")
+    refused = ("unsupported_parameter", "suffix")
+    assert refusal({"messages": [USER], "suffix": "y"}) == refused
+    chat_request({"messages": [USER], "suffix": ""})
 
 
 def test_every_parameter_of_the_official_client_is_honoured_or_refused() -> None:

@@ -21,7 +21,7 @@ def made(chat: bool, prompts: int = 1, **body: Any) -> AnswerPlan:
         request: Any = chat_request({"messages": messages, "model": "m", **body})
     else:
         request = completion_request({"prompt": "x", "model": "m", **body})
-    return plan_answer(request, ["x"] * prompts, CONFIG)
+    return plan_answer(request, [("x",)] * prompts, CONFIG)
 
 
 def events(*texts: str, reason: str = "stop") -> list[Progress]:

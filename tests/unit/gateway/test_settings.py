@@ -12,7 +12,9 @@ from shared.errors import UsageError
 VALUES: dict[str, tuple[str, Any, str, Any]] = {
     "model_name": ("some/model", "some/model", "other.gguf", "other.gguf"),
     "model_file": ("a.gguf", "a.gguf", "b.gguf", "b.gguf"),
-    "model_type": ("echo", "echo", "GGUF", "gguf"),
+    "model_type": ("echo", "echo", "GPT_BigCode", "gpt_bigcode"),
+    "tokenizer": ("tokenizer.json", "tokenizer.json", "/x/t.json", "/x/t.json"),
+    "chat_template": ("chatml", "chatml", "Own.jinja", "Own.jinja"),
     "workers": ("3", 3, "auto", None),
     "threads": ("4", 4, "auto", None),
     "host": ("0.0.0.0", "0.0.0.0", "::1", "::1"),
@@ -28,6 +30,8 @@ DEFAULTS = {
     "model_name": None,
     "model_file": None,
     "model_type": None,
+    "tokenizer": None,
+    "chat_template": None,
     "workers": None,
     "threads": None,
     "host": "127.0.0.1",
@@ -40,7 +44,12 @@ DEFAULTS = {
     "echo_delay_ms": 0.0,
 }
 BAD = [
-    ("model_type", "mpt", "one of: llama, gguf, echo"),
+    (
+        "model_type",
+        "bloom",
+        "one of: llama, gguf, falcon, starcoder, gpt_bigcode, wizardcoder, starchat, mpt, gpt2,"
+        " gpt-neox, gpt_neox, echo",
+    ),
     ("workers", "0", "auto, or a whole number from 1 to 256"),
     ("workers", "257", "auto, or a whole number from 1 to 256"),
     ("workers", "many", "auto, or a whole number from 1 to 256"),
@@ -127,7 +136,8 @@ def test_bad_value_is_named_with_what_is_allowed(name: str, text: str, allowed: 
 
 
 def test_every_setting_that_is_not_free_text_has_a_bad_value() -> None:
-    assert {name for name, _, _ in BAD} == set(VALUES) - {"model_name", "model_file", "host"}
+    free_text = {"model_name", "model_file", "tokenizer", "chat_template", "host"}
+    assert {name for name, _, _ in BAD} == set(VALUES) - free_text
 
 
 @pytest.mark.parametrize("arguments", [["--work", "3"], ["--worker", "3"], ["3"], ["--port"]])

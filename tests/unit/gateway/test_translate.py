@@ -1,24 +1,33 @@
 """From requests to generations."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from gateway.errors import ApiError
-from gateway.openai.translate import AnswerPlan, plan_answer, template_messages
+from gateway.openai.translate import (
+    AnswerPlan,
+    completion_prompt,
+    plan_answer,
+    template_messages,
+)
 from gateway.openai.validation import chat_request, completion_request
+from shared.errors import ErrorCode
 from shared.sampling import SamplingParams
-from tests.unit.gateway.fakes import CONFIG
+from tests.unit.gateway.fakes import CONFIG, MODEL
 
 USER = {"role": "user", "content": "Hi"}
 
 
 def completion(prompts: list[str], **body: Any) -> AnswerPlan:
-    return plan_answer(completion_request({"prompt": prompts, **body}), prompts, CONFIG)
+    request = completion_request({"prompt": prompts, **body})
+    return plan_answer(request, [(prompt,) for prompt in prompts], CONFIG)
 
 
 def chat(**body: Any) -> AnswerPlan:
-    return plan_answer(chat_request({"messages": [USER], **body}), ["rendered"], CONFIG)
+    request = chat_request({"messages": [USER], **body})
+    return plan_answer(request, [("rendered",)], CONFIG, ("\nUser:",), ("<|end|>",))
 
 
 @pytest.mark.parametrize(
@@ -50,7 +59,7 @@ def test_max_tokens_left_out() -> None:
 
 def test_choices_are_numbered_prompt_by_prompt() -> None:
     made = completion(["a", "b"], n=2, seed=5, stop=["."])
-    assert [g.prompt for g in made.generations] == ["a", "a", "b", "b"]
+    assert [g.prompt for g in made.generations] == [("a",), ("a",), ("b",), ("b",)]
     assert [g.sampling.seed for g in made.generations] == [5, 6, 5, 6]
     assert [g.request_id for g in made.generations] == [f"{made.header.id}-{i}" for i in range(4)]
     assert made.generations[0].stop == (".",)
@@ -93,3 +102,38 @@ def test_templates_are_told_system_for_developer() -> None:
     messages = [{"role": "developer", "content": "d"}, USER]
     made = template_messages(chat_request({"messages": messages}).messages)
     assert made == [{"role": "system", "content": "d"}, USER]
+
+
+def test_what_ends_an_answer_of_a_chat_comes_on_top_of_what_the_client_says() -> None:
+    generation = chat(stop=["a", "b"]).generations[0]
+    assert generation.stop == ("a", "b", "\nUser:")
+    assert generation.stop_tokens == ("<|end|>",)
+    generation = completion(["x"], stop="a").generations[0]
+    assert (generation.stop, generation.stop_tokens) == (("a",), ())
+
+
+FIM = replace(
+    MODEL,
+    special_tokens=("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),
+    fim_tokens=("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),
+)
+
+
+@pytest.mark.parametrize("suffix", [None, ""])
+def test_special_tokens_in_the_prompt_of_a_completion_are_some(suffix: str | None) -> None:
+    assert completion_prompt("def f():", suffix, FIM) == ("def f():",)
+    text = "<fim_prefix>a<fim_suffix>b<fim_middle>"
+    parts = ("", "<fim_prefix>", "a", "<fim_suffix>", "b", "<fim_middle>", "")
+    assert completion_prompt(text, suffix, FIM) == parts
+    assert completion_prompt(text, suffix, MODEL) == (text,)
+
+
+def test_a_suffix_asks_for_what_lies_between_and_is_a_document_as_the_prompt_is() -> None:
+    parts = ("", "<fim_prefix>", "a<fim_middle>", "<fim_suffix>", "b", "<fim_middle>", "")
+    assert completion_prompt("a<fim_middle>", "b", FIM) == parts
+
+
+def test_a_model_that_has_not_learned_to_fill_in_says_so() -> None:
+    with pytest.raises(ApiError, match=r"family \(llama\) has not learned") as caught:
+        completion_prompt("a", "b", MODEL)
+    assert (caught.value.code, caught.value.param) == (ErrorCode.UNSUPPORTED_PARAMETER, "suffix")

@@ -1,0 +1,87 @@
+"""The filters that templates may use, by name, and those for numbers: Jinja's, within bounds."""
+
+from collections.abc import Callable
+from typing import Any
+
+from jinja2 import filters, pass_context
+from jinja2.exceptions import SecurityError
+
+from gateway.chat.context import BoundedContext
+from gateway.chat.item_filters import (
+    dictsort,
+    extreme_filter,
+    first,
+    join,
+    last,
+    listed_filter,
+    reverse,
+    sort,
+    total,
+    unique,
+)
+from gateway.chat.text_filters import case_filter, indent, replace, string, tojson, trim
+
+_MOST_DIGITS = 30
+_LONGEST_NUMBER = 1000
+
+
+@pass_context
+def whole(context: BoundedContext, value: Any, default: Any = 0, base: int = 10) -> Any:
+    """The value as a whole number."""
+    if isinstance(value, str) and len(value) > _LONGEST_NUMBER:
+        return default
+    return filters.do_int(context.plain(value), default, base)
+
+
+@pass_context
+def number(context: BoundedContext, value: Any, default: Any = 0.0) -> Any:
+    """The value as a number."""
+    context.meter.go_through(value)
+    return filters.do_float(context.plain(value), default)
+
+
+def rounded(value: Any, precision: int = 0, method: Any = "common") -> Any:
+    """The number, rounded."""
+    if not isinstance(value, int | float) or abs(precision) > _MOST_DIGITS:
+        raise SecurityError(f"round({precision}) is more than {_MOST_DIGITS} digits")
+    return filters.do_round(value, precision, method)
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
+    "abs": abs,
+    "capitalize": case_filter(str.capitalize),
+    "count": len,
+    "d": filters.do_default,
+    "default": filters.do_default,
+    "dictsort": dictsort,
+    "first": first,
+    "float": number,
+    "indent": indent,
+    "int": whole,
+    "items": listed_filter(filters.do_items, False),
+    "join": join,
+    "last": last,
+    "length": len,
+    "list": listed_filter(list, False),
+    "lower": case_filter(str.lower),
+    "map": listed_filter(filters.sync_do_map, True),
+    "max": extreme_filter(max),
+    "min": extreme_filter(min),
+    "reject": listed_filter(filters.sync_do_reject, True),
+    "rejectattr": listed_filter(filters.sync_do_rejectattr, True),
+    "replace": replace,
+    "reverse": reverse,
+    "round": rounded,
+    "safe": string,
+    "select": listed_filter(filters.sync_do_select, True),
+    "selectattr": listed_filter(filters.sync_do_selectattr, True),
+    "sort": sort,
+    "string": string,
+    "sum": total,
+    "title": case_filter(filters.do_title),
+    "tojson": tojson,
+    "trim": trim,
+    "unique": unique,
+    "upper": case_filter(str.upper),
+}
+"""The filters by name; Jinja's others go through text or make it without a bound."""

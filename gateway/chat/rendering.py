@@ -1,0 +1,123 @@
+"""Renders a conversation to the parts of a prompt."""
+
+import logging
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TypedDict
+
+from jinja2.exceptions import SecurityError
+
+from gateway.chat.choice import PLAIN_ORIGIN
+from gateway.chat.formats import ChatFormat
+from gateway.chat.meter import OutOfWork, TooLong
+from gateway.chat.sandbox import ChatTemplate
+from gateway.chat.special import has_marks, special_tokens
+from gateway.errors import ApiError
+from shared.errors import ErrorCode
+from shared.messages import ModelInfo
+
+logger = logging.getLogger(__name__)
+
+# Templates pass over some of what they are given.
+_SLACK = 64 << 10
+_ADVICE = "CHAT_TEMPLATE can name another"
+# What no conversation is to blame for; a template may run out of Python's stack, too.
+_TEMPLATES_FAULTS = (OutOfWork, SecurityError, RecursionError, MemoryError)
+
+
+class ChatMessage(TypedDict):
+    """One message, as a template sees it."""
+
+    role: str
+    content: str
+
+
+_TRIAL = (ChatMessage(role="user", content="Hi"),)
+
+
+def render(
+    chat_format: ChatFormat, model: ModelInfo, messages: Sequence[ChatMessage]
+) -> tuple[str, ...]:
+    """The prompt that asks ``model`` for the next message of a conversation.
+
+    Returns:
+        Plain text and special tokens by turns, as `shared.messages.Generate` has them. Only the
+        format writes special tokens; what looks like one in a message stays plain text.
+
+    Raises:
+        ApiError: the format does not take these messages, they are too long, or it is broken.
+    """
+    template = tried(chat_format, model)
+    if template is None:
+        raise _broken()
+    if any(has_marks(message["content"]) for message in messages):
+        raise ApiError(ErrorCode.INVALID_VALUE, "'messages' holds half a character.", "messages")
+    try:
+        return _rendered(template, model, messages)
+    except TooLong as error:
+        most = model.n_ctx * model.max_token_bytes
+        message = (
+            "The conversation is too long; "
+            f"the context of {model.n_ctx} tokens holds at most {most} bytes."
+        )
+        raise ApiError(ErrorCode.CONTEXT_LENGTH_EXCEEDED, message, "messages") from error
+    except _TEMPLATES_FAULTS as error:
+        reason = _reason(error, model)
+        logger.error("the chat template %r was stopped: %s", chat_format.name, reason)
+        raise _broken() from error
+    except Exception as error:  # a template is a program: it can fail in any way
+        message = f"The chat template does not take these messages: {_reason(error, model)}"
+        raise ApiError(ErrorCode.INVALID_VALUE, message, "messages") from error
+
+
+@lru_cache(maxsize=8)
+def tried(chat_format: ChatFormat, model: ModelInfo) -> ChatTemplate | None:
+    """The compiled format; None if it is broken.
+
+    The first call tries it with a short conversation, and logs what there is to say about it: so
+    it should be made as soon as there is a model, not by the first request.
+    """
+    what = f"the chat template {chat_format.name!r} ({chat_format.origin})"
+    if chat_format.origin == PLAIN_ORIGIN:
+        logger.warning("chats get the format 'plain', for %s; %s", PLAIN_ORIGIN, _ADVICE)
+    try:
+        template = ChatTemplate(chat_format.source, special_tokens(model.special_tokens))
+    except ValueError as error:
+        logger.error("%s does not compile: %s; %s", what, error, _ADVICE)
+        return None
+    try:
+        _rendered(template, model, _TRIAL)
+    except (TooLong, *_TEMPLATES_FAULTS) as error:
+        logger.error("%s is not usable: %s; %s", what, _reason(error, model), _ADVICE)
+        return None
+    except Exception as error:  # it may want another conversation than this one
+        logger.warning("%s does not take a chat of one message: %s", what, _reason(error, model))
+    return template
+
+
+def _rendered(
+    template: ChatTemplate, model: ModelInfo, messages: Sequence[ChatMessage]
+) -> tuple[str, ...]:
+    special = special_tokens(model.special_tokens)
+    variables = {
+        "messages": [
+            {"role": special.mark(message["role"]), "content": message["content"]}
+            for message in messages
+        ],
+        "add_generation_prompt": True,
+        "bos_token": special.mark(model.bos_token),
+        "eos_token": special.mark(model.eos_token),
+        "tools": None,
+        "documents": None,
+    }
+    longest = model.n_ctx * model.max_token_bytes + _SLACK
+    return special.split_marked(template.render(variables, longest))
+
+
+def _broken() -> ApiError:
+    message = "This model's chat template is broken; /v1/completions works without it."
+    return ApiError(ErrorCode.MODEL_UNAVAILABLE, message)
+
+
+def _reason(error: Exception, model: ModelInfo) -> str:
+    return special_tokens(model.special_tokens).plain(str(error)) or type(error).__name__

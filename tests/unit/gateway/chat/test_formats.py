@@ -1,0 +1,184 @@
+"""The chat formats, to the letter."""
+
+import pytest
+
+from gateway.chat.formats import FORMATS, recognised
+from gateway.chat.rendering import ChatMessage, render
+from gateway.errors import ApiError
+from tests.unit.gateway.chat.reference import MODEL
+
+QUESTION = [("user", "What is 1+1?")]
+CHAT = [("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello."), ("user", "Bye\n\nnow")]
+
+_TASK = (
+    "Below is an instruction that describes a task."
+    " Write a response that appropriately completes the request."
+)
+_ALPACA = (
+    f"{_TASK}\n\n### Instruction:\nWhat is 1+1?\n\n### Response:",
+    "Be brief.\n\n### Instruction:\nHi\n\n### Response:\nHello.\n\n"
+    "### Instruction:\nBye\n\nnow\n\n### Response:",
+)
+_CHATML_CHAT = (
+    "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
+    "<|im_start|>assistant\nHello.<|im_end|>\n<|im_start|>user\nBye\n\nnow<|im_end|>\n"
+    "<|im_start|>assistant\n"
+)
+# format: the prompts for QUESTION and for CHAT
+PROMPTS = {
+    "wizardcoder": _ALPACA,
+    "starchat": (
+        "<|system|>\n<|end|>\n<|user|>\nWhat is 1+1?<|end|>\n<|assistant|>",
+        "<|system|>\nBe brief.<|end|>\n<|user|>\nHi<|end|>\n<|assistant|>\nHello.<|end|>\n"
+        "<|user|>\nBye\n\nnow<|end|>\n<|assistant|>",
+    ),
+    "falcon-instruct": (
+        "\n\nUser: What is 1+1?\n\nAssistant:",
+        "Be brief.\n\nUser: Hi\n\nAssistant: Hello.\n\nUser: Bye\nnow\n\nAssistant:",
+    ),
+    "mpt-chat": (
+        "<|im_start|>system\nA conversation between a user and an LLM-based AI assistant. The"
+        " assistant gives helpful and honest answers.<|im_end|>\n<|im_start|>user\nWhat is 1+1?"
+        "<|im_end|>\n<|im_start|>assistant\n",
+        _CHATML_CHAT,
+    ),
+    "mpt-30b-instruct": (
+        f"{_TASK}\n\n###Instruction\nWhat is 1+1?\n\n### Response\n",
+        "Be brief.\n\n###Instruction\nHi\n\n### Response\nHello.\n\n"
+        "###Instruction\nBye\n\nnow\n\n### Response\n",
+    ),
+    "mpt-instruct": (
+        f"{_TASK}\n### Instruction:\nWhat is 1+1?\n### Response:\n",
+        "Be brief.\n### Instruction:\nHi\n### Response:\nHello.\n"
+        "### Instruction:\nBye\n\nnow\n### Response:\n",
+    ),
+    "vicuna": (
+        "A chat between a curious user and an artificial intelligence assistant. The assistant"
+        " gives helpful, detailed, and polite answers to the user's questions."
+        " USER: What is 1+1? ASSISTANT:",
+        "Be brief. USER: Hi ASSISTANT: Hello.</s>USER: Bye\n\nnow ASSISTANT:",
+    ),
+    "llama-2": (
+        "<s>[INST] What is 1+1? [/INST]",
+        "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\nHi [/INST] Hello. </s>"
+        "<s>[INST] Bye\n\nnow [/INST]",
+    ),
+    "alpaca": _ALPACA,
+    "chatml": (
+        "<|im_start|>user\nWhat is 1+1?<|im_end|>\n<|im_start|>assistant\n",
+        _CHATML_CHAT,
+    ),
+    "plain": (
+        "user: What is 1+1?\nassistant:",
+        "system: Be brief.\nuser: Hi\nassistant: Hello.\nuser: Bye\n\nnow\nassistant:",
+    ),
+}
+
+
+def prompt(name: str, turns: list[tuple[str, str]]) -> str:
+    messages = [ChatMessage(role=role, content=content) for role, content in turns]
+    return "".join(render(FORMATS[name].as_format(""), MODEL, messages))
+
+
+def test_these_are_all_formats() -> None:
+    assert list(PROMPTS) == list(FORMATS)
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_one_question(name: str) -> None:
+    assert prompt(name, QUESTION) == PROMPTS[name][0]
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_a_chat_with_a_system_text(name: str) -> None:
+    assert prompt(name, CHAT) == PROMPTS[name][1]
+
+
+@pytest.mark.parametrize(
+    ("name", "turns"),
+    [
+        ("llama-2", [("system", "a")]),
+        ("llama-2", [("system", "a"), ("system", "b"), ("user", "c")]),
+        ("llama-2", [("user", "a"), ("user", "b"), ("user", "c")]),
+        ("llama-2", [("user", "a"), ("assistant", "b")]),
+        ("llama-2", [("assistant", "a")]),
+        *(
+            (name, [("user", "a"), ("tool", "b")])
+            for name in FORMATS
+            if name not in ("plain", "llama-2")
+        ),
+        *(
+            (name, [("user", "a"), ("system", "b"), ("user", "c")])
+            for name in FORMATS
+            if name not in ("plain", "chatml", "llama-2")
+        ),
+    ],
+)
+def test_what_a_format_has_no_place_for_is_refused(name: str, turns: list[tuple[str, str]]) -> None:
+    with pytest.raises(ApiError, match="this format knows") as caught:
+        prompt(name, turns)
+    assert (caught.value.status, caught.value.param) == (400, "messages")
+
+
+def test_what_has_a_place_is_kept() -> None:
+    late = prompt("chatml", [("user", "a"), ("system", "b")])
+    assert late.startswith("<|im_start|>user\na<|im_end|>\n<|im_start|>system\nb<|im_end|>\n")
+    assert prompt("plain", [("tool", "a")]) == "tool: a\nassistant:"
+    assert prompt("wizardcoder", [("system", "a")]) == "a\n\n### Response:"
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("WizardCoder-15B-1.0.ggmlv3.q4_0.bin", "wizardcoder"),
+        ("TheBloke/WizardCoder-Python-13B-V1.0-GGUF", "wizardcoder"),
+        ("wizard_coder.bin", "wizardcoder"),
+        ("starchat-beta.ggmlv3.q4_0.bin", "starchat"),
+        ("HuggingFaceH4/starchat2-15b-v0.1", None),
+        ("falcon-7b-instruct.ggccv1.q4_0.bin", "falcon-instruct"),
+        ("TheBloke/falcon-40b-instruct-GGML", "falcon-instruct"),
+        ("tiiuae/Falcon3-7B-Instruct-GGUF", None),
+        ("falcon-7b.bin", None),
+        ("mpt-7b-chat.ggmlv0.q4_0.bin", "mpt-chat"),
+        ("TheBloke/mpt-30B-chat-GGML", "mpt-chat"),
+        ("mpt-7b-instruct.ggmlv0.q4_0.bin", "mpt-instruct"),
+        ("TheBloke/MPT-7B-Instruct-GGML", "mpt-instruct"),
+        ("mpt-30b-instruct.ggmlv0.q4_0.bin", "mpt-30b-instruct"),
+        ("mpt-7b-8k-instruct.bin", "mpt-30b-instruct"),
+        ("mpt-7b-storywriter.bin", None),
+        ("prompt-7b-chat.bin", None),
+        ("vicuna-7b-v1.5.Q4_K_M.gguf", "vicuna"),
+        ("Llama-2-7b-chat.Q4_K_M.gguf", "llama-2"),
+        ("llama2-13b-chat.gguf", "llama-2"),
+        ("Llama-2-7b.gguf", None),
+        ("CodeLlama-7b-Instruct.Q4_K_M.gguf", "llama-2"),
+        ("codellama-70b-instruct.gguf", None),
+        ("CodeLlama-7b-Python.gguf", None),
+        ("alpaca-7b.gguf", "alpaca"),
+        ("something-chatml.gguf", "chatml"),
+        ("gpt2.bin", None),
+        ("plain.bin", None),
+    ],
+)
+def test_a_model_is_recognised_by_its_name(model: str, name: str | None) -> None:
+    found = recognised(model)
+    assert (found.name if found else None) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "stop", "stop_tokens"),
+    [
+        ("starchat", (), ("<|end|>", "<|endoftext|>")),
+        ("mpt-chat", (), ("<|im_end|>", "<|endoftext|>")),
+        ("chatml", (), ("<|im_end|>", "<|endoftext|>")),
+        ("wizardcoder", ("\n### Instruction:",), ("<|endoftext|>",)),
+        ("falcon-instruct", ("\nUser:",), ("<|endoftext|>",)),
+        ("plain", ("\nuser:", "\nsystem:", "\ntool:"), ()),
+    ],
+)
+def test_what_ends_an_answer(
+    name: str, stop: tuple[str, ...], stop_tokens: tuple[str, ...]
+) -> None:
+    made = FORMATS[name].as_format("because")
+    assert (made.name, made.stop, made.stop_tokens) == (name, stop, stop_tokens)
+    assert made.origin == "because"
