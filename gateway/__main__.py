@@ -1,4 +1,4 @@
-"""The composition root: settings, model, plan, pool, application, server.
+"""The composition root: settings, model, plan, pool, application, server; and the other commands.
 
 Light at module level: every worker imports the main module of the process that started it.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the server until it is told to stop.
+    """Run the server until it is told to stop, or the command ``inspect`` or ``convert``.
 
     Args:
         arguments: the command line, without the program's name; None takes the process' own.
@@ -19,6 +19,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0 after a shutdown, 1 if no worker could load the model, 2 for a mistake
         in what was asked for, 130 after Ctrl-C before the server was up.
     """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    match arguments[:1]:
+        case ["inspect"]:
+            from gateway.inspect_command import main as inspect
+
+            return inspect(arguments[1:])
+        case ["convert"]:
+            from worker.convert.command import main as convert
+
+            return convert(arguments[1:])
+    return _serve(arguments)
+
+
+def _serve(arguments: Sequence[str]) -> int:
     from gateway.plan import plan_for
     from gateway.settings import Settings
     from shared.errors import UsageError
@@ -26,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from worker.main import run_worker
 
     try:
-        settings = Settings.load(sys.argv[1:] if arguments is None else arguments, os.environ)
+        settings = Settings.load(arguments, os.environ)
         configure_logging(settings.log_level.upper())
         plan = plan_for(settings)
 

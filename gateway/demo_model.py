@@ -21,9 +21,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from shared.errors import ModelFileError, UsageError
-from shared.gguf_llama import check_llama
-from shared.gguf_reader import read_gguf
 from shared.gguf_rewrite import rewrite, stderr_progress
+from shared.inspector import inspect
 
 _BLOCK = 1 << 20
 _INSTEAD = "or name a model of your own with MODEL_NAME"
@@ -131,10 +130,9 @@ def _is_whole(path: Path) -> bool:
     if not path.exists():
         return False
     try:
-        check_llama(read_gguf(path))
+        return not inspect(path).needs_rewrite
     except ModelFileError:
         return False
-    return True
 
 
 @contextmanager

@@ -1,20 +1,24 @@
 """Decides what to start: the model, how many workers, how many threads, how much memory."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from gateway import machine
-from gateway.model_source import resolve
+from gateway.chat.choice import load_chat_template
+from gateway.chat.formats import ChatFormat
+from gateway.model_source import ModelSource, resolve
 from gateway.settings import Settings
 from shared.config import WorkerConfig
 from shared.errors import UsageError
-from shared.gguf import GGUFFile
-from shared.gguf_reader import read_gguf
+from shared.model_file import ModelFile
 
 # Without a length of their own choice, models get at most this context: what it takes in memory
 # is known to fit small machines. CONTEXT_LENGTH asks for more.
 _DEFAULT_N_CTX = 4096
-# What a worker takes beyond its KV cache (interpreter pages, evaluation buffers), as measured.
-_WORKER_BYTES = 32 << 20
+# A context that is cut for want of memory is not cut below this.
+_LEAST_N_CTX = 512
+# What a worker takes besides the engine's buffers, as measured: pages of the interpreter.
+_WORKER_BYTES = 16 << 20
 _MIB = 1 << 20
 
 
@@ -24,19 +28,23 @@ class Plan:
 
     Attributes:
         model_id: the model's name, as clients say and see it.
+        file_name: what the model file is called where it came from.
         worker: what every worker gets.
         workers: how many workers.
         family: architecture and quantisation, for the summary.
         weight_bytes: the weights, which all workers share.
         worker_bytes: the most that each worker adds, with its context full.
+        chat_template: the chat format that the settings ask for, if they do.
     """
 
     model_id: str
+    file_name: str
     worker: WorkerConfig
     workers: int
     family: str
     weight_bytes: int
     worker_bytes: int
+    chat_template: ChatFormat | None = None
 
     @property
     def memory(self) -> str:
@@ -56,59 +64,96 @@ def plan_for(settings: Settings) -> Plan:
     Raises:
         UsageError: there is no such model, it cannot be served, or it does not fit.
     """
+    # First, since what follows may be a long download.
+    chat_template = load_chat_template(settings.chat_template)
     if settings.model_type == "echo":
-        return fit(settings, settings.model_name or "echo", None)
-    source = resolve(settings.model_name, settings.model_file)
-    if not str(source.path).isprintable():
-        raise UsageError(f"{str(source.path)!r}: the path of a model must be printable Unicode")
-    return fit(settings, source.name, read_gguf(source.path))
+        return replace(_fit_echo(settings), chat_template=chat_template)
+    source = resolve(settings.model_name, settings.model_file, settings.model_type)
+    path = str(source.file.path)
+    if not path.isprintable():
+        raise UsageError(f"{path!r}: the path of a model must be printable Unicode")
+    return replace(fit(settings, source), chat_template=chat_template)
 
 
-def fit(settings: Settings, model_id: str, file: GGUFFile | None) -> Plan:
+def fit(settings: Settings, source: ModelSource) -> Plan:
     """Fit a model into this machine.
 
     Args:
         settings: what was asked for.
-        model_id: the model's name.
-        file: the checked model file; None for the echo engine.
+        source: the model.
 
     Raises:
         UsageError: what was asked for is more than the model or the memory allows.
     """
-    cores = machine.usable_cores()
-    n_ctx = settings.context_length
-    weight_bytes, worker_bytes, family = 0, _WORKER_BYTES, "echo (no model)"
-    if file is not None:
-        if n_ctx is not None and n_ctx > file.n_ctx_train:
-            raise UsageError(
-                f"CONTEXT_LENGTH={n_ctx} is more than the model was trained for;"
-                f" it must be at most {file.n_ctx_train}"
-            )
-        n_ctx = n_ctx or min(file.n_ctx_train, _DEFAULT_N_CTX)
-        weight_bytes = file.n_bytes
-        worker_bytes += n_ctx * file.kv_bytes_per_token
-        family = f"{file.architecture}, {file.quantisation}"
-
+    file = source.file
+    tokenizer = _tokenizer(settings, source)
     memory = machine.available_memory()
+    n_ctx = settings.context_length or _default_n_ctx(file, memory)
+    if n_ctx > file.n_ctx_most:
+        why = (
+            "than the model was trained for"
+            if file.n_ctx_most == file.n_ctx_train
+            else f"than the engine can take for this model (trained for {file.n_ctx_train})"
+        )
+        raise UsageError(
+            f"CONTEXT_LENGTH={n_ctx} is more {why}; it must be at most {file.n_ctx_most}"
+        )
+    weight_bytes, worker_bytes = file.memory.weights, _worker_bytes(file, n_ctx)
+    cores = machine.usable_cores()
     fitting = 256 if memory is None else (memory - weight_bytes) // worker_bytes
     workers = settings.workers or max(1, min(cores, fitting))
     if workers > fitting:
         raise UsageError(
-            f"{workers} workers need {(weight_bytes + workers * worker_bytes) // _MIB} MiB of"
+            f"{workers} workers with a context of {n_ctx} tokens need"
+            f" {(weight_bytes + workers * worker_bytes) // _MIB} MiB of"
             f" memory, and {(memory or 0) // _MIB} MiB are free; lower WORKERS or CONTEXT_LENGTH"
         )
-    return Plan(
-        model_id=model_id,
-        worker=WorkerConfig(
-            engine="echo" if file is None else "ctransformers",
-            model_path="" if file is None else str(file.path),
-            n_ctx=n_ctx,
-            threads=settings.threads or cores,
-            log_level=settings.log_level.upper(),
-            echo_delay_ms=settings.echo_delay_ms,
-        ),
-        workers=workers,
-        family=family,
-        weight_bytes=weight_bytes,
-        worker_bytes=worker_bytes,
+    worker = WorkerConfig(
+        engine="ctransformers",
+        model_path=str(file.path),
+        tokenizer_path="" if tokenizer is None else str(tokenizer),
+        tokenizer_is_optional=settings.tokenizer is None,
+        n_ctx=n_ctx,
+        threads=settings.threads or cores,
+        log_level=settings.log_level.upper(),
     )
+    family = f"{file.family.value}, {file.quantisation}"
+    return Plan(source.name, source.file_name, worker, workers, family, weight_bytes, worker_bytes)
+
+
+def _fit_echo(settings: Settings) -> Plan:
+    cores = machine.usable_cores()
+    worker = WorkerConfig(
+        engine="echo",
+        n_ctx=settings.context_length,
+        threads=settings.threads or cores,
+        log_level=settings.log_level.upper(),
+        echo_delay_ms=settings.echo_delay_ms,
+    )
+    name, workers = settings.model_name or "echo", settings.workers or cores
+    return Plan(name, "", worker, workers, "echo (no model)", 0, _WORKER_BYTES)
+
+
+def _worker_bytes(file: ModelFile, n_ctx: int) -> int:
+    """The most that a worker takes with this context, besides the weights."""
+    needs = file.memory
+    scratch = needs.scratch - (file.n_ctx_most - n_ctx) * needs.scratch_per_token
+    return _WORKER_BYTES + scratch + n_ctx * needs.kv_per_token
+
+
+def _default_n_ctx(file: ModelFile, memory: int | None) -> int:
+    """The model's own context, cut to what is usual, and to what lets one worker fit."""
+    n_ctx = min(file.n_ctx_most, _DEFAULT_N_CTX)
+    if memory is not None:
+        while n_ctx > _LEAST_N_CTX and file.memory.weights + _worker_bytes(file, n_ctx) > memory:
+            n_ctx = max(_LEAST_N_CTX, n_ctx // 2)
+    return n_ctx
+
+
+def _tokenizer(settings: Settings, source: ModelSource) -> Path | None:
+    if settings.tokenizer is None:
+        return source.tokenizer
+    path = Path(settings.tokenizer).expanduser()
+    if not path.is_file():
+        raise UsageError(f"TOKENIZER={settings.tokenizer}: no such file; name a tokenizer.json")
+    return path

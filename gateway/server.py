@@ -10,6 +10,7 @@ from types import FrameType
 import uvicorn
 
 from gateway.app import create_app
+from gateway.chat.choice import choose_template
 from gateway.plan import Plan
 from gateway.pool.local import LocalPool
 from gateway.serving import ServingConfig
@@ -69,10 +70,11 @@ async def serve(
     )
     serving = ServingConfig(
         model_id=plan.model_id,
-        model_file=plan.worker.model_path,
+        model_file=plan.file_name,
         workers=plan.workers,
         max_body_bytes=settings.max_body_bytes,
         created=int(time.time()),
+        chat_template=plan.chat_template,
     )
     loop = asyncio.get_running_loop()
     closing: list[asyncio.Task[None]] = []
@@ -102,7 +104,7 @@ async def serve(
             logger.error("the model could not be loaded: %s", status.reason)
             server.should_exit = True
         elif status.model is not None and not server.should_exit:
-            print(_summary(listener, plan, status.model), flush=True)
+            print(_summary(listener, plan, status.model, serving), flush=True)
         await running
     finally:
         await pool.close()
@@ -119,15 +121,19 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _summary(listener: socket.socket, plan: Plan, model: ModelInfo) -> str:
+def _summary(
+    listener: socket.socket, plan: Plan, model: ModelInfo, serving: ServingConfig
+) -> str:
     host, port = listener.getsockname()[:2]
     if host in ("127.0.0.1", "0.0.0.0", "::1", "::"):
         host = "localhost"
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    chat_format = choose_template(serving, model)
     return (
         f"\n  ggml-fastapi is ready on {url}\n\n"
         f"  model     {plan.model_id} ({plan.family})\n"
         f"  context   {model.n_ctx} tokens\n"
+        f"  template  {chat_format.name}, from {chat_format.origin}\n"
         f"  workers   {plan.workers}, with {plan.worker.threads} threads among them\n"
         f"  memory    {plan.memory}\n"
         f"  chat      POST {url}/v1/chat/completions\n"

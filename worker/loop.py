@@ -132,7 +132,14 @@ class Loop:
             )
         else:
             cached_tokens = self._engine.reuse_prefix(_SLOT, prompt)
-            self._sequence = Sequence(request, prompt, cached_tokens, min(wanted, room))
+            self._sequence = Sequence(
+                request,
+                prompt,
+                cached_tokens,
+                min(wanted, room),
+                self._engine.eog,
+                self._engine.special,
+            )
 
     def _advance(self, sequence: Sequence) -> None:
         engine = self._engine
@@ -150,7 +157,7 @@ class Loop:
                 )
             )
         token = sequence.sampler.sample(logits)
-        if token in engine.eog:
+        if token in sequence.eog:
             text, _ = sequence.end()
             reason: str | None = "stop"
         else:

@@ -276,7 +276,7 @@ class LocalPool:
         duration = time.monotonic() - generation.started
         self._mean_duration_s += 0.1 * (duration - self._mean_duration_s)
         del self._generations[request.request_id]
-        self._scheduler.finish(request.request_id, request.prompt + "".join(generation.text))
+        self._scheduler.finish(request.request_id, "".join((*request.prompt, *generation.text)))
         self._dispatch()
 
     def _rescue(self, generation: _Generation) -> None:

@@ -73,8 +73,9 @@ class Scheduler:
         if not self.waiting or not self._free:
             return None
         request = self.waiting.popleft()
+        prompt = "".join(request.prompt)
         worker_id = max(
-            self._free, key=lambda free: shared_prefix_length(self._free[free], request.prompt)
+            self._free, key=lambda free: shared_prefix_length(self._free[free], prompt)
         )
         del self._free[worker_id]
         self.running[request.request_id] = worker_id

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from ctransformers.llm import LLM, Config
 
-from shared.gguf_reader import read_gguf
-from worker.tokenizer import Vocabulary
+from shared.inspector import inspect
+from worker.vocabulary import Vocabulary
 
 BATCH = 64
 
@@ -29,7 +29,7 @@ def lib_variant() -> str | None:
 
 def main() -> None:
     work = json.load(sys.stdin)
-    vocabulary = Vocabulary.from_gguf(read_gguf(Path(work["model"])))
+    vocabulary = Vocabulary.from_model(inspect(Path(work["model"])))
     config = Config(context_length=2048, threads=1, batch_size=BATCH)
     llm = LLM(work["model"], "gguf", config=config, lib=lib_variant())
     n_vocab = len(vocabulary.token_bytes)

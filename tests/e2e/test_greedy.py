@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from shared.gguf_reader import read_gguf
+from gateway.chat.special import special_tokens
+from shared.inspector import inspect
 from tests.serving import ROOT, Server
-from worker.tokenizer import Vocabulary, build_tokenizer
+from worker.tokenizer import build_tokenizer
+from worker.vocabulary import Vocabulary
 
 MAX_TOKENS = 64
 PROMPTS = [
@@ -31,11 +33,13 @@ def no_library(text: bytes) -> list[int]:
 @pytest.fixture(scope="module")
 def expected(demo_model: Path) -> list[str]:
     """What the library says, in a process of its own."""
-    file = read_gguf(demo_model)
-    tokenizer = build_tokenizer(file, Vocabulary.from_gguf(file), no_library)
+    file = inspect(demo_model)
+    vocabulary = Vocabulary.from_model(file)
+    tokenizer = build_tokenizer(file, vocabulary, no_library)
+    special = special_tokens(tuple(vocabulary.special))
     work = {
         "model": str(demo_model),
-        "prompts": [tokenizer.encode(prompt) for prompt in PROMPTS],
+        "prompts": [tokenizer.encode(special.split(prompt)) for prompt in PROMPTS],
         "max_tokens": MAX_TOKENS,
     }
     done = subprocess.run(

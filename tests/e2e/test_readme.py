@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from shared.gguf_reader import read_gguf
+from shared.inspector import inspect
 from tests.gguf_files import tiny_llama
+from tests.hub import Hub, serve_hub
+from tests.models.reference import references
 from tests.serving import ROOT, Server, served
 
 ADDRESS = "localhost:8000"
@@ -72,9 +75,72 @@ def test_the_command_that_serves() -> None:
         assert server.http.post(f"{server.url}/v1/completions", json=body).json()
 
 
+MODELS = {
+    "WizardCoder": ("starcoder-mqa.bin", "wizardcoder"),
+    "starchat": ("starcoder-mqa.bin", "starchat"),
+    "falcon": ("falcon-7b.bin", "falcon-instruct"),
+    "mpt": ("mpt-alibi8.bin", "mpt-chat"),
+    "TinyLlama": ("llama-gqa.gguf", "own"),
+}
+"""Per word in a repository's name: a small model of that family, and the chat format it gets."""
+
+
+def commands_with_a_model() -> list[dict[str, str]]:
+    """The variables of each command that names a model."""
+    lines = [line for code in blocks("sh") for line in code.splitlines() if "MODEL_NAME" in line]
+    assert all(line.endswith(" ./scripts/serve") for line in lines)
+    return [dict(word.split("=", 1) for word in line.split()[:-1]) for line in lines]
+
+
+@pytest.mark.parametrize("variables", commands_with_a_model(), ids=lambda case: case["MODEL_NAME"])
+def test_a_command_that_names_a_model(variables: dict[str, str], tmp_path: Path) -> None:
+    """The file of that name is one of our own, on a hub of our own."""
+    name = variables["MODEL_NAME"]
+    file = variables.get("MODEL_FILE", Path(name).name)
+    (small, chat_format), *_ = [known for word, known in MODELS.items() if word in name + file]
+    content = (ROOT / "tests" / "models" / small).read_bytes()
+    home = tmp_path / "home"
+    (home / "models").mkdir(parents=True)
+    (home / "models" / file).write_bytes(content)
+    with (
+        serve_hub(Hub({name: {file: content}})) as hub,
+        served(
+            "--workers", "1", HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hub"), HOME=str(home),
+            XDG_CACHE_HOME=str(tmp_path / "cache"), HF_TOKEN="", NO_PROXY="*", **variables,
+        ) as server,
+    ):  # fmt: skip
+        (model,) = server.http.get("/v1/models").json()["data"]
+        assert model["chat_template"] == chat_format
+        body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2, "stream": False}
+        assert server.http.post("/v1/chat/completions", json=body).status_code == 200
+
+
+def command_line(word: str) -> list[str]:
+    """The words of the one command with this word in it, with the paths of this checkout."""
+    (line,) = [line for code in blocks("sh") for line in code.splitlines() if word in line]
+    # The command that pip has put beside the interpreter.
+    line = line.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
+    line = line.replace("scripts/", f"{ROOT}/scripts/").replace("python ", f"{sys.executable} ")
+    return line.split()
+
+
+def test_the_inspecting_command(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "tests" / "models" / "mpt-clip.bin", tmp_path / "FILE")
+    done = subprocess.run(
+        command_line("ggml-fastapi inspect"), cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "servable: yes" in done.stdout
+
+
+def test_the_converting_command(tmp_path: Path) -> None:
+    references()["starcoder-mqa"].copy_folder(tmp_path).rename(tmp_path / "HF_DIR")
+    subprocess.run(command_line("ggml-fastapi convert"), cwd=tmp_path, check=True)
+    assert inspect(tmp_path / "OUT.bin").quantisation == "Q4_0"
+
+
 def test_the_rewriting_command(tmp_path: Path) -> None:
-    (command,) = [code for code in blocks("sh") if "rewrite_gguf" in code]
     tiny_llama().write(tmp_path / "SOURCE.gguf")
-    words = command.replace("python ", f"{sys.executable} ").replace("scripts/", f"{ROOT}/scripts/")
-    subprocess.run(words.split(), cwd=tmp_path, check=True, timeout=60, capture_output=True)
+    words = command_line("rewrite_gguf")
+    subprocess.run(words, cwd=tmp_path, check=True, timeout=60, capture_output=True)
     assert read_gguf(tmp_path / "TARGET.gguf").is_byte_form

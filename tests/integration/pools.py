@@ -109,7 +109,7 @@ _numbers = iter(range(1_000_000_000))
 def ask(prompt: str, **more: Any) -> Generate:
     """A generation with a fresh id."""
     more.setdefault("sampling", SamplingParams(temperature=0))
-    return Generate(f"test-{next(_numbers)}", prompt, **more)
+    return Generate(f"test-{next(_numbers)}", (prompt,), **more)
 
 
 async def collect(events: AsyncGenerator[Event, None]) -> list[Event]:

@@ -27,7 +27,7 @@ NOT_MESSAGES = {
     "unknown": b'["Hello",{}]\n',
     "fields": b'["Ready",{"model":{"size":1}}]\n',
     "list": b"[]\n",
-    "command": encode(Generate("r", "a worker asks the gateway")) + b"\n",
+    "command": encode(Generate("r", ("a worker asks the gateway",))) + b"\n",
 }
 
 

@@ -42,7 +42,7 @@ def test_a_file_that_is_no_model(content: bytes | None, tmp_path: Path) -> None:
         path.write_bytes(content)
 
     async def work() -> None:
-        async with started(config=WorkerConfig("ctransformers", str(path), 128)) as pool:
+        async with started(config=WorkerConfig("ctransformers", str(path), n_ctx=128)) as pool:
             status = await until(pool, lambda status: status.state == "failed")
             assert status.reason is not None and "model.gguf" in status.reason
             assert status.model is None

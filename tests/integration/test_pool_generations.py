@@ -75,11 +75,11 @@ def test_every_generation_gets_its_own_text_and_one_terminal_event(
             return await asyncio.gather(*(collect(pool.generate(r)) for r in requests))
 
     for request, events in zip(requests, run(work()), strict=True):
-        assert text_of(events) == request.prompt
+        assert text_of(events) == "".join(request.prompt)
         last = events[-1]
         assert isinstance(last, Finished)
         assert last.finish_reason == "stop"
-        assert last.completion_tokens == len(request.prompt.encode())
+        assert last.completion_tokens == len("".join(request.prompt).encode())
         assert events_of(worker_events, request) == events
 
 

@@ -1,31 +1,38 @@
-"""The engine for LLaMA-family GGUF files: the C library of ctransformers 0.2.27.
+"""The engine for model files: the C library of ctransformers 0.2.27.
 
-The library's own generation loop, tokenizer and sampler are not used (they are unsafe or wrong in
+The library's own generation loop, tokenizers and samplers are not used (they are unsafe or wrong in
 ways that cannot be mended from outside); only its evaluation is, through its ctypes handle, with
 every argument checked first, since the C code aborts the process on most bad ones.
 """
 
 import ctypes
+import logging
 import platform
-from collections.abc import Sequence
+import weakref
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from ctransformers.llm import LLM, Config
+from ctransformers.llm import Config, load_library
 from numpy.typing import NDArray
 
 from shared.config import WorkerConfig
-from shared.errors import EngineError
-from shared.gguf_llama import check_llama
-from shared.gguf_reader import read_gguf
+from shared.errors import EngineError, ModelFileError
+from shared.inspector import inspect
 from shared.messages import ModelInfo
+from shared.model_file import FileFormat, ModelFile
 from worker.engines.base import SlotTokens
-from worker.tokenizer import Vocabulary, build_tokenizer
+from worker.engines.shortened import shortened
+from worker.tokenizer import build_tokenizer
+from worker.tokenizer_file import TokenizerFile
+from worker.vocabulary import Vocabulary
 
 # ggml's dot product of 16-bit floats adds up blocks of this many elements apart from what is left
 # over. In attention its length is that of the cache after the chunk, so the rounding of a token's
 # result depends on where its chunk ends, and 8-bit activations blow that up to tenths of a logit.
 _BLOCK = 32
+
+logger = logging.getLogger(__name__)
 
 
 class CTransformersEngine:
@@ -35,56 +42,58 @@ class CTransformersEngine:
         """Check and load ``config.model_path``.
 
         Raises:
-            ModelFileError: the file is not fit for the library; it was not opened by it.
+            ModelFileError: the file, or the tokenizer that was asked for, is not fit; the library
+                has not opened it.
             EngineError: the library refused it all the same.
         """
-        file = read_gguf(Path(config.model_path))
-        check_llama(file)
-        n_ctx = config.n_ctx or file.n_ctx_train
-        if not 1 <= n_ctx <= file.n_ctx_train:
+        file = inspect(Path(config.model_path))
+        n_ctx = config.n_ctx or file.n_ctx_most
+        if file.needs_rewrite:
+            raise EngineError(f"{file.path}: it has to be rewritten for the engine first")
+        if not 1 <= n_ctx <= file.n_ctx_most:
             raise EngineError(
-                f"the context length {n_ctx} is outside 1..{file.n_ctx_train},"
-                " which is what the model was trained for"
+                f"the context length {n_ctx} is outside 1..{file.n_ctx_most},"
+                " which is what the engine can take for this model"
             )
-        try:
-            self._llm = LLM(
-                config.model_path,
-                "gguf",
-                config=Config(context_length=n_ctx, threads=1, mmap=True),
-                lib=library_variant(),
-            )
-        except (OSError, RuntimeError, ValueError) as error:
-            raise EngineError(f"ctransformers could not load the model: {error}") from error
-        vocabulary = Vocabulary.from_gguf(file)
+        self._library = _Library(file, n_ctx)
+        override = _tokenizer_file(config, file)
+        vocabulary = Vocabulary.from_model(file, override)
         self._vocabulary = vocabulary
-        self._tokenizer = build_tokenizer(file, vocabulary, self._library_tokenize)
+        self._tokenizer = build_tokenizer(file, vocabulary, self._library.tokenize, override)
         self.info = ModelInfo(
-            family=file.architecture,
+            family=file.family.value,
             n_ctx=n_ctx,
-            n_vocab=len(vocabulary.token_bytes),
+            n_vocab=file.n_vocab,
             max_token_bytes=vocabulary.max_token_bytes,
             chat_template=file.chat_template,
             bos_token=vocabulary.text(vocabulary.bos),
             eos_token=vocabulary.text(vocabulary.eos),
+            special_tokens=tuple(vocabulary.special),
+            fim_tokens=vocabulary.fim_tokens,
         )
         self.eog = vocabulary.eog
+        self.special: Mapping[str, int] = vocabulary.special
+        # This format keeps its cache of values in strides of the tokens evaluated before, so what
+        # is there cannot be continued from an earlier place.
+        self._can_rewind = file.file_format is not FileFormat.GGCC
         self._cache: list[int] = []
         self._buffer = (ctypes.c_int * _BLOCK)()
 
-    def tokenize(self, text: str) -> list[int]:
-        """Turn a rendered prompt into ids, special tokens in it included."""
-        return self._tokenizer.encode(text)
+    def tokenize(self, prompt: Sequence[str]) -> list[int]:
+        """Turn a prompt into ids: plain text and texts of special tokens by turns."""
+        return self._tokenizer.encode(prompt)
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes that a token adds to the text; empty for control tokens."""
         return self._vocabulary.token_bytes[token]
 
     def reuse_prefix(self, slot: int, tokens: Sequence[int]) -> int:
-        """Cut the cache down to what it shares with ``tokens``; rewinding is exact for LLaMA."""
+        """Cut the cache down to what it shares with ``tokens``, where rewinding is exact."""
         cache, limit = self._cache, min(len(self._cache), len(tokens) - 1)
         n_cached = 0
-        while n_cached < limit and cache[n_cached] == tokens[n_cached]:
-            n_cached += 1
+        if self._can_rewind:
+            while n_cached < limit and cache[n_cached] == tokens[n_cached]:
+                n_cached += 1
         del cache[n_cached:]
         return n_cached
 
@@ -110,20 +119,71 @@ class CTransformersEngine:
             raise EngineError("a token id is outside the vocabulary")
         ids: list[ctypes.c_int | int] = list(tokens)
         self._buffer[:n_tokens] = ids
-        if not self._llm.ctransformers_llm_batch_eval(
-            self._buffer, n_tokens, n_past, _BLOCK, max(1, threads)
-        ):
+        if not self._library.evaluate(self._buffer, n_tokens, n_past, max(1, threads)):
             self._cache.clear()
             raise EngineError("the engine failed to evaluate the tokens")
         self._cache.extend(tokens)
-        pointer = self._llm.ctransformers_llm_logits_data()
-        return [np.ctypeslib.as_array(pointer, shape=(self.info.n_vocab,))]
+        return [self._library.logits(self.info.n_vocab)]
 
-    def _library_tokenize(self, text: bytes) -> list[int]:
+
+def _tokenizer_file(config: WorkerConfig, file: ModelFile) -> TokenizerFile | None:
+    if not config.tokenizer_path:
+        return None
+    try:
+        return TokenizerFile.read(config.tokenizer_path, file)
+    except ModelFileError as error:
+        if not config.tokenizer_is_optional:
+            raise
+        logger.warning("%s; the tokenizer is made from the model file instead", error)
+        return None
+
+
+class _Library:
+    """The C library with one loaded model."""
+
+    def __init__(self, file: ModelFile, n_ctx: int) -> None:
+        try:
+            library = load_library(library_variant())
+        except (OSError, ValueError) as error:
+            raise EngineError(f"ctransformers' library could not be loaded: {error}") from error
+        config = Config(context_length=n_ctx, threads=1, mmap=True).to_struct()
+        # Not by way of the package's own class, which takes no pipe.
+        with shortened(file, n_ctx) as path:
+            self._llm = library.ctransformers_llm_create(
+                path.encode(), file.library_type.encode(), config
+            )
+            if not self._llm:
+                raise EngineError(f"{file.path}: ctransformers could not load the model")
+        self._library = library
+        weakref.finalize(self, library.ctransformers_llm_delete, self._llm).atexit = False
+        # All ids and positions are checked against the file's description, so it had better be
+        # the library's, too.
+        n_vocab = library.ctransformers_llm_vocab_size(self._llm)
+        found = library.ctransformers_llm_context_length(self._llm)
+        if (n_vocab, found) != (file.n_vocab, n_ctx):
+            raise EngineError(
+                f"{file.path}: ctransformers sees {n_vocab} tokens and a context of {found},"
+                f" not {file.n_vocab} and {n_ctx}"
+            )
+
+    def evaluate(self, ids: ctypes.Array[ctypes.c_int], n: int, n_past: int, threads: int) -> bool:
+        """Evaluate ``n`` tokens behind ``n_past``; whether it went well."""
+        done: bool = self._library.ctransformers_llm_batch_eval(
+            self._llm, ids, n, n_past, _BLOCK, threads
+        )
+        return done
+
+    def logits(self, n_vocab: int) -> NDArray[np.float32]:
+        """A view on the logits of the last token, shape ``(n_vocab,)``."""
+        pointer = self._library.ctransformers_llm_logits_data(self._llm)
+        return np.ctypeslib.as_array(pointer, shape=(n_vocab,))
+
+    def tokenize(self, text: bytes) -> list[int]:
+        """The library's own tokenization, without a begin token."""
         # At most one id for each byte, and the space that SentencePiece puts in front; the
-        # library's own wrapper makes this buffer too small and corrupts the heap.
+        # package's own wrapper makes this buffer too small and corrupts the heap.
         ids = (ctypes.c_int * (len(text) + 8))()
-        n = self._llm.ctransformers_llm_tokenize(text, False, ids)
+        n = self._library.ctransformers_llm_tokenize(self._llm, text, False, ids)
         return ids[:n]
 
 

@@ -5,7 +5,7 @@ tests of the gateway, and work on clients (``MODEL_TYPE=echo``).
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,13 +32,14 @@ class EchoEngine:
             chat_template="{{ messages[-1]['content'] }}",
         )
         self.eog = frozenset({_EOG})
+        self.special: Mapping[str, int] = {}
         self._delay_s = config.echo_delay_ms / 1000
         self._prompt: list[int] = []
         self._cache: list[int] = []
 
-    def tokenize(self, text: str) -> list[int]:
+    def tokenize(self, prompt: Sequence[str]) -> list[int]:
         """One id for each byte of the text in UTF-8."""
-        return list(text.encode())
+        return list("".join(prompt).encode())
 
     def token_bytes(self, token: int) -> bytes:
         """The byte itself."""

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from gateway import demo_model
-from gateway.model_source import ModelSource, resolve, servable
+from gateway.model_source import resolve, servable
 from shared.errors import ModelFileError, UsageError
 from shared.gguf_llama import check_llama
 from shared.gguf_reader import read_gguf
 from shared.gguf_rewrite import Progress
+from shared.model_file import Family
 from tests.gguf_files import GGUFDraft, tiny_llama
 from tests.hub import COMMIT, Hub, serve_hub
 
@@ -29,7 +30,10 @@ try:
 except UsageError as error:
     print(json.dumps({"error": str(error)}))
 else:
-    print(json.dumps({"path": str(source.path), "name": source.name}))
+    tokenizer = source.tokenizer and source.tokenizer.name
+    print(json.dumps(
+        {"path": str(source.file.path), "name": source.name, "tokenizer": tokenizer}
+    ))
 """
 
 
@@ -51,17 +55,23 @@ def silent(label: str) -> Progress:
     return lambda done, total: None
 
 
+def found(name: str | None, file: str | None = None) -> tuple[Path, str]:
+    """Path and name of the model that these lead to."""
+    source = resolve(name, file)
+    return source.file.path, source.name
+
+
 def refusal(name: str | None, file: str | None = None) -> str:
     with pytest.raises(UsageError) as caught:
-        resolve(name, file, silent)
+        resolve(name, file, progress=silent)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_a_file(folder: Path) -> None:
     path = tiny_llama("spm").write(folder / "tiny.Q4_0.gguf")
-    assert resolve(str(path)) == ModelSource(path, "tiny.Q4_0")
-    assert resolve(str(path), "tiny.Q4_0.gguf") == ModelSource(path, "tiny.Q4_0")
+    assert found(str(path)) == (path, "tiny.Q4_0")
+    assert found(str(path), "tiny.Q4_0.gguf") == (path, "tiny.Q4_0")
     assert "MODEL_FILE=other.gguf has no meaning" in refusal(str(path), "other.gguf")
 
 
@@ -71,14 +81,14 @@ def test_a_relative_file_and_one_in_the_home_folder(
     tiny_llama("spm").write(folder / "tiny.gguf")
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HOME", str(folder))
-    assert resolve("tiny.gguf").path == Path("tiny.gguf")
-    assert resolve("~/tiny.gguf").path == folder / "tiny.gguf"
+    assert found("tiny.gguf")[0] == Path("tiny.gguf")
+    assert found("~/tiny.gguf")[0] == folder / "tiny.gguf"
 
 
 def test_a_folder_with_one_model(folder: Path) -> None:
     path = tiny_llama("spm").write(folder / "tiny.gguf")
     (folder / "README.md").touch()
-    assert resolve(str(folder)) == ModelSource(path, "tiny")
+    assert found(str(folder)) == (path, "tiny")
 
 
 def test_a_folder_with_several_models(folder: Path) -> None:
@@ -89,19 +99,19 @@ def test_a_folder_with_several_models(folder: Path) -> None:
     assert refusal(str(folder)).endswith(
         "holds several models; pick one with MODEL_FILE: a.gguf, b.gguf"
     )
-    assert resolve(str(folder), "b.gguf") == ModelSource(folder / "b.gguf", "b")
-    assert resolve(str(folder), "sub/c.gguf") == ModelSource(inner, "c")
+    assert found(str(folder), "b.gguf") == (folder / "b.gguf", "b")
+    assert found(str(folder), "sub/c.gguf") == (inner, "c")
     assert "is not in the folder" in refusal(str(folder), "sub")
     assert refusal(str(folder), "x.gguf").endswith("found there: a.gguf, b.gguf")
 
 
 def test_a_folder_without_a_model(folder: Path) -> None:
-    assert refusal(str(folder)).endswith("holds no *.gguf file; found there: nothing")
-    (folder / "legacy.bin").touch()
+    nothing = "holds no model file (*.gguf, *.bin, *.ggml); found there: "
+    assert refusal(str(folder)).endswith(f"{nothing}nothing")
     (folder / "notes.txt").touch()
-    assert refusal(str(folder)).endswith("found there: legacy.bin")
-    (folder / "legacy.bin").unlink()
-    assert refusal(str(folder)).endswith("found there: notes.txt")
+    assert refusal(str(folder)).endswith(f"{nothing}notes.txt")
+    (folder / "pytorch_model-00001-of-00002.bin").touch()
+    assert nothing in refusal(str(folder))
 
 
 def test_long_lists_are_cut(folder: Path) -> None:
@@ -141,21 +151,38 @@ def test_a_file_without_a_folder() -> None:
     assert "MODEL_NAME is not set" in refusal("", "x.gguf")
 
 
-def test_no_name_means_the_demo_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_model, "fetch", lambda: Path("/demo.gguf"))
+def test_no_name_means_the_demo_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    demo = tiny_llama("bytes").write(folder / "demo.gguf")
+    monkeypatch.setattr(demo_model, "fetch", lambda: demo)
     for name in (None, ""):
-        assert resolve(name) == ModelSource(Path("/demo.gguf"), "SmolLM2-135M-Instruct")
+        assert found(name) == (demo, "SmolLM2-135M-Instruct")
 
 
 def test_legacy_and_broken_files(folder: Path) -> None:
     (folder / "model.bin").write_bytes(b"tjgg" + bytes(100))
-    assert "legacy GGML file" in refusal(str(folder), "model.bin")
+    assert "ggjt" in refusal(str(folder), "model.bin")
     (folder / "cut.gguf").write_bytes(tiny_llama("spm").to_bytes()[:-5])
     assert "5 of" in refusal(str(folder / "cut.gguf"))
     draft = tiny_llama("spm")
-    draft.metadata["general.architecture"] = (8, "falcon")
-    draft.write(folder / "falcon.gguf")
-    assert "LLaMA-family" in refusal(str(folder), "falcon.gguf")
+    draft.metadata["general.architecture"] = (8, "bert")
+    draft.write(folder / "bert.gguf")
+    assert "'bert'" in refusal(str(folder), "bert.gguf")
+
+
+def test_a_model_type_that_the_file_is_not(folder: Path) -> None:
+    path = str(tiny_llama("spm").write(folder / "tiny.gguf"))
+    for right in ("llama", "gguf", None):
+        assert resolve(path, None, right).file.family is Family.LLAMA
+    with pytest.raises(ModelFileError, match="llama"):
+        resolve(path, None, "mpt")
+
+
+def test_a_tokenizer_beside_the_model(folder: Path) -> None:
+    path = tiny_llama("spm").write(folder / "tiny.gguf")
+    assert resolve(str(path)).tokenizer is None
+    (folder / "tokenizer.json").touch()
+    for name in (path, folder):
+        assert resolve(str(name)).tokenizer == folder / "tokenizer.json"
 
 
 def test_a_current_bpe_file_is_rewritten_once(folder: Path, cache: Path) -> None:
@@ -166,26 +193,27 @@ def test_a_current_bpe_file_is_rewritten_once(folder: Path, cache: Path) -> None
         labels.append(label)
         return lambda done, total: None
 
-    first = resolve(str(path), None, progress)
+    first = resolve(str(path), progress=progress)
     assert first.name == "tiny"
-    assert first.path.parent == cache
-    check_llama(read_gguf(first.path))
-    assert resolve(str(path), None, progress) == first
+    assert first.file_name == "tiny.gguf"
+    assert first.file.path.parent == cache
+    check_llama(read_gguf(first.file.path))
+    assert resolve(str(path), progress=progress) == first
     assert len(labels) == 1
     # Another file under the same name is another model.
     tiny_llama("letters", seed=2).write(path)
     os.utime(path, ns=(1, 1))
-    second = servable(path, progress)
-    assert second != first.path and len(labels) == 2
+    second = servable(path, progress=progress)
+    assert second.path != first.file.path and len(labels) == 2
     assert not list(cache.glob("tmp-*"))
 
 
 def test_a_damaged_copy_in_the_cache_is_made_again(folder: Path) -> None:
     path = tiny_llama("letters").write(folder / "tiny.gguf")
-    copy = servable(path, silent)
+    copy = servable(path, progress=silent).path
     whole = copy.read_bytes()
     copy.write_bytes(whole[:-1])
-    assert servable(path, silent) == copy
+    assert servable(path, progress=silent).path == copy
     assert copy.read_bytes() == whole
 
 
@@ -200,7 +228,7 @@ def test_what_cannot_be_rewritten_leaves_nothing(folder: Path, cache: Path) -> N
     draft = tiny_llama("letters")
     del draft.tensors["blk.0.ffn_up.weight"]
     with pytest.raises(ModelFileError, match=r"blk\.0\.ffn_up\.weight is missing"):
-        servable(draft.write(folder / "tiny.gguf"), silent)
+        servable(draft.write(folder / "tiny.gguf"), progress=silent)
     assert not list(cache.glob("*.gguf")) and not list(cache.glob("tmp-*"))
 
 
@@ -213,6 +241,11 @@ def hub() -> Iterator[Hub]:
         "owner/none": {"config.json": b"{}", "model.safetensors": b"x"},
         "owner/bpe": {"bpe.gguf": tiny_llama("letters").to_bytes()},
         "owner/gated": {"gated.gguf": model},
+        "owner/trained": {
+            "pytorch_model.bin": b"x",
+            "tokenizer.json": b"{}",
+            "model.q4_0.bin": model,
+        },
         "bare": {"bare.gguf": model},
     }
     with serve_hub(Hub(repositories, gated={"owner/gated"})) as hub:
@@ -300,7 +333,8 @@ def test_hub_with_several_candidates(hub: Hub, start: Starts) -> None:
 
 def test_hub_refusals(hub: Hub, start: Starts) -> None:
     none = start("owner/none")["error"]
-    assert none.endswith("holds no *.gguf file; found there: config.json, model.safetensors")
+    assert "holds no model file" in none
+    assert none.endswith("found there: config.json, model.safetensors")
     missing = start("owner/missing")["error"]
     assert hub.url in missing and "no such repository" in missing
     assert "is gated" in start("owner/gated")["error"]
@@ -318,12 +352,21 @@ def test_hub_file_is_rewritten_for_the_engine(start: Starts, cache: Path) -> Non
     assert start("owner/bpe", HF_HUB_OFFLINE="1") == first
 
 
+def test_hub_tokenizer_comes_with_the_model(hub: Hub, start: Starts) -> None:
+    first = start("owner/trained")
+    assert Path(first["path"]).name == "model.q4_0.bin"
+    assert first["tokenizer"] == "tokenizer.json"
+    hub.requests.clear()
+    assert start("owner/trained") == first
+    assert hub.requests == []
+
+
 def test_a_local_folder_wins_over_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "owner" / "one").mkdir(parents=True)
     draft: GGUFDraft = tiny_llama("spm")
     draft.write(folder / "owner" / "one" / "mine.gguf")
     monkeypatch.chdir(folder)
-    assert resolve("owner/one") == ModelSource(Path("owner/one/mine.gguf"), "mine")
+    assert found("owner/one") == (Path("owner/one/mine.gguf"), "mine")
 
 
 def test_the_hub_library_is_loaded_only_when_it_is_needed() -> None:

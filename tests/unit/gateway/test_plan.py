@@ -1,31 +1,39 @@
 """Tests of the plan: model, workers, threads, memory."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway import machine
+from gateway.model_source import ModelSource
 from gateway.plan import Plan, fit, plan_for
 from gateway.settings import Settings
 from shared.errors import ModelFileError, UsageError
-from shared.gguf import GGUFFile
-from shared.gguf_reader import read_gguf
+from shared.inspector import inspect
+from shared.model_file import MemoryNeeds
 from tests.gguf_files import tiny_llama
 
 MIB = 1 << 20
-WORKER = 32 * MIB
-"""What a worker takes without a context."""
+WORKER = 16 * MIB
+"""What a worker takes besides the engine."""
+NEEDS = MemoryNeeds(weights=50 * MIB, kv_per_token=128, scratch=600_000, scratch_per_token=100)
+"""What the engine takes for a context of 512 tokens."""
 
 SetMachine = Callable[[int, int | None], None]
 
 
+def model(path: Path, n_ctx: int = 512, **changes: Any) -> ModelSource:
+    file = inspect(tiny_llama("bytes", n_ctx=n_ctx).write(path))
+    return ModelSource(replace(file, memory=NEEDS, **changes), path.stem, path.name)
+
+
 @pytest.fixture
-def file(tmp_path: Path) -> GGUFFile:
-    """A model with a context of 512 tokens and 128 bytes of KV cache for each."""
-    file = read_gguf(tiny_llama("bytes").write(tmp_path / "tiny.gguf"))
-    assert file.kv_bytes_per_token == 128
-    return file
+def file(tmp_path: Path) -> ModelSource:
+    """A model with a context of 512 tokens."""
+    return model(tmp_path / "tiny.gguf")
 
 
 @pytest.fixture(autouse=True)
@@ -40,89 +48,124 @@ def have(monkeypatch: pytest.MonkeyPatch) -> SetMachine:
     return set_machine
 
 
-def memory_for(file: GGUFFile, workers: int, n_ctx: int = 512) -> int:
-    return file.n_bytes + workers * (WORKER + n_ctx * 128)
+def memory_for(workers: int, n_ctx: int = 512, most: int = 512) -> int:
+    scratch = NEEDS.scratch - (most - n_ctx) * NEEDS.scratch_per_token
+    return NEEDS.weights + workers * (WORKER + scratch + n_ctx * NEEDS.kv_per_token)
 
 
-def test_as_many_workers_as_cores(file: GGUFFile) -> None:
-    plan = fit(Settings(), "tiny", file)
+def test_as_many_workers_as_cores(file: ModelSource) -> None:
+    plan = fit(Settings(), file)
     assert (plan.model_id, plan.workers, plan.worker.threads) == ("tiny", 4, 4)
     assert plan.worker.engine == "ctransformers"
-    assert plan.worker.model_path == str(file.path)
+    assert plan.worker.model_path == str(file.file.path)
     assert plan.family == "llama, F32"
 
 
-def test_memory_limits_the_workers(file: GGUFFile, have: SetMachine) -> None:
+def test_memory_limits_the_workers(file: ModelSource, have: SetMachine) -> None:
     for workers in (1, 2, 3):
-        have(4, memory_for(file, workers))
-        assert fit(Settings(), "tiny", file).workers == workers
-        have(4, memory_for(file, workers + 1) - 1)
-        plan = fit(Settings(), "tiny", file)
+        have(4, memory_for(workers))
+        assert fit(Settings(), file).workers == workers
+        have(4, memory_for(workers + 1) - 1)
+        plan = fit(Settings(), file)
         assert plan.workers == workers
         # Few workers do not mean few threads.
         assert plan.worker.threads == 4
 
 
-def test_unknown_memory_limits_nothing(file: GGUFFile, have: SetMachine) -> None:
+def test_unknown_memory_limits_nothing(file: ModelSource, have: SetMachine) -> None:
     have(3, None)
-    assert fit(Settings(), "tiny", file).workers == 3
-    assert fit(Settings(workers=256), "tiny", file).workers == 256
+    assert fit(Settings(), file).workers == 3
+    assert fit(Settings(workers=256), file).workers == 256
 
 
-def test_workers_and_threads_as_they_were_asked_for(file: GGUFFile) -> None:
-    plan = fit(Settings(workers=9, threads=2), "tiny", file)
+def test_workers_and_threads_as_they_were_asked_for(file: ModelSource) -> None:
+    plan = fit(Settings(workers=9, threads=2), file)
     assert (plan.workers, plan.worker.threads) == (9, 2)
 
 
-def test_more_workers_than_memory(file: GGUFFile, have: SetMachine) -> None:
-    have(4, memory_for(file, 3))
-    assert fit(Settings(workers=3), "tiny", file).workers == 3
+def test_more_workers_than_memory(file: ModelSource, have: SetMachine) -> None:
+    have(4, memory_for(3))
+    assert fit(Settings(workers=3), file).workers == 3
     with pytest.raises(UsageError) as caught:
-        fit(Settings(workers=5), "tiny", file)
-    needed, free = memory_for(file, 5) // MIB, memory_for(file, 3) // MIB
+        fit(Settings(workers=5), file)
+    needed, free = memory_for(5) // MIB, memory_for(3) // MIB
     assert str(caught.value) == (
-        f"5 workers need {needed} MiB of memory, and {free} MiB are free;"
-        " lower WORKERS or CONTEXT_LENGTH"
+        f"5 workers with a context of 512 tokens need {needed} MiB of memory, and {free} MiB are"
+        " free; lower WORKERS or CONTEXT_LENGTH"
     )
 
 
 @pytest.mark.parametrize("memory", [0, 10 * MIB])
-def test_no_room_for_even_one_worker(file: GGUFFile, have: SetMachine, memory: int) -> None:
+def test_no_room_for_even_one_worker(file: ModelSource, have: SetMachine, memory: int) -> None:
     have(4, memory)
-    with pytest.raises(UsageError, match=r"^1 workers need \d+ MiB of memory"):
-        fit(Settings(), "tiny", file)
+    with pytest.raises(UsageError, match=r"^1 workers with a context of 512 tokens need \d+ MiB"):
+        fit(Settings(), file)
 
 
 def test_a_shorter_context_makes_room(tmp_path: Path, have: SetMachine) -> None:
-    file = read_gguf(tiny_llama("bytes", n_ctx=1 << 20).write(tmp_path / "long.gguf"))
-    have(4, memory_for(file, 2, n_ctx=1000))
-    assert fit(Settings(context_length=1000), "long", file).workers == 2
+    file = model(tmp_path / "long.gguf", n_ctx=5000)
+    have(4, memory_for(2, n_ctx=1000, most=5000))
+    assert fit(Settings(context_length=1000), file).workers == 2
     with pytest.raises(UsageError, match="lower WORKERS or CONTEXT_LENGTH"):
-        fit(Settings(context_length=1 << 20), "long", file)
+        fit(Settings(context_length=5000, workers=2), file)
 
 
-def test_context_length(file: GGUFFile, tmp_path: Path) -> None:
-    assert fit(Settings(), "tiny", file).worker.n_ctx == 512
-    assert fit(Settings(context_length=100), "tiny", file).worker.n_ctx == 100
-    assert fit(Settings(context_length=512), "tiny", file).worker.n_ctx == 512
+def test_a_default_context_is_halved_until_one_worker_fits(
+    tmp_path: Path, have: SetMachine
+) -> None:
+    file = model(tmp_path / "long.gguf", n_ctx=5000)
+    have(4, memory_for(1, n_ctx=1024, most=5000))
+    plan = fit(Settings(), file)
+    assert (plan.worker.n_ctx, plan.workers) == (1024, 1)
+    have(4, memory_for(1, n_ctx=512, most=5000) - 1)
+    with pytest.raises(UsageError, match="with a context of 512 tokens"):
+        fit(Settings(), file)
+
+
+def test_context_length(file: ModelSource, tmp_path: Path) -> None:
+    assert fit(Settings(), file).worker.n_ctx == 512
+    assert fit(Settings(context_length=100), file).worker.n_ctx == 100
+    assert fit(Settings(context_length=512), file).worker.n_ctx == 512
     with pytest.raises(UsageError, match=r"CONTEXT_LENGTH=513 .* it must be at most 512"):
-        fit(Settings(context_length=513), "tiny", file)
-    long = read_gguf(tiny_llama("bytes", n_ctx=100_000).write(tmp_path / "long.gguf"))
-    assert fit(Settings(), "long", long).worker.n_ctx == 4096
-    assert fit(Settings(context_length=9000), "long", long).worker.n_ctx == 9000
+        fit(Settings(context_length=513), file)
+    long = model(tmp_path / "long.gguf", n_ctx=100_000)
+    assert fit(Settings(), long).worker.n_ctx == 4096
+    assert fit(Settings(context_length=9000), long).worker.n_ctx == 9000
+    # Buffers of a fixed size may hold less than the model was trained for.
+    cut = model(tmp_path / "cut.gguf", n_ctx=5000, n_ctx_most=3000)
+    assert fit(Settings(), cut).worker.n_ctx == 3000
+    with pytest.raises(UsageError, match=r"the engine can take .*trained for 5000.* most 3000"):
+        fit(Settings(context_length=3001), cut)
 
 
-def test_memory_in_a_line(file: GGUFFile) -> None:
-    plan = fit(Settings(workers=2), "tiny", file)
-    assert plan.weight_bytes == file.n_bytes
-    assert plan.worker_bytes == WORKER + 512 * 128
-    line = Plan("m", plan.worker, 3, "", 100 * MIB, 40 * MIB).memory
+def test_memory_in_a_line(file: ModelSource) -> None:
+    plan = fit(Settings(workers=2), file)
+    assert plan.weight_bytes == NEEDS.weights
+    assert plan.worker_bytes == WORKER + NEEDS.scratch + 512 * NEEDS.kv_per_token
+    line = Plan("m", "m.gguf", plan.worker, 3, "", 100 * MIB, 40 * MIB).memory
     assert line == "220 MiB at most: weights 100 MiB, shared, + 3 x 40 MiB"
 
 
-def test_settings_reach_the_worker(file: GGUFFile) -> None:
-    worker = fit(Settings(log_level="debug", echo_delay_ms=1.5), "tiny", file).worker
-    assert (worker.log_level, worker.echo_delay_ms) == ("DEBUG", 1.5)
+def test_settings_reach_the_worker(file: ModelSource) -> None:
+    assert fit(Settings(log_level="debug"), file).worker.log_level == "DEBUG"
+    echo = plan_for(Settings(model_type="echo", log_level="debug", echo_delay_ms=1.5)).worker
+    assert (echo.log_level, echo.echo_delay_ms) == ("DEBUG", 1.5)
+
+
+def test_tokenizer(file: ModelSource, tmp_path: Path) -> None:
+    worker = fit(Settings(), file).worker
+    assert worker.tokenizer_path == ""
+    beside = tmp_path / "tokenizer.json"
+    worker = fit(Settings(), replace(file, tokenizer=beside)).worker
+    assert (worker.tokenizer_path, worker.tokenizer_is_optional) == (str(beside), True)
+    with pytest.raises(UsageError, match=r"^TOKENIZER=.*own\.json: no such file"):
+        fit(Settings(tokenizer=str(tmp_path / "own.json")), file)
+    (tmp_path / "own.json").touch()
+    worker = fit(Settings(tokenizer=str(tmp_path / "own.json")), file).worker
+    assert (worker.tokenizer_path, worker.tokenizer_is_optional) == (
+        str(tmp_path / "own.json"),
+        False,
+    )
 
 
 def test_echo_needs_no_model() -> None:
@@ -133,10 +176,10 @@ def test_echo_needs_no_model() -> None:
     assert (plan.model_id, plan.worker.n_ctx) == ("gpt-4", 99)
 
 
-def test_model_file_is_found_and_read(file: GGUFFile) -> None:
+def test_model_file_is_found_and_read(file: ModelSource) -> None:
     for model_type in (None, "llama", "gguf"):
-        plan = plan_for(Settings(model_name=str(file.path), model_type=model_type))
-        assert (plan.model_id, plan.worker.model_path) == ("tiny", str(file.path))
+        plan = plan_for(Settings(model_name=str(file.file.path), model_type=model_type))
+        assert (plan.model_id, plan.worker.model_path) == ("tiny", str(file.file.path))
 
 
 def test_a_bad_model_file_is_refused(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from shared.messages import Generate
 
 
 def request(request_id: str, prompt: str = "") -> Generate:
-    return Generate(request_id, prompt)
+    return Generate(request_id, (prompt,))
 
 
 def scheduler(workers: int, max_queue: int = 10) -> Scheduler:
@@ -264,9 +264,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         made, worker_id = pair
         assert made is model.waiting.pop(0)
 
+        prompt = "".join(made.prompt)
+
         def preference(free: int) -> tuple[int, int]:
             cached = model.caches[free]
-            shared = max(n for n in range(len(cached) + 1) if made.prompt.startswith(cached[:n]))
+            shared = max(n for n in range(len(cached) + 1) if prompt.startswith(cached[:n]))
             return -shared, model.used[free]
 
         assert worker_id == min(model.caches, key=preference)
@@ -277,7 +279,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(text=st.text("ab", max_size=4), data=st.data())
     def finish(self, text: str, data: st.DataObject) -> None:
         request_id = data.draw(st.sampled_from(sorted(self.model.running)))
-        cached = self.model.all[request_id].prompt + text
+        cached = "".join(self.model.all[request_id].prompt) + text
         self.scheduler.finish(request_id, cached)
         self.free(self.model.running.pop(request_id), cached)
         self.model.done.add(request_id)

@@ -29,7 +29,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(path: Path, n_ctx: int | None = N_CTX) -> CTransformersEngine:
-    return CTransformersEngine(WorkerConfig("ctransformers", str(path), n_ctx))
+    return CTransformersEngine(WorkerConfig("ctransformers", str(path), n_ctx=n_ctx))
 
 
 @pytest.fixture(scope="module")
@@ -68,25 +68,28 @@ def test_describes_the_model(engine: CTransformersEngine) -> None:
 
 
 def test_tokens_and_text(engine: CTransformersEngine) -> None:
-    ids = engine.tokenize("<|im_start|>hello é\n")
+    ids = engine.tokenize(["", "<|im_start|>", "hello é\n"])
     assert ids[0] == 1
+    assert engine.special["<|im_start|>"] == 1
+    assert 1 not in engine.tokenize(["<|im_start|>hello"])
     assert b"".join(map(engine.token_bytes, ids)).decode() == "hello é\n"
 
 
 def test_sentencepiece_text_is_tokenized_by_the_library(tmp_path: Path) -> None:
     engine = load(tiny_llama("spm").write(tmp_path / "spm.gguf"))
     for text in ("hello the hello", "é日🙂", "", "\0x", "a" * 1000):
-        ids = engine.tokenize(text)
+        ids = engine.tokenize([text])
         assert ids[0] == 1
         decoded = b"".join(map(engine.token_bytes, ids)).decode()
         assert decoded.removeprefix(" ").replace("\0 ", "\0") == text
-    assert engine.tokenize("</s>")[-1] == 2
+    assert engine.tokenize(["", "</s>"])[-1] == 2
 
 
 def test_logits_do_not_depend_on_what_was_in_the_cache(demo_model: Path) -> None:
     """To the bit: with a real quantised model any rounding grows to tenths of a logit."""
     engine = load(demo_model, 256)
-    prompt = engine.tokenize("The sea was calm that night, and the harbour lay still. " * 10)[:100]
+    text = "The sea was calm that night, and the harbour lay still. " * 10
+    prompt = engine.tokenize([text])[:100]
 
     def after(n_cached: int) -> NDArray[np.float32]:
         pending = prompt[n_cached:]
@@ -174,7 +177,7 @@ def test_a_bad_file_does_not_reach_the_library(
             raise AssertionError("the library was given a bad file")
 
     library = Library()
-    monkeypatch.setattr(engine_module, "LLM", library)
+    monkeypatch.setattr(engine_module, "load_library", library)
     bad = tmp_path / "bad.gguf"
     whole = path.read_bytes()
     for content in (whole[:-1], whole[: len(whole) // 2], whole[:100], b"", b"GGUF", whole + b"x"):
@@ -182,7 +185,7 @@ def test_a_bad_file_does_not_reach_the_library(
         with pytest.raises(ModelFileError):
             load(bad)
     tiny_llama("letters").write(bad)
-    with pytest.raises(ModelFileError, match="byte form"):
+    with pytest.raises(EngineError, match="rewritten"):
         load(bad)
     with pytest.raises(ModelFileError, match="cannot be read"):
         load(tmp_path / "missing.gguf")
@@ -196,5 +199,5 @@ def test_what_the_library_refuses_is_an_engine_error(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine_module, "library_variant", lambda: "no-such-variant")
-    with pytest.raises(EngineError, match="could not load the model"):
+    with pytest.raises(EngineError, match="library could not be loaded"):
         load(path)

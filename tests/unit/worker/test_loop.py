@@ -100,7 +100,7 @@ class Bench:
 
 
 def generate(prompt: str, request_id: str = "r", **fields: Any) -> Generate:
-    return Generate(request_id, prompt, GREEDY, **fields)
+    return Generate(request_id, (prompt,), GREEDY, **fields)
 
 
 def text_of(events: list[Event]) -> str:
@@ -360,7 +360,7 @@ def test_logits_that_are_not_finite_end_only_their_generation() -> None:
 
 def test_a_prompt_that_cannot_be_tokenized_fails(caplog: pytest.LogCaptureFixture) -> None:
     class Illiterate(WatchedEngine):
-        def tokenize(self, text: str) -> list[int]:
+        def tokenize(self, prompt: Sequence[str]) -> list[int]:
             raise RuntimeError("no")
 
     bench = Bench()

@@ -1,0 +1,82 @@
+"""Tests of the engine with a small model of every family, against the transformers library."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from shared.config import WorkerConfig
+from tests.models.reference import Reference, references
+from worker.engines.base import SlotTokens
+from worker.engines.ctransformers import CTransformersEngine
+
+CASES = [
+    pytest.param(reference, path, id=path.name)
+    for reference in references().values()
+    for path in reference.paths
+]
+SHORT = 120
+"""A context shorter than that of the models, and longer than the prompt with its continuation."""
+
+
+def is_ggcc(path: Path) -> bool:
+    return path.read_bytes()[:4] == b"ccgg"
+
+
+def evaluate(engine: CTransformersEngine, tokens: list[int]) -> NDArray[np.float32]:
+    """Logits after the tokens, evaluated as the decode loop does it."""
+    while True:
+        n = engine.chunk_size(0)
+        (logits,) = engine.forward([SlotTokens(0, tokens[:n])], 1)
+        tokens = tokens[n:]
+        if not tokens:
+            copied: NDArray[np.float32] = logits.copy()
+            return copied
+
+
+@pytest.mark.parametrize("n_ctx", [None, SHORT])
+@pytest.mark.parametrize(("reference", "path"), CASES)
+def test_logits_are_those_of_the_reference(
+    reference: Reference, path: Path, n_ctx: int | None
+) -> None:
+    engine = CTransformersEngine(WorkerConfig("ctransformers", str(path), n_ctx=n_ctx))
+    assert n_ctx is None or engine.info.n_ctx == n_ctx
+    logits = evaluate(engine, reference.prompt_ids)
+    compared = 0
+    for generated, token in enumerate(reference.greedy_ids):
+        if generated in reference.logits:
+            compared += 1
+            assert np.abs(logits - reference.logits[generated]).max() < 0.01
+        assert int(logits.argmax()) == token
+        logits = evaluate(engine, [token])
+    assert compared == len(reference.logits) > 1
+
+
+@pytest.mark.parametrize(("reference", "path"), CASES)
+def test_what_was_in_the_cache_makes_no_difference(reference: Reference, path: Path) -> None:
+    """To the bit; where the cache cannot be continued, nothing of it is used."""
+    engine = CTransformersEngine(WorkerConfig("ctransformers", str(path), n_ctx=SHORT))
+    tokens = [*reference.prompt_ids, *reference.greedy_ids][:80]
+    for token in tokens:
+        alone = evaluate(engine, [token])
+    for n_cached in (0, 1, 31, 32, 33, 63, 64, 79):
+        other = [*tokens[:n_cached], 1, 1]
+        cached = engine.reuse_prefix(0, other[: n_cached + 1])
+        assert cached == (0 if is_ggcc(path) else n_cached)
+        assert np.array_equal(evaluate(engine, tokens[cached:]), alone), n_cached
+
+
+@pytest.mark.parametrize(("reference", "path"), CASES)
+def test_the_context_can_be_filled(reference: Reference, path: Path) -> None:
+    engine = CTransformersEngine(WorkerConfig("ctransformers", str(path), n_ctx=SHORT))
+    tokens = (reference.prompt_ids * 3)[:SHORT]
+    assert np.isfinite(evaluate(engine, tokens)).all()
+
+
+@pytest.mark.parametrize(("reference", "path"), CASES)
+def test_the_prompt_is_tokenized_as_by_the_reference(reference: Reference, path: Path) -> None:
+    engine = CTransformersEngine(WorkerConfig("ctransformers", str(path), n_ctx=SHORT))
+    assert engine.tokenize([reference.prompt]) == reference.prompt_ids
+    text = b"".join(map(engine.token_bytes, reference.greedy_ids))
+    assert text.decode("utf-8", "replace") == reference.greedy_text
