@@ -181,7 +181,7 @@ async def _worker_figures(model: Path) -> list[tuple[str, str, str]]:
             for words in (100, N_CTX - 300):
                 prompt = " ".join(["sea"] * words)
                 greedy = SamplingParams(temperature=0)
-                handle.send(Generate(str(words), prompt, greedy, 64))
+                handle.send(Generate(str(words), (prompt,), greedy, 64))
                 while not isinstance(await arrivals.get(), Finished):
                     pass
                 memory.append(private_mib(handle.pid))

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,33 +105,42 @@ class Server:
         else:
             raise SystemExit("the server did not start")
         # Until every worker is there.
-        while '"starting"' in self._get("/ready"):
+        while '"starting"' in self.get("/ready"):
             pass
         self.pid = self._process.pid
 
-    def _get(self, path: str) -> str:
+    def get(self, path: str) -> str:
+        """The body of a GET."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port)
         connection.request("GET", path)
         return connection.getresponse().read().decode()
 
     def run(self, prompt: str, n: int) -> tuple[float, float]:
         """Stream a greedy completion; the same figures as `InProcess.run`."""
-        body = json.dumps(
-            {"prompt": prompt, "max_tokens": n, "temperature": 0, "stream": True}
-        ).encode()
-        connection = http.client.HTTPConnection("127.0.0.1", self.port)
         started = time.perf_counter()
-        connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
-        response = connection.getresponse()
+        body = {"prompt": prompt, "max_tokens": n, "temperature": 0, "stream": True}
         times = []
-        for line in response:
-            if line.startswith(b"data: {") and b'"text":""' not in line:
+        for line in self._lines(body):
+            if b'"text":""' not in line:
                 times.append(time.perf_counter())
-        connection.close()
         speed, count = rate(times)
         if count != n:
             raise SystemExit(f"the stream had {count} chunks of text, not {n}")
         return times[0] - started, speed
+
+    def stream(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The chunks of a streamed completion."""
+        for line in self._lines(body):
+            yield json.loads(line.removeprefix(b"data: "))
+
+    def _lines(self, body: dict[str, Any]) -> Iterator[bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port)
+        headers = {"Content-Type": "application/json"}
+        connection.request("POST", "/v1/completions", json.dumps(body).encode(), headers)
+        for line in connection.getresponse():
+            if line.startswith(b"data: {"):
+                yield line
+        connection.close()
 
     def cpu_seconds(self) -> float:
         """CPU time that the gateway process has used."""
