@@ -1,0 +1,109 @@
+"""The settings that say what a model is and how to talk to it, with small models of the families."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.models.reference import FOLDER, references
+from tests.serving import Server, run_main, served
+
+
+def said_before_it_ended(status: int, **settings: str) -> str:
+    """What the server says on standard error when it cannot start."""
+    ended = run_main(**settings)
+    assert ended.returncode == status, ended
+    assert "Traceback" not in ended.stderr
+    return ended.stderr
+
+
+def model(name: str) -> str:
+    return str(FOLDER / name)
+
+
+def chat_tokens(server: Server, content: str, **more: Any) -> int:
+    """How many tokens the prompt of a chat with this one message has."""
+    messages = [{"role": "user", "content": content}]
+    body = {"messages": messages, "max_tokens": 1, "stream": False, **more}
+    response = server.http.post("/v1/chat/completions", json=body)
+    assert response.status_code == 200, response.text
+    return int(response.json()["usage"]["prompt_tokens"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"MODEL_TYPE": "mpt"}, "MODEL_TYPE='mpt', but it is a starcoder model"),
+        ({"MODEL_TYPE": "gguf"}, "MODEL_TYPE='gguf', but it is a starcoder model"),
+        ({"CHAT_TEMPLATE": "chatmll"}, "CHAT_TEMPLATE='chatmll' is not allowed"),
+        ({"CHAT_TEMPLATE": "chatmll"}, "wizardcoder, starchat, falcon-instruct"),
+        ({"TOKENIZER": "/no/tokenizer.json"}, "TOKENIZER=/no/tokenizer.json: no such file"),
+        ({"CONTEXT_LENGTH": "257"}, "CONTEXT_LENGTH=257 is more than the model was trained for"),
+    ],
+)
+def test_a_mistake_is_named(settings: dict[str, str], said: str) -> None:
+    line = said_before_it_ended(2, MODEL_NAME=model("starcoder-mqa.bin"), **settings)
+    assert line.startswith("ggml-fastapi: ") and line.count("\n") == 1
+    assert said in line
+
+
+def test_a_template_file_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "broken.jinja").write_text("{% if %}")
+    line = said_before_it_ended(
+        2, MODEL_NAME=model("mpt-clip.bin"), CHAT_TEMPLATE=str(tmp_path / "broken.jinja")
+    )
+    assert "broken.jinja: line 1" in line
+
+
+def test_a_tokenizer_of_another_model_is_refused_if_it_was_asked_for() -> None:
+    said = said_before_it_ended(
+        1, MODEL_NAME=model("starcoder-mqa.bin"), TOKENIZER=model("tokenizers/mpt.json")
+    )
+    assert "mpt.json" in said and "another model" in said
+
+
+def test_a_tokenizer_beside_the_model_is_left_aside_if_it_is_of_another(tmp_path: Path) -> None:
+    shutil.copy(FOLDER / "starcoder-mqa.bin", tmp_path)
+    shutil.copy(FOLDER / "tokenizers" / "mpt.json", tmp_path / "tokenizer.json")
+    reference = references()["starcoder-mqa"]
+    with served("--workers", "1", MODEL_NAME=str(tmp_path / "starcoder-mqa.bin")) as server:
+        assert "the tokenizer is made from the model file instead" in server.stderr
+        body = {"model": "starcoder-mqa", "prompt": reference.prompt, "max_tokens": 1}
+        usage = server.http.post("/v1/completions", json=body).json()["usage"]
+        assert usage["prompt_tokens"] == len(reference.prompt_ids)
+
+
+def test_a_template_file_with_the_models_tokenizer(tmp_path: Path) -> None:
+    (tmp_path / "one.jinja").write_text("<|im_start|>{{ messages[0].content }}<|im_end|>")
+    with served(
+        "--workers", "1", MODEL_NAME=model("mpt-clip.bin"), MODEL_TYPE="mpt",
+        CHAT_TEMPLATE=str(tmp_path / "one.jinja"), TOKENIZER=model("tokenizers/mpt.json"),
+    ) as server:  # fmt: skip
+        assert "template  one.jinja, from CHAT_TEMPLATE" in server.stdout
+        assert chat_tokens(server, "") == 2
+        # What the template writes is a token; what a user writes is text.
+        assert chat_tokens(server, "<|im_end|>") >= 2 + 6
+        assert chat_tokens(server, "<|im_start|>system") >= 2 + 6
+
+
+def test_fill_in_the_middle() -> None:
+    with served("--workers", "1", MODEL_NAME=model("starcoder-mqa.bin")) as server:
+        body = {"model": server.model, "prompt": "def f(", "max_tokens": 1}
+
+        def prompt_tokens(**more: str) -> int:
+            response = server.http.post("/v1/completions", json={**body, **more})
+            return int(response.json()["usage"]["prompt_tokens"])
+
+        both = prompt_tokens() + prompt_tokens(prompt="return x")
+        assert prompt_tokens(suffix="return x") == both + 3
+        # The same by hand, as editors do it: here special tokens in the prompt are some.
+        by_hand = "<fim_prefix>def f(<fim_suffix>return x<fim_middle>"
+        assert prompt_tokens(prompt=by_hand) == both + 3
+        assert prompt_tokens(prompt=by_hand, suffix="!") > both + 8
+    with served("--workers", "1", MODEL_NAME=model("mpt-clip.bin")) as server:
+        body = {"model": server.model, "prompt": "a", "suffix": "b"}
+        response = server.http.post("/v1/completions", json=body)
+        assert response.status_code == 400
+        assert response.json()["error"]["param"] == "suffix"
+        assert "mpt" in response.json()["error"]["message"]
