@@ -12,3 +12,16 @@ LETTERS = _letters()
 
 BYTE_OF_LETTER = {letter: byte for byte, letter in enumerate(LETTERS)}
 """The byte of each letter."""
+
+# What is no letter of GPT-2's becomes what is no letter of Latin-1.
+_LATIN_OF_LETTER = dict.fromkeys(range(256), 0xFFFF) | {
+    ord(letter): byte for letter, byte in BYTE_OF_LETTER.items()
+}
+
+
+def bytes_of(text: str) -> bytes | None:
+    """Return the bytes that a text in these letters stands for; None if it is in others, too."""
+    try:
+        return text.translate(_LATIN_OF_LETTER).encode("latin-1")
+    except UnicodeEncodeError:
+        return None

@@ -14,6 +14,7 @@ class WorkerConfig:
     Attributes:
         engine: ``ctransformers`` or ``echo``.
         model_path: the model file; empty for ``echo``.
+        model_type: what the file is expected to be; None takes what it says.
         tokenizer_path: a ``tokenizer.json`` that replaces the tokenizer built from the model file;
             empty for none.
         tokenizer_is_optional: nobody asked for that one, so if it does not fit the model it is
@@ -26,6 +27,7 @@ class WorkerConfig:
 
     engine: str
     model_path: str = ""
+    model_type: str | None = None
     tokenizer_path: str = ""
     tokenizer_is_optional: bool = False
     n_ctx: int | None = None

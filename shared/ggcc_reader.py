@@ -3,6 +3,7 @@
 Source: ``ggml/libfalcon.cpp`` of ctransformers 0.2.27.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -19,18 +20,18 @@ from shared.tensor_records import read_records
 VERSION = 10
 N_CTX_TRAIN = 2048
 """Falcon's context length, which these files do not name."""
-EOS = 11
-"""The id that the library takes as end of text, whatever the vocabulary says."""
 _N_SPECIAL = 12
 """The first ids, which the library looks up without asking how many there are."""
 _ALIGNMENT = 32
 _INT_MAX = (1 << 31) - 1
-_FORCED_TYPES = {32: 7, 60: 40}
-"""The type that the library assumes for a number of layers, whatever the header says."""
-_PADDED = 65_025
+_EMBEDDING, _HEAD = "transformer.word_embeddings.weight", "lm_head.weight"
+_LAYERS_OF_7B, _LAYERS_OF_40B = 32, 60
+"""Numbers of layers by which the library knows one of the two kinds, whatever the header says."""
+_VOCABULARY, _PADDED = 65_024, 65_025
 _PADDED_WIDTHS = (4544, 8192)
-"""Fine-tuned models with one more token, ``[PAD]``: the library leaves it out, and then takes the
-matrices of these widths only."""
+"""Some fine-tuned models have one more token, ``[PAD]``, which the library leaves out. Files that
+ggllm.cpp has quantised lack the word, too, but keep its row in both matrices. Of matrices of these
+widths the library maps all rows but that; of other widths it takes none that has a row too many."""
 
 
 class Header(NamedTuple):
@@ -44,6 +45,11 @@ class Header(NamedTuple):
     falcon_type: int
     ftype: int
     n_merges: int
+
+    @property
+    def is_40b(self) -> bool:
+        """Whether each layer has two norms; some 40B files have the other type in their header."""
+        return self.falcon_type == 40 or self.n_layer == _LAYERS_OF_40B
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +67,6 @@ class GGCCFile:
     tokens: list[bytes]
     merges: list[bytes]
     tensors: tuple[TensorInfo, ...]
-
-    @property
-    def is_40b(self) -> bool:
-        """Whether each layer has two norms."""
-        return self.header.falcon_type == 40
 
 
 def read_ggcc(path: Path, data: Data) -> GGCCFile:
@@ -88,13 +89,31 @@ def read_ggcc(path: Path, data: Data) -> GGCCFile:
     halves = reader.words(2 * n_merges, MAX_WORD_BYTES, "I")
     _check_merges(reader, halves)
     merges = list(map(b" ".join, zip(halves[::2], halves[1::2], strict=True)))
-    if len(tokens) == _PADDED and tokens[-1] == b"[PAD]":
-        if header.n_embd not in _PADDED_WIDTHS:
+    also = _padding(reader, header.n_embd, tokens)
+    header = header._replace(n_vocab=len(tokens))
+    tensors = read_records(reader, ggcc_shapes(header), {}, _ALIGNMENT, any_type=True, also=also)
+    return GGCCFile(header, tokens, merges, tensors)
+
+
+def _padding(
+    reader: BinaryReader, n_embd: int, tokens: list[bytes]
+) -> Mapping[str, tuple[int, int]]:
+    """Take the padding token out of a vocabulary, and return what shapes matrices may have then."""
+    is_known_width = n_embd in _PADDED_WIDTHS
+    if len(tokens) == _PADDED:
+        if tokens[-1] == b"[PAD]" and is_known_width:
+            tokens.pop()
+        elif tokens[-1] == b"[PAD]":
             reader.fail(f"its vocabulary ends in [PAD], which needs a width of {_PADDED_WIDTHS}")
-        tokens.pop()
-    expected = ggcc_shapes(header)
-    tensors = read_records(reader, expected, {}, _ALIGNMENT, any_type=True)
-    return GGCCFile(header._replace(n_vocab=len(tokens)), tokens, merges, tensors)
+        elif is_known_width:
+            # It would still take a row less of each matrix, and read logits that are not there.
+            reader.fail(
+                f"its vocabulary has {_PADDED:,} tokens; at a width of {n_embd} the engine can "
+                f"leave out the last one only if that is [PAD], not {tokens[-1][:40]!r}"
+            )
+    if len(tokens) == _VOCABULARY and is_known_width:
+        return dict.fromkeys((_EMBEDDING, _HEAD), (n_embd, _PADDED))
+    return {}
 
 
 def _check_header(reader: BinaryReader, header: Header) -> None:
@@ -123,11 +142,10 @@ def _check_header(reader: BinaryReader, header: Header) -> None:
         )
     if header.falcon_type not in (7, 40):
         reader.fail(f"damaged: its Falcon type is {header.falcon_type}, and must be 7 or 40")
-    forced = _FORCED_TYPES.get(header.n_layer, header.falcon_type)
-    if forced != header.falcon_type:
+    if header.is_40b and header.n_layer == _LAYERS_OF_7B:
         reader.fail(
             f"its Falcon type is {header.falcon_type}, but the engine takes every model of "
-            f"{header.n_layer} layers as type {forced}"
+            f"{header.n_layer} layers as type 7"
         )
     head_dim = header.n_embd // header.n_head
     for what, product in (
@@ -154,12 +172,12 @@ def ggcc_shapes(header: Header) -> Shapes:
     d, n_ff = header.n_embd, 4 * header.n_embd
     qkv = (header.n_head + 2 * header.n_head_kv) * (d // header.n_head)
     shapes: Shapes = {
-        "transformer.word_embeddings.weight": ((d, header.n_vocab), F32),
+        _EMBEDDING: ((d, header.n_vocab), F32),
         "transformer.ln_f.weight": ((d,), F32),
         "transformer.ln_f.bias": ((d,), F32),
-        "lm_head.weight": ((d, header.n_vocab), F32),
+        _HEAD: ((d, header.n_vocab), F32),
     }
-    norms = ("ln_mlp", "ln_attn") if header.falcon_type == 40 else ("input_layernorm",)
+    norms = ("ln_mlp", "ln_attn") if header.is_40b else ("input_layernorm",)
     for layer in range(header.n_layer):
         for norm in norms:
             shapes[f"transformer.h.{layer}.{norm}.weight"] = ((d,), F32)

@@ -4,7 +4,7 @@
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -93,6 +93,14 @@ class TensorInfo:
     def type_name(self) -> str:
         """Name of the data type, e.g. ``Q4_1``."""
         return TENSOR_TYPES[self.ggml_type][0]
+
+
+def dominant_type(tensors: Iterable[TensorInfo]) -> int:
+    """Return the number of the type that most bytes of some tensors, one at least, are of."""
+    sizes: Counter[int] = Counter()
+    for tensor in tensors:
+        sizes[tensor.ggml_type] += tensor.n_bytes
+    return sizes.most_common(1)[0][0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,14 +195,11 @@ class GGUFFile:
 
     @property
     def quantisation(self) -> str:
-        """Name of the file type, e.g. ``Q4_1``; the most common tensor type if it is not named."""
+        """Name of the file type, e.g. ``Q4_1``; the dominant tensor type if it is not named."""
         number = self.metadata.get("general.file_type")
         if isinstance(number, int) and number in FILE_TYPES:
             return FILE_TYPES[number]
-        sizes: Counter[str] = Counter()
-        for tensor in self.tensors:
-            sizes[tensor.type_name] += tensor.n_bytes
-        return sizes.most_common(1)[0][0] if sizes else "unknown"
+        return TENSOR_TYPES[dominant_type(self.tensors)][0] if self.tensors else "unknown"
 
     @property
     def chat_template(self) -> str | None:
@@ -224,11 +229,6 @@ class GGUFFile:
     def weight_bytes(self) -> int:
         """Size of all tensors."""
         return sum(tensor.n_bytes for tensor in self.tensors)
-
-    @property
-    def kv_bytes_per_token(self) -> int:
-        """Memory that one token of context takes in a KV cache of 16-bit floats."""
-        return 2 * 2 * self.n_layer * (self.n_embd // self.n_head) * self.n_head_kv
 
     def fail(self, problem: str) -> NoReturn:
         """Say what is wrong with the file.

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from shared.default_ids import BPE_EOS, SENTENCEPIECE_EOS
 from shared.engine_memory import max_layers
 from shared.ggml_types import F32, TENSOR_TYPES
 from shared.gguf import MERGES, SCORES, TOKEN_TYPES, TOKENS, GGUFFile, TokenType, ValueType
@@ -41,13 +42,13 @@ class Architecture:
 def check(file: GGUFFile, architecture: Architecture) -> None:
     """Check that the library can load the file and will compute what the model means.
 
+    Args:
+        file: of that architecture.
+        architecture: what the library wants of it.
+
     Raises:
         ModelFileError: it cannot, or it would ignore something that matters.
     """
-    if file.architecture != architecture.family.value:
-        file.fail(
-            f"its architecture is {file.architecture!r:.60}, not {architecture.family.value!r}"
-        )
     checker = _Checker(file, architecture)
     checker.check_hyperparameters()
     checker.check_unsupported()
@@ -145,6 +146,10 @@ class _Checker:
                     f"it needs {what} ({self.prefix}.{key} = {value!r:.40}), "
                     "which the engine has not"
                 )
+        key = f"{self.prefix}.attention.sliding_window"
+        window = self.require(key, ValueType.UINT32, optional=True)
+        if window and window < self.file.n_ctx_train:
+            self.fail(f"it attends to the last {window} tokens; the engine takes all of them")
         if metadata.get("split.count", 0) not in (0, 1):
             self.fail("it is a part of a model; merge its files into one first")
         scaling = metadata.get(f"{self.prefix}.rope.scaling.type", "none")
@@ -157,10 +162,8 @@ class _Checker:
         if kind not in ("llama", "gpt2"):
             self.fail(f"its tokenizer is of the kind {kind!r:.40}; 'llama' and 'gpt2' are known")
         if kind == "gpt2" and not self.file.is_byte_form:
-            self.fail(
-                "its BPE vocabulary is not in the byte form that the engine reads; rewrite the "
-                "file once with scripts/rewrite_gguf.py SOURCE TARGET"
-            )
+            self.fail("its BPE vocabulary is not in the byte form that the engine reads")
+        self.check_use(kind)
         tokens = self.require(TOKENS, ValueType.ARRAY, ValueType.STRING)
         scores = self.require(SCORES, ValueType.ARRAY, ValueType.FLOAT32)
         types = self.require(TOKEN_TYPES, ValueType.ARRAY, ValueType.INT32)
@@ -178,10 +181,25 @@ class _Checker:
         newline = b"\n" if kind == "gpt2" else b"<0x0A>"
         if newline not in tokens:
             self.fail(f"its vocabulary has no token {newline.decode()!r}")
-        self.check_special_ids(11 if kind == "gpt2" else 2)
+        self.check_special_ids(BPE_EOS if kind == "gpt2" else SENTENCEPIECE_EOS)
         for token, token_type in zip(tokens, types, strict=True):
             if token_type == TokenType.BYTE and not re.fullmatch(rb"<0x[0-9A-Fa-f]{2}>", token):
                 self.fail(f"its vocabulary has the byte token {token[:40]!r}")
+
+    def check_use(self, kind: str) -> None:
+        """Check what the file says of how its vocabulary is used."""
+        for key, value_type in (
+            ("tokenizer.ggml.pre", ValueType.STRING),
+            ("tokenizer.ggml.add_bos_token", ValueType.BOOL),
+            ("tokenizer.ggml.add_space_prefix", ValueType.BOOL),
+            ("tokenizer.chat_template", ValueType.STRING),
+        ):
+            value = self.require(key, value_type, optional=True)
+            if kind == "llama" and key.endswith("add_space_prefix") and value is False:
+                self.fail(
+                    f"its tokenizer puts no space before a text ({key} = False), "
+                    "but the engine's always does"
+                )
 
     def check_special_ids(self, default: int) -> None:
         n_vocab = self.file.n_vocab

@@ -5,17 +5,8 @@ and load as they are; current ones have to be rewritten first (`shared.gguf_rewr
 """
 
 from shared.gguf import GGUFFile
-from shared.gguf_check import Architecture, Shapes, check
+from shared.gguf_check import Architecture, Shapes
 from shared.model_file import Family
-
-
-def check_falcon(file: GGUFFile) -> None:
-    """Check that ctransformers 0.2.27 can load the file and will compute what the model means.
-
-    Raises:
-        ModelFileError: it cannot, or it would ignore something that matters.
-    """
-    check(file, FALCON)
 
 
 def falcon_shapes(file: GGUFFile) -> Shapes:

@@ -4,17 +4,8 @@ Source: ``LLM_ARCH_LLAMA`` in its ``ggml/llama.cpp``.
 """
 
 from shared.gguf import GGUFFile
-from shared.gguf_check import Architecture, Shapes, check
+from shared.gguf_check import Architecture, Shapes
 from shared.model_file import Family
-
-
-def check_llama(file: GGUFFile) -> None:
-    """Check that ctransformers 0.2.27 can load the file and will compute what the model means.
-
-    Raises:
-        ModelFileError: it cannot, or it would ignore something that matters.
-    """
-    check(file, LLAMA)
 
 
 def llama_shapes(file: GGUFFile) -> Shapes:

@@ -1,18 +1,14 @@
 """Describes GGUF files as models."""
 
-from collections import Counter
 from typing import Any
 
+from shared.default_ids import BPE_EOS, END_OF_TEXT, SENTENCEPIECE_BOS, SENTENCEPIECE_EOS
 from shared.engine_memory import Dimensions, needs
-from shared.gguf import MERGES, TOKEN_TYPES, TOKENS, GGUFFile
+from shared.gguf import MERGES, TOKEN_TYPES, TOKENS, GGUFFile, dominant_type
 from shared.gguf_architectures import architecture_of, check_gguf
 from shared.gguf_falcon import is_40b
 from shared.gguf_rewrite import needs_rewrite, rewritten
 from shared.model_file import Family, FileFormat, ModelFile, TokenizerKind
-
-_ENDOFTEXT = b"<|endoftext|>"
-_FALCON_EOS = 11
-"""What the library assumes where a BPE file names no end of sequence."""
 
 
 def describe_gguf(file: GGUFFile) -> ModelFile:
@@ -39,7 +35,12 @@ def describe_gguf(file: GGUFFile) -> ModelFile:
         final.n_ff,
     )
     memory, n_ctx_most = needs(
-        FileFormat.GGUF, family, size, final.weight_bytes, _matrix_type(final), is_40b(final)
+        FileFormat.GGUF,
+        family,
+        size,
+        final.weight_bytes,
+        dominant_type(final.tensors),
+        is_40b(final),
     )
     pre = file.metadata.get("tokenizer.ggml.pre")
     return ModelFile(
@@ -78,23 +79,18 @@ def _special_ids(file: GGUFFile, bpe: bool) -> tuple[int | None, int | None]:
     bos: Any = file.metadata.get("tokenizer.ggml.bos_token_id")
     eos: Any = file.metadata.get("tokenizer.ggml.eos_token_id")
     if not bpe:
-        return (1 if bos is None else bos), (2 if eos is None else eos)
-    if eos is None and file.metadata[TOKENS][_FALCON_EOS] == _ENDOFTEXT:
-        eos = _FALCON_EOS
+        return (
+            SENTENCEPIECE_BOS if bos is None else bos,
+            SENTENCEPIECE_EOS if eos is None else eos,
+        )
+    if eos is None and file.metadata[TOKENS][BPE_EOS] == END_OF_TEXT:
+        eos = BPE_EOS
     return bos, eos
 
 
 def _boolean(file: GGUFFile, key: str) -> bool | None:
     value = file.metadata.get(key)
     return value if isinstance(value, bool) else None
-
-
-def _matrix_type(file: GGUFFile) -> int:
-    """The type that most of the weights are of."""
-    sizes: Counter[int] = Counter()
-    for tensor in file.tensors:
-        sizes[tensor.ggml_type] += tensor.n_bytes
-    return sizes.most_common(1)[0][0]
 
 
 def _details(file: GGUFFile, family: Family) -> dict[str, float]:

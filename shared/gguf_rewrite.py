@@ -6,16 +6,15 @@ where the model shares it with the embedding. Everything else is copied as it is
 """
 
 import errno
-import os
 import struct
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from shared.byte_level import BYTE_OF_LETTER
+from shared.atomic_file import atomic_file
+from shared.byte_level import bytes_of
 from shared.errors import UsageError
 from shared.gguf import (
     BYTE_FORM,
@@ -39,10 +38,6 @@ Progress = Callable[[int, int], None]
 
 _HEAD = "output.weight"
 _BLOCK = 4 << 20
-# What is no letter of GPT-2's becomes what is no letter of Latin-1.
-_LATIN_OF_LETTER = dict.fromkeys(range(256), 0xFFFF) | {
-    ord(letter): byte for letter, byte in BYTE_OF_LETTER.items()
-}
 _PLAIN_TEXT = (TokenType.CONTROL, TokenType.USER_DEFINED)
 
 
@@ -68,22 +63,8 @@ def rewrite(source: Path, target: Path, progress: Progress | None = None) -> Non
     if file.architecture in ARCHITECTURES and not needs_rewrite(file):
         raise UsageError(f"{source}: needs no rewriting")
     plan = _plan(file)
-    try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    except OSError as error:
-        raise _cannot_write(target, error) from error
-    try:
-        with source.open("rb") as origin, os.fdopen(descriptor, "wb") as output:
-            _write(plan, origin, output, progress or _silent)
-            output.flush()
-            os.fsync(output.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
-    except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise _cannot_write(target, error) from error
-        raise
+    with atomic_file(target, plan.n_bytes) as (output, _), source.open("rb") as origin:
+        _write(plan, origin, output, progress or _silent)
 
 
 def stderr_progress(label: str) -> Progress:
@@ -112,9 +93,10 @@ def token_bytes(token: bytes, token_type: int) -> bytes:
     if token_type in _PLAIN_TEXT:
         return token
     try:
-        return token.decode().translate(_LATIN_OF_LETTER).encode("latin-1")
-    except UnicodeError:
+        raw = bytes_of(token.decode())
+    except UnicodeDecodeError:
         return token
+    return token if raw is None else raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +114,12 @@ class _Plan:
     header: bytes
     tensors: tuple[TensorInfo, ...]
     origins: tuple[int, ...]
+
+    @property
+    def n_bytes(self) -> int:
+        """Length of the copy."""
+        alignment = self.source.alignment
+        return len(self.header) + sum(align(tensor.n_bytes, alignment) for tensor in self.tensors)
 
 
 def rewritten(file: GGUFFile) -> GGUFFile:
@@ -237,8 +225,7 @@ def _string(raw: bytes) -> bytes:
 
 
 def _write(plan: _Plan, origin: BinaryIO, output: BinaryIO, progress: Progress) -> None:
-    alignment = plan.source.alignment
-    total = len(plan.header) + sum(align(tensor.n_bytes, alignment) for tensor in plan.tensors)
+    alignment, total = plan.source.alignment, plan.n_bytes
     done = output.write(plan.header)
     progress(done, total)
     for tensor, start in zip(plan.tensors, plan.origins, strict=True):
@@ -261,13 +248,3 @@ def _blocks(origin: BinaryIO, start: int, n_bytes: int) -> Iterator[bytes]:
 
 def _silent(done: int, total: int) -> None:
     pass
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _cannot_write(target: Path, error: OSError) -> UsageError:
-    return UsageError(f"{target}: cannot be written: {error.strerror or error}")

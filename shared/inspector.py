@@ -16,7 +16,7 @@ from shared.model_names import family_named
 _GGUF = b"GGUF"
 _GGML = b"lmgg"
 _GGCC = b"ccgg"
-_OLD_LLAMA = {b"fmgg": "ggmf", b"tjgg": "ggjt"}
+_OLD_FORMATS = {b"fmgg": "ggmf", b"tjgg": "ggjt"}
 _OTHERS = {
     b"algg": "a LoRA adapter, which is no model by itself",
     b"FUGG": "a GGUF file of a big-endian machine",
@@ -64,10 +64,10 @@ def _described(path: Path, data: Data, wanted: Family | None) -> ModelFile:
         return describe_ggcc(path, data)
     if magic == _GGML:
         return describe_legacy(path, data, wanted)
-    if magic in _OLD_LLAMA:
+    if magic in _OLD_FORMATS:
         reader.fail(
-            f"a LLaMA model in the old {_OLD_LLAMA[magic]} format, which is not supported; "
-            "take a GGUF file of that model"
+            f"a model in the old {_OLD_FORMATS[magic]} format (LLaMA, or Falcon before ggcc), "
+            "which is not supported; take a GGUF, or for Falcon a ggcc, file of that model"
         )
     known = _OTHERS.get(magic)
     if known is None and data[8:10] == b'{"':

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from shared.binary_reader import BinaryReader
 from shared.engine_memory import LEGACY_BUFFER, Dimensions, legacy_buffers, max_layers
 from shared.ggml_types import TENSOR_TYPES
-from shared.legacy_layouts import Layout
+from shared.legacy_layouts import Served
 from shared.model_file import Family, FileFormat
 
 _INT_MAX = (1 << 31) - 1
@@ -19,7 +19,7 @@ _TENSOR_BYTES = 288
 
 def check_header(
     reader: BinaryReader,
-    layout: Layout,
+    served: Served,
     header: Mapping[str, int],
     floats: Mapping[str, float],
     weight_type: int,
@@ -31,14 +31,13 @@ def check_header(
     Raises:
         ModelFileError: it cannot.
     """
-    assert layout.family is not None
-    n_embd, n_ctx = header[layout.width], header[layout.context]
-    n_head, n_layer = header[layout.heads], header[layout.layers]
+    n_embd, n_ctx = header[served.width], header[served.context]
+    n_head, n_layer = header[served.heads], header[served.layers]
     for name, value, most in (
-        (layout.context, n_ctx, MAX_CONTEXT),
-        (layout.width, n_embd, _MAX_WIDTH),
-        (layout.heads, n_head, _MAX_WIDTH),
-        (layout.layers, n_layer, max_layers(layout.family, FileFormat.GGML)),
+        (served.context, n_ctx, MAX_CONTEXT),
+        (served.width, n_embd, _MAX_WIDTH),
+        (served.heads, n_head, _MAX_WIDTH),
+        (served.layers, n_layer, max_layers(served.family, FileFormat.GGML)),
     ):
         if not 1 <= value <= most:
             reader.fail(
@@ -49,22 +48,22 @@ def check_header(
     block = TENSOR_TYPES[weight_type][1]
     if n_embd % block:
         reader.fail(f"a width of {n_embd} is no multiple of {block}, as its weights need")
-    if layout.family is Family.MPT:
+    if served.family is Family.MPT:
         _check_mpt(reader, floats)
-    if layout.family is Family.GPT_NEOX:
+    if served.family is Family.GPT_NEOX:
         _check_neox(reader, header, n_embd // n_head)
     products = [
         ("vocabulary", header["n_vocab"] * n_embd),
         ("feed-forward layer", 4 * n_embd * n_embd),
         ("context", n_ctx * n_embd),
-        ("cache", n_layer * n_ctx * (n_embd if layout.family is Family.STARCODER else 1)),
+        ("cache", n_layer * n_ctx * (n_embd if served.family is Family.STARCODER else 1)),
         ("logits", 512 * header["n_vocab"]),
     ]
     for what, product in products:
         if product > _INT_MAX:
             reader.fail(f"its {what} is too large for the engine: {product:,} elements")
     size = Dimensions(header["n_vocab"], n_ctx, n_embd, n_head, n_head, n_layer, 4 * n_embd)
-    buffers = legacy_buffers(layout.family, size, weight_type)
+    buffers = legacy_buffers(served.family, size, weight_type)
     if buffers.longest(LEGACY_BUFFER, LEGACY_BUFFER) < min(n_ctx, 32):
         reader.fail("it is too wide for the engine's evaluation buffers")
 

@@ -16,6 +16,24 @@ Shapes = dict[str, tuple[tuple[int, ...], int]]
 
 
 @dataclass(frozen=True, slots=True)
+class Served:
+    """What is needed to check a file of a family that the engine serves.
+
+    Attributes:
+        family: the architecture.
+        shapes: gives the tensors for a header and the type of the big matrices.
+        width: name of the header field with the model's width, and so on for the next ones.
+    """
+
+    family: Family
+    shapes: Callable[[Mapping[str, int], int], Shapes]
+    width: str = "n_embd"
+    context: str = "n_ctx"
+    heads: str = "n_head"
+    layers: str = "n_layer"
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
     """How one family's files look.
 
@@ -26,9 +44,7 @@ class Layout:
         n_vocab_again: the number of words is repeated before the vocabulary.
         scored: a 32-bit float follows each word.
         first_tensors: how the name of the first tensor may begin.
-        family: None where files of this layout are known, but not served.
-        width: name of the field with the model's width, and so on for the next ones.
-        shapes: gives the tensors for a header and the type of the big matrices.
+        served: None where files of this layout are known, but not served.
     """
 
     label: str
@@ -36,12 +52,7 @@ class Layout:
     n_vocab_again: bool
     first_tensors: tuple[str, ...]
     scored: bool = False
-    family: Family | None = None
-    width: str = "n_embd"
-    context: str = "n_ctx"
-    heads: str = "n_head"
-    layers: str = "n_layer"
-    shapes: Callable[[Mapping[str, int], int], Shapes] | None = None
+    served: Served | None = None
 
 
 FLOAT_FIELDS = frozenset({"alibi_bias_max", "clip_qkv"})
@@ -129,8 +140,7 @@ LAYOUTS = (
         ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer", "ftype"),
         n_vocab_again=True,
         first_tensors=("model/",),
-        family=Family.STARCODER,
-        shapes=_starcoder,
+        served=Served(Family.STARCODER, _starcoder),
     ),
     Layout(
         "MPT",
@@ -138,20 +148,14 @@ LAYOUTS = (
          "ftype"),
         n_vocab_again=False,
         first_tensors=("transformer.",),
-        family=Family.MPT,
-        width="d_model",
-        context="max_seq_len",
-        heads="n_heads",
-        layers="n_layers",
-        shapes=_mpt,
+        served=Served(Family.MPT, _mpt, "d_model", "max_seq_len", "n_heads", "n_layers"),
     ),
     Layout(
         "GPT-NeoX",
         ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer", "n_rot", "par_res", "ftype"),
         n_vocab_again=False,
         first_tensors=("gpt_neox.", "embed_out."),
-        family=Family.GPT_NEOX,
-        shapes=_gpt_neox,
+        served=Served(Family.GPT_NEOX, _gpt_neox),
     ),
     Layout(
         "GPT-J",
@@ -165,23 +169,17 @@ LAYOUTS = (
         n_vocab_again=False,
         first_tensors=("transformer.",),
         scored=True,
-        width="d_model",
-        context="max_seq_len",
-        heads="n_heads",
-        layers="n_layers",
     ),
     Layout(
         "LLaMA in the oldest GGML format",
         ("n_vocab", "n_embd", "n_mult", "n_head", "n_layer", "n_rot", "ftype"),
         n_vocab_again=False,
         first_tensors=("tok_embeddings.", "norm.", "output.", "layers."),
-        context="n_mult",
     ),
     Layout(
         "Falcon in the oldest GGML format",
         ("n_vocab", "n_embd", "n_head", "n_head_kv", "n_layer", "falcon_type", "ftype"),
         n_vocab_again=False,
         first_tensors=("transformer.", "lm_head."),
-        context="n_head_kv",
     ),
 )  # fmt: skip

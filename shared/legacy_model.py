@@ -1,19 +1,18 @@
 """Describes legacy GGML files, and Falcon's ggcc files, as models."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from shared.binary_reader import Data
+from shared.default_ids import BPE_EOS, END_OF_TEXT
 from shared.engine_memory import BATCH, Dimensions, needs
 from shared.errors import ModelFileError
-from shared.ggcc_reader import EOS, N_CTX_TRAIN, VERSION, read_ggcc
+from shared.ggcc_reader import N_CTX_TRAIN, VERSION, read_ggcc
 from shared.ggml_types import TENSOR_TYPES
-from shared.gguf import TensorInfo
+from shared.gguf import TensorInfo, dominant_type
 from shared.legacy_reader import LegacyFile, read_legacy
 from shared.model_file import Family, FileFormat, MemoryNeeds, ModelFile, TokenizerKind
 
-_ENDOFTEXT = b"<|endoftext|>"
 _FILL_IN_TOKENS = (b"<fim_prefix>", b"<fim-prefix>")
 
 
@@ -32,7 +31,7 @@ def describe_legacy(path: Path, data: Data, wanted: Family | None = None) -> Mod
     family = _family(file, wanted)
     n_embd, n_head = file.n_embd, file.n_head
     weights = sum(tensor.n_bytes for tensor in file.tensors)
-    if file.layout.family is Family.STARCODER and not _has(file.tensors, "model/lm_head"):
+    if file.served.family is Family.STARCODER and not _has(file.tensors, "model/lm_head"):
         # The engine makes a copy of the embedding.
         weights += next(one.n_bytes for one in file.tensors if one.name == "model/wte")
     n_vocab, n_layer = len(file.tokens), file.n_layer
@@ -51,7 +50,7 @@ def describe_legacy(path: Path, data: Data, wanted: Family | None = None) -> Mod
         details=details,
         tokens=file.tokens,
         merges=None,
-        end=_id_of(file.tokens, _ENDOFTEXT),
+        end=_id_of(file.tokens, END_OF_TEXT),
         tensors=file.tensors,
         n_ctx_most=n_ctx_most,
         memory=memory,
@@ -66,10 +65,7 @@ def describe_ggcc(path: Path, data: Data) -> ModelFile:
     """
     file = read_ggcc(path, data)
     header = file.header
-    sizes: Counter[int] = Counter()
-    for tensor in file.tensors:
-        sizes[tensor.ggml_type] += tensor.n_bytes
-    weight_type = sizes.most_common(1)[0][0]
+    weight_type = dominant_type(file.tensors)
     size = Dimensions(
         header.n_vocab,
         N_CTX_TRAIN,
@@ -83,9 +79,9 @@ def describe_ggcc(path: Path, data: Data) -> ModelFile:
         FileFormat.GGCC,
         Family.FALCON,
         size,
-        sum(sizes.values()),
+        sum(tensor.n_bytes for tensor in file.tensors),
         weight_type,
-        file.is_40b,
+        header.is_40b,
     )
     if n_ctx_most < BATCH:
         raise ModelFileError.about(path, "it is too wide for the engine's evaluation buffers")
@@ -97,10 +93,10 @@ def describe_ggcc(path: Path, data: Data) -> ModelFile:
         family=Family.FALCON,
         quantisation=TENSOR_TYPES[weight_type][0],
         size=size,
-        details={"falcon_type": header.falcon_type},
+        details={"falcon_type": 40 if header.is_40b else 7},
         tokens=file.tokens,
         merges=file.merges,
-        end=EOS if file.tokens[EOS] == _ENDOFTEXT else None,
+        end=BPE_EOS if file.tokens[BPE_EOS] == END_OF_TEXT else None,
         tensors=file.tensors,
         n_ctx_most=n_ctx_most,
         memory=memory,
@@ -163,8 +159,7 @@ def _family(file: LegacyFile, wanted: Family | None) -> Family:
     Their tokenizers differ. StarCoder has fill-in-the-middle tokens and splits numbers into digits;
     GPT-2 has numbers of several digits and ends in ``<|endoftext|>``.
     """
-    family = file.layout.family
-    assert family is not None
+    family = file.served.family
     if family is not Family.STARCODER:
         return family
     if wanted in (Family.STARCODER, Family.GPT2):
@@ -172,7 +167,7 @@ def _family(file: LegacyFile, wanted: Family | None) -> Family:
     tokens = file.tokens
     if any(token in _FILL_IN_TOKENS for token in tokens):
         return Family.STARCODER
-    if any(len(token) > 1 and token.isdigit() for token in tokens) or tokens[-1] == _ENDOFTEXT:
+    if any(len(token) > 1 and token.isdigit() for token in tokens) or tokens[-1] == END_OF_TEXT:
         return Family.GPT2
     return Family.STARCODER
 

@@ -13,7 +13,7 @@ from shared.errors import ModelFileError
 from shared.ggml_types import FILE_TYPES
 from shared.gguf import TensorInfo
 from shared.legacy_checks import check_context_size, check_header
-from shared.legacy_layouts import FLOAT_FIELDS, LAYOUTS, OPTIONAL_TENSORS, Layout
+from shared.legacy_layouts import FLOAT_FIELDS, LAYOUTS, OPTIONAL_TENSORS, Layout, Served
 from shared.model_file import Family
 from shared.tensor_records import read_records
 
@@ -21,8 +21,8 @@ _QUANTISATION_FACTOR = 1000
 """``GGML_QNT_VERSION_FACTOR``: what is above it in a file type is the quantisation's version."""
 _QUANTISATION_VERSION = 2
 _LONGER_BEFORE = frozenset({2, 3, 7})
-"""File types whose blocks got shorter with that version, so that their sizes tell what a file holds;
-some tools left the version away."""
+"""File types whose blocks got shorter with that version, so that their sizes tell what a file
+holds; some tools left the version away."""
 _QUANTISED_SINCE = frozenset(range(10, 15))
 """File types that came after that version."""
 _WEIGHT_TYPES = {0: 0, 1: 1, 2: 2, 3: 3, 7: 8, 8: 6, 9: 7, 10: 10, 11: 11, 12: 12, 13: 13, 14: 14}
@@ -37,7 +37,7 @@ class LegacyFile:
     """A whole file in one of the layouts.
 
     Attributes:
-        layout: which one.
+        served: the family of that layout, and which fields its numbers are in.
         header: its fields by name.
         floats: those that are floating-point numbers.
         weight_type: type of the big matrices.
@@ -46,7 +46,7 @@ class LegacyFile:
         tensors: in the file's order.
     """
 
-    layout: Layout
+    served: Served
     header: Mapping[str, int]
     floats: Mapping[str, float]
     weight_type: int
@@ -57,22 +57,22 @@ class LegacyFile:
     @property
     def n_embd(self) -> int:
         """Width of the hidden state."""
-        return self.header[self.layout.width]
+        return self.header[self.served.width]
 
     @property
     def n_ctx(self) -> int:
         """Context length in tokens."""
-        return self.header[self.layout.context]
+        return self.header[self.served.context]
 
     @property
     def n_head(self) -> int:
         """Attention heads."""
-        return self.header[self.layout.heads]
+        return self.header[self.served.heads]
 
     @property
     def n_layer(self) -> int:
         """Transformer blocks."""
-        return self.header[self.layout.layers]
+        return self.header[self.served.layers]
 
 
 class _Misfit(ModelFileError):
@@ -143,22 +143,22 @@ class _Attempt(BinaryReader):
         self.at = begin
 
     def read(self) -> LegacyFile:
-        layout = self.layout
-        if layout.family is None or layout.shapes is None:
-            self.fail(_not_served(layout))
+        served = self.layout.served
+        if served is None:
+            self.fail(_not_served(self.layout))
         weight_type = self.weight_type()
-        check_header(self, layout, self.header, self.floats, weight_type)
-        if layout.family is Family.MPT:
+        check_header(self, served, self.header, self.floats, weight_type)
+        if served.family is Family.MPT:
             self.tokens = [self.mpt_word(word) for word in self.tokens]
-        expected = layout.shapes(self.header, weight_type)
+        expected = served.shapes(self.header, weight_type)
         try:
             tensors = read_records(self, expected, optional=OPTIONAL_TENSORS, alignment=1)
         except ModelFileError as error:
             self.check_version(_QUANTISED_SINCE, error)
             raise
-        check_context_size(self, layout.family, self.header, weight_type)
+        check_context_size(self, served.family, self.header, weight_type)
         return LegacyFile(
-            layout,
+            served,
             self.header,
             self.floats,
             weight_type,

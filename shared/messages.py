@@ -30,8 +30,6 @@ class Generate:
         max_tokens_is_default: the client did not choose ``max_tokens``, so what does not fit into
             the context is cut instead of refused.
         stop: generation ends before any of these strings; they are never part of the text.
-        stop_tokens: texts of tokens that end the generation like the model's own end tokens; one
-            that is no token of the vocabulary counts as a stop string.
     """
 
     request_id: str
@@ -40,7 +38,6 @@ class Generate:
     max_tokens: int | None = None
     max_tokens_is_default: bool = False
     stop: tuple[str, ...] = ()
-    stop_tokens: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +200,7 @@ def decode(line: bytes) -> Any:
         name, fields = orjson.loads(line)
         if name == "Generate":
             fields["sampling"] = SamplingParams(**fields["sampling"])
-            for key in ("prompt", "stop", "stop_tokens"):
+            for key in ("prompt", "stop"):
                 fields[key] = tuple(fields[key])
         elif name == "Ready":
             model = fields["model"]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from shared.binary_reader import BinaryReader
 from shared.ggml_types import TENSOR_TYPES
@@ -10,6 +11,7 @@ from shared.legacy_layouts import Shapes
 
 _MAX_NAME_BYTES = 255
 _HEADER_BYTES = 12
+_NONE: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 ENGINE_TYPES = frozenset({0, 1, 2, 3, 6, 7, 8, 10, 11, 12, 13, 14})
 """Types of matrices that ctransformers 0.2.27 computes with."""
 
@@ -20,6 +22,7 @@ def read_records(
     optional: Mapping[str, str],
     alignment: int,
     any_type: bool = False,
+    also: Mapping[str, tuple[int, ...]] = _NONE,
 ) -> tuple[TensorInfo, ...]:
     """Read all tensors up to the file's end; their data is passed over.
 
@@ -29,6 +32,7 @@ def read_records(
         optional: names of tensors that may be missing.
         alignment: the data of each begins at a multiple of this position in the file.
         any_type: matrices may be of any of `ENGINE_TYPES`.
+        also: shapes that tensors may have instead.
 
     Raises:
         ModelFileError: a tensor is missing, unknown, doubled or not as expected, or the file does
@@ -50,7 +54,9 @@ def read_records(
             reader.fail(f"damaged {where}: it has an unknown tensor {name[:80]!r}")
         if name in found:
             reader.fail(f"damaged: tensor {name} occurs twice")
-        _check(reader, name, (shape, ggml_type), expected[name], any_type)
+        due, wtype = expected[name]
+        due = shape if also.get(name) == shape else due
+        _check(reader, name, (shape, ggml_type), (due, wtype), any_type)
         _, block, block_bytes = TENSOR_TYPES[ggml_type]
         n_bytes = math.prod(shape) // block * block_bytes
         reader.skip(align(reader.at, alignment) - reader.at)

@@ -70,13 +70,14 @@ class LegacyDraft:
         return path
 
     def write_sparse(self, path: Path) -> Path:
-        """Write the file with zeros for weights, which take no room on disk."""
+        """Write the file with zeros for missing weights, which take no room on disk."""
         with path.open("wb") as file:
             file.write(self.head())
             for name, tensor in self.tensors.items():
                 file.write(record(name, tensor))
                 file.seek(-file.tell() % self.alignment, 1)
-                file.seek(n_bytes(tensor.shape, tensor.ggml_type), 1)
+                file.write(tensor.data)
+                file.seek(n_bytes(tensor.shape, tensor.ggml_type) - len(tensor.data), 1)
             file.truncate(file.tell())
         return path
 
@@ -126,8 +127,8 @@ def _tiny(
 ) -> LegacyDraft:
     numbers = {**numbers, "n_vocab": len(words), "ftype": _FTYPES[wtype] + 2000 * (wtype > 1)}
     header = {name: numbers[name] for name in layout.fields}
-    assert layout.shapes is not None
-    shapes = layout.shapes({name: int(value) for name, value in header.items()}, wtype)
+    assert layout.served is not None
+    shapes = layout.served.shapes({name: int(value) for name, value in header.items()}, wtype)
     return LegacyDraft(
         header,
         words,

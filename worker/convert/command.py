@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--context-length", type=int, metavar="TOKENS",
-        help="shorter than the model's own",
+        help="shorter than the model's own (not in the ggcc layout, which has none)",
     )  # fmt: skip
     return parser
 

@@ -119,6 +119,22 @@ def rotary(config: Config, legacy_theta: str = "rope_theta") -> tuple[float, flo
     return theta, None if part is None else parameters.number("partial_rotary_factor", 1.0)
 
 
+def whole_rotary(config: Config) -> float:
+    """Return the base of rotary position embeddings that take up all of each head.
+
+    Raises:
+        UsageError: they take up a part of it, or are scaled, which the engine has not.
+    """
+    theta, part = rotary(config)
+    if part is None:
+        part = config.number("partial_rotary_factor", 1.0)
+    if part != 1:
+        config.fail(
+            f"partial_rotary_factor is {part:g}; the engine rotates whole heads in this family"
+        )
+    return theta
+
+
 def head_width(config: Config, n_embd: int, n_head: int) -> int:
     """Return the width of an attention head.
 

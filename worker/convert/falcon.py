@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.errors import UsageError
+from shared.ggcc_reader import N_CTX_TRAIN
 from worker.convert import ggcc_writer, gguf_metadata, gguf_writer
-from worker.convert.config import GELU, Config, head_width, rotary
+from worker.convert.config import GELU, Config, head_width, whole_rotary
 from worker.convert.layout import Format, Layout, Request
 from worker.convert.legacy import read_vocabulary, require_epsilon, require_inner
 from worker.convert.source import ModelFolder
@@ -90,9 +92,14 @@ def _shape(config: Config) -> _Shape:
 
 def _ggcc(folder: ModelFolder, request: Request, shape: _Shape) -> Layout:
     config = folder.config
+    if request.n_ctx is not None:
+        raise UsageError(
+            "--context-length: the ggcc layout has no context length; take GGUF, or set "
+            "CONTEXT_LENGTH when serving"
+        )
     require_epsilon(config, "layer_norm_epsilon")
     require_inner(config, "ffn_hidden_size", shape.n_embd)
-    theta, _ = rotary(config)
+    theta = whole_rotary(config)
     if theta != 10000:
         config.fail(f"rope_theta is {theta:g}; the ggcc layout fixes it at 10000, take GGUF")
     kind = _TWO_NORMS if len(shape.norms) == 2 else _ONE_NORM
@@ -114,13 +121,24 @@ def _ggcc(folder: ModelFolder, request: Request, shape: _Shape) -> Layout:
     )
     tensors = encoded(weights, request.weight_type)
     parts = ggcc_writer.parts(header, vocabulary.tokens, vocabulary.merges, tensors)
-    return Layout("falcon", parts, notes)
+    return Layout("falcon", parts, (*notes, *_notes(config)))
+
+
+def _notes(config: Config) -> tuple[str, ...]:
+    """What to say of the context length, for which the server takes that of the first Falcons."""
+    n_ctx = config.count("max_position_embeddings", N_CTX_TRAIN)
+    if n_ctx == N_CTX_TRAIN:
+        return ()
+    start = f"the ggcc layout has no context length, and the server takes {N_CTX_TRAIN:,} tokens"
+    if n_ctx > N_CTX_TRAIN:
+        return (f"{start} of this model's {n_ctx:,}; GGUF keeps them all",)
+    return (f"{start} for this model's {n_ctx:,}: set CONTEXT_LENGTH={n_ctx}, or take GGUF",)
 
 
 def _gguf(folder: ModelFolder, request: Request, shape: _Shape) -> Layout:
     config = folder.config
     vocabulary = read_byte_level(folder).fitted(shape.n_vocab)
-    theta, _ = rotary(config)
+    theta = whole_rotary(config)
     metadata: dict[str, gguf_writer.Value] = {
         **gguf_metadata.general(folder, "falcon", request),
         # The order of the rows of query_key_value: all queries, all keys, all values.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
+from shared.errors import UsageError
 from worker.convert.tensors import Tensor, WeightType
 
 Part: TypeAlias = bytes | Tensor
@@ -36,8 +37,18 @@ class Request:
     n_ctx: int | None = None
 
     def context(self, n_ctx_train: int) -> int:
-        """The context length for a model that was made for ``n_ctx_train`` tokens."""
-        return n_ctx_train if self.n_ctx is None else min(self.n_ctx, n_ctx_train)
+        """The context length for a model that was made for ``n_ctx_train`` tokens.
+
+        Raises:
+            UsageError: a longer one is asked for.
+        """
+        if self.n_ctx is None:
+            return n_ctx_train
+        if self.n_ctx > n_ctx_train:
+            raise UsageError(
+                f"--context-length: {self.n_ctx:,} is more than the model's own {n_ctx_train:,}"
+            )
+        return self.n_ctx
 
 
 @dataclass(frozen=True, slots=True)

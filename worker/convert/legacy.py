@@ -1,5 +1,6 @@
 """What the legacy layouts of all families have in common: vocabulary, and what they fix or lack."""
 
+from shared.default_ids import END_OF_TEXT
 from worker.convert.config import Config
 from worker.convert.source import ModelFolder
 from worker.convert.special_tokens import read_special_tokens
@@ -54,6 +55,12 @@ def read_vocabulary(
             "its tokenizer is not the family's usual one, and this layout cannot hold the "
             f"difference: serve it together with {vocabulary.origin}"
         )
-    if read_special_tokens(folder, vocabulary.tokens).chat_template is not None:
+    special = read_special_tokens(folder, vocabulary.tokens)
+    if special.chat_template is not None:
         notes.append("its chat template stays behind: this layout has no place for it")
+    if special.eos is not None and vocabulary.tokens[special.eos] != END_OF_TEXT:
+        text = vocabulary.tokens[special.eos].decode("utf-8", "replace")
+        notes.append(f"this layout cannot say that {text!r} ends its texts: give it as a stop text")
+    if special.add_bos:
+        notes.append("this layout cannot say that its prompts begin with a token: write it first")
     return vocabulary, tuple(notes)

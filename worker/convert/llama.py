@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.convert import gguf_metadata, gguf_writer
-from worker.convert.config import Config, head_width, rotary
+from worker.convert.config import Config, head_width, whole_rotary
 from worker.convert.layout import Layout, Request
 from worker.convert.sentencepiece import MODEL_FILE, read_sentencepiece
 from worker.convert.source import ModelFolder
@@ -34,7 +34,8 @@ def layout(folder: ModelFolder, request: Request) -> Layout:
     """
     config = folder.config
     shape = _shape(config)
-    theta, _ = rotary(config)
+    theta = whole_rotary(config)
+    tokenizer, notes = _tokenizer(folder, shape.n_vocab)
     metadata: dict[str, gguf_writer.Value] = {
         **gguf_metadata.general(folder, "llama", request),
         "llama.context_length": request.context(config.count("max_position_embeddings", 2048)),
@@ -46,10 +47,10 @@ def layout(folder: ModelFolder, request: Request) -> Layout:
         "llama.attention.layer_norm_rms_epsilon": config.number("rms_norm_eps", 1e-6),
         "llama.rope.dimension_count": shape.head_width,
         "llama.rope.freq_base": theta,
-        **_tokenizer(folder, shape.n_vocab),
+        **tokenizer,
     }
     tensors = encoded(_weights(folder, shape), request.weight_type)
-    return Layout("llama", gguf_writer.parts(metadata, tensors))
+    return Layout("llama", gguf_writer.parts(metadata, tensors), notes)
 
 
 def _shape(config: Config) -> _Shape:
@@ -77,15 +78,20 @@ def _shape(config: Config) -> _Shape:
     )
 
 
-def _tokenizer(folder: ModelFolder, n_vocab: int) -> dict[str, gguf_writer.Value]:
-    """Metadata of a byte-level BPE or SentencePiece vocabulary, whichever the folder has."""
+def _tokenizer(
+    folder: ModelFolder, n_vocab: int
+) -> tuple[dict[str, gguf_writer.Value], tuple[str, ...]]:
+    """Metadata of a byte-level BPE or SentencePiece vocabulary, whichever there is, and notes."""
+    notes: tuple[str, ...] = ()
     if _has_pieces(folder):
-        vocabulary = read_sentencepiece(folder).fitted(n_vocab)
+        vocabulary, notes = read_sentencepiece(folder)
+        vocabulary = vocabulary.fitted(n_vocab)
         metadata = gguf_metadata.sentencepiece(vocabulary)
     else:
         vocabulary = read_byte_level(folder).fitted(n_vocab)
         metadata = gguf_metadata.byte_level(vocabulary, require_pre_tokenizer(vocabulary))
-    return {**metadata, **gguf_metadata.special(read_special_tokens(folder, vocabulary.tokens))}
+    special = gguf_metadata.special(read_special_tokens(folder, vocabulary.tokens))
+    return {**metadata, **special}, notes
 
 
 def _has_pieces(folder: ModelFolder) -> bool:

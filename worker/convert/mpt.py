@@ -15,6 +15,8 @@ _ATTENTION = (
     ("qk_ln", False, False, "the engine has no norms of queries and keys"),
     ("prefix_lm", False, False, "the engine has only causal attention"),
     ("attn_uses_sequence_id", False, False, "the engine has one sequence at a time"),
+    ("rope", False, False, "the engine has only MPTs with ALiBi"),
+    ("sliding_window_size", -1, -1, "the engine attends to all earlier tokens"),
     ("attn_type", "multihead_attention", "multihead_attention", "the engine has only that"),
 )
 """Setting of attention, what the engine computes, what a missing setting means, and why."""

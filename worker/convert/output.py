@@ -1,14 +1,9 @@
 """Writes a planned file so that it appears under its name only when it is whole and sound."""
 
-import errno
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
-from shared.errors import UsageError
+from shared.atomic_file import atomic_file
 from worker.convert.layout import Layout
 
 Progress = Callable[[int], None]
@@ -29,46 +24,9 @@ def write(
     Raises:
         UsageError: the file cannot be written, or there is no room for it.
     """
-    if target.is_dir():
-        raise UsageError(f"{target}: is a folder; name the file that is to be written")
-    try:
-        _check_room(layout, target)
-        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    except OSError as error:
-        raise _cannot_write(target, error) from error
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as output:
-            _write_parts(layout, output, progress)
-            output.flush()
-            os.fsync(output.fileno())
+    with atomic_file(target, layout.n_bytes) as (output, temporary):
+        for part in layout.parts:
+            for chunk in [part] if isinstance(part, bytes) else part.chunks():
+                progress(output.write(chunk))
+        output.flush()
         check(temporary)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise _cannot_write(target, error) from error
-        raise
-
-
-def _check_room(layout: Layout, target: Path) -> None:
-    free = shutil.disk_usage(target.parent).free
-    if layout.n_bytes > free:
-        raise OSError(errno.ENOSPC, f"{layout.n_bytes:,} bytes are needed, {free:,} are free there")
-
-
-def _write_parts(layout: Layout, output: BinaryIO, progress: Progress) -> None:
-    for part in layout.parts:
-        for chunk in [part] if isinstance(part, bytes) else part.chunks():
-            progress(output.write(chunk))
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _cannot_write(target: Path, error: OSError) -> UsageError:
-    return UsageError(f"{target}: cannot be written: {error.strerror or error}")

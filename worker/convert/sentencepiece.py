@@ -1,50 +1,64 @@
 """Reads a SentencePiece ``tokenizer.model``, a protocol buffer of ``sentencepiece_model.proto``.
 
-Only three of its fields are wanted, which does not warrant the library behind it.
+Only a few of its fields are wanted, which does not warrant the library behind it.
 """
 
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from shared.errors import UsageError
 from shared.gguf import TokenType
+from worker.convert.added_tokens import in_folder
 from worker.convert.source import ModelFolder
-from worker.convert.vocabulary import Vocabulary, added_tokens
+from worker.convert.vocabulary import Vocabulary
 
 MODEL_FILE = "tokenizer.model"
 
-_PIECES, _TRAINER = 1, 2
+_PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
 _TEXT, _SCORE, _KIND = 1, 2, 3
-_MODEL_TYPE, _BPE = 3, 2
+_MODEL_TYPE, _SUFFIX, _BPE = 3, 24, 2
+_CHARACTERS, _PREFIX, _DROPS_SPACES, _ESCAPES = 2, 3, 4, 5
+_FIXED_KINDS = (TokenType.UNKNOWN, TokenType.CONTROL, TokenType.BYTE)
 
 _Value: TypeAlias = int | bytes
+_Piece: TypeAlias = tuple[bytes, float, TokenType]
 
 
-def read_sentencepiece(folder: ModelFolder) -> Vocabulary:
+@dataclass
+class _Model:
+    """What is wanted of a file; of the fields that it leaves out, the defaults."""
+
+    pieces: list[_Piece] = field(default_factory=list)
+    trainer: dict[int, _Value] = field(default_factory=dict)
+    normalizer: dict[int, _Value] = field(default_factory=dict)
+
+
+def read_sentencepiece(folder: ModelFolder) -> tuple[Vocabulary, tuple[str, ...]]:
     """Read ``tokenizer.model``, and the tokens that were added to it later.
 
+    Returns:
+        The vocabulary, and what is to be noted about its use.
+
     Raises:
-        UsageError: it is missing, damaged, or no BPE model.
+        UsageError: it is missing, damaged, or no BPE model that the engine can tokenize with.
     """
     path = folder.path / MODEL_FILE
     try:
-        data = path.read_bytes()
-        pieces, model_type = _parse(data)
+        model = _parse(path.read_bytes())
     except OSError as error:
         raise UsageError(
             f"{path}: cannot be read: {error.strerror or error}; a SentencePiece model needs it"
         ) from error
     except (LookupError, TypeError, ValueError, struct.error) as error:
         raise UsageError(f"{path}: is damaged, or no SentencePiece model") from error
-    if model_type != _BPE or not pieces:
+    pieces = model.pieces
+    if model.trainer.get(_MODEL_TYPE) != _BPE or not pieces:
         raise UsageError(f"{path}: is no BPE model; the engine cannot tokenize with others")
-    for token, text, kind in added_tokens(folder.optional("tokenizer.json")):
-        if token > len(pieces):
-            raise UsageError(f"{path}: ends before id {len(pieces)}; added tokens go on at {token}")
-        if token == len(pieces):
-            pieces.append((text, 0.0, kind))
-    return Vocabulary(
+    _check_spaces(folder, model)
+    _add_tokens(folder, pieces)
+    vocabulary = Vocabulary(
         tokens=tuple(text for text, _, _ in pieces),
         types=tuple(kind for _, _, kind in pieces),
         merges=(),
@@ -53,20 +67,64 @@ def read_sentencepiece(folder: ModelFolder) -> Vocabulary:
         normalizer=None,
         origin=str(path),
     )
+    return vocabulary, _notes(model)
 
 
-def _parse(data: bytes) -> tuple[list[tuple[bytes, float, TokenType]], int]:
-    pieces: list[tuple[bytes, float, TokenType]] = []
-    model_type = 0
-    for field, value in _fields(data):
-        if field == _PIECES:
-            pieces.append(_piece(dict(_fields(_as_bytes(value)))))
-        elif field == _TRAINER:
-            model_type = int(dict(_fields(_as_bytes(value))).get(_MODEL_TYPE, 0))
-    return pieces, model_type
+def _check_spaces(folder: ModelFolder, model: _Model) -> None:
+    """Check that spaces are treated in the one way that the engine knows.
+
+    Raises:
+        UsageError: they are not.
+    """
+    path, settings = folder.path / MODEL_FILE, folder.optional("tokenizer_config.json")
+    for origin, is_other, what in (
+        (path, not model.normalizer.get(_PREFIX, 1), "add_dummy_prefix is false"),
+        (settings.path, not settings.flag("add_prefix_space", True), "add_prefix_space is false"),
+        (path, not model.normalizer.get(_ESCAPES, 1), "escape_whitespaces is false"),
+        (path, bool(model.trainer.get(_SUFFIX, 0)), "treat_whitespace_as_suffix is true"),
+    ):
+        if is_other:
+            raise UsageError(
+                f"{origin}: {what}; the engine always puts a space before a text, and spells it "
+                "as a part of the word that follows"
+            )
 
 
-def _piece(fields: dict[int, _Value]) -> tuple[bytes, float, TokenType]:
+def _notes(model: _Model) -> tuple[str, ...]:
+    notes = []
+    if model.normalizer.get(_CHARACTERS):
+        notes.append("its tokenizer replaces some characters by others, which the engine does not")
+    if model.normalizer.get(_DROPS_SPACES, 1):
+        notes.append("its tokenizer drops repeated spaces, which the engine does not")
+    return tuple(notes)
+
+
+def _add_tokens(folder: ModelFolder, pieces: list[_Piece]) -> None:
+    """Append the tokens that were added later; some replace a piece, or only its type."""
+    path = folder.path / MODEL_FILE
+    for token, text, kind in in_folder(folder):
+        if not 0 <= token <= len(pieces):
+            raise UsageError(f"{path}: ends before id {len(pieces)}; added tokens go on at {token}")
+        if token == len(pieces):
+            pieces.append((text, 0.0, kind))
+        known, score, old_kind = pieces[token]
+        if known != text or old_kind not in _FIXED_KINDS:
+            pieces[token] = text, score, kind
+
+
+def _parse(data: bytes) -> _Model:
+    model = _Model()
+    for number, value in _fields(data):
+        if number == _PIECES:
+            model.pieces.append(_piece(dict(_fields(_as_bytes(value)))))
+        elif number == _TRAINER:
+            model.trainer.update(_fields(_as_bytes(value)))
+        elif number == _NORMALIZER:
+            model.normalizer.update(_fields(_as_bytes(value)))
+    return model
+
+
+def _piece(fields: dict[int, _Value]) -> _Piece:
     (score,) = struct.unpack("<f", _as_bytes(fields.get(_SCORE, bytes(4))))
     # GGUF has taken over SentencePiece's numbers; a missing one means a normal piece.
     kind = TokenType(int(fields.get(_KIND, TokenType.NORMAL)))

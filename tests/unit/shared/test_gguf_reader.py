@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from shared.errors import ModelFileError
-from shared.gguf_llama import check_llama
+from shared.gguf_architectures import check_gguf
 from shared.gguf_reader import read_gguf
 from tests.gguf_files import ARRAY, STRING, U32, GGUFDraft, string, tiny_llama
 
@@ -45,7 +45,6 @@ def test_reads_a_whole_file(path: Path, draft: GGUFDraft) -> None:
     assert (file.n_layer, file.n_embd, file.n_ff, file.n_ctx_train) == (2, 32, 64, 512)
     assert (file.n_head, file.n_head_kv, file.n_vocab) == (4, 2, 292)
     assert (file.tokenizer_model, file.is_byte_form) == ("gpt2", True)
-    assert file.kv_bytes_per_token == 2 * 2 * 2 * 16
     assert file.weight_bytes == sum(len(tensor.data) for tensor in draft.tensors.values())
     assert file.chat_template is not None and "<|im_start|>" in file.chat_template
     tokens = file.metadata["tokenizer.ggml.tokens"]
@@ -57,7 +56,7 @@ def test_reads_a_whole_file(path: Path, draft: GGUFDraft) -> None:
     assert (first.name, first.shape, first.type_name) == ("token_embd.weight", (32, 292), "F32")
     assert (first.offset, first.n_bytes) == (0, 32 * 292 * 4)
     assert file.data_offset + last.offset + last.n_bytes == file.n_bytes
-    check_llama(file)
+    check_gguf(file)
 
 
 @pytest.mark.parametrize("form", ["bytes", "spm"])
@@ -68,7 +67,7 @@ def test_accepts_each_kind(path: Path, form: str, version: int, alignment: int) 
     draft.version, draft.alignment = version, alignment
     if alignment != 32:
         draft.metadata["general.alignment"] = (U32, alignment)
-    check_llama(read_gguf(draft.write(path)))
+    check_gguf(read_gguf(draft.write(path)))
 
 
 def test_optional_metadata_has_defaults(path: Path, draft: GGUFDraft) -> None:
@@ -209,7 +208,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def _survives(path: Path, content: bytes) -> bool:
     path.write_bytes(content)
     try:
-        check_llama(read_gguf(path))
+        check_gguf(read_gguf(path))
     except ModelFileError:
         return False
     return True

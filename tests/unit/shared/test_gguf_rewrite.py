@@ -5,14 +5,14 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import shared.gguf_rewrite
 from shared.errors import ModelFileError, UsageError
 from shared.gguf import TOKENS
-from shared.gguf_falcon import check_falcon
-from shared.gguf_llama import check_llama
+from shared.gguf_architectures import check_gguf
 from shared.gguf_reader import read_gguf
 from shared.gguf_rewrite import needs_rewrite, rewrite, stderr_progress, token_bytes
 from tests.gguf_files import ARRAY, F32, I32, STRING, U32, Tensor, byte_letters, tiny_llama
@@ -86,7 +86,7 @@ def test_what_needs_rewriting(tmp_path: Path) -> None:
 def test_rewrites_the_vocabulary_and_ties_the_output(source: Path, target: Path) -> None:
     rewrite(source, target)
     before, after = read_gguf(source), read_gguf(target)
-    check_llama(after)
+    check_gguf(after)
     assert after.is_byte_form and not needs_rewrite(after)
     changed = {key for key in after.metadata if after.metadata[key] != before.metadata.get(key)}
     assert changed == {
@@ -117,7 +117,7 @@ def test_keeps_an_output_layer_and_makes_missing_token_types(tmp_path: Path, tar
     draft.metadata["general.alignment"] = (U32, 64)
     rewrite(draft.write(tmp_path / "source.gguf"), target)
     file = read_gguf(target)
-    check_llama(file)
+    check_gguf(file)
     assert (file.version, file.alignment, len(file.tensors)) == (2, 64, len(draft.tensors))
     assert file.metadata["tokenizer.ggml.token_type"] == [1] * 292
     assert file.metadata["tokenizer.ggml.scores"] == [0.0] * 292
@@ -183,6 +183,18 @@ def test_a_source_that_shrinks_meanwhile(source: Path, target: Path) -> None:
     assert os.listdir(target.parent) == ["source.gguf"]
 
 
+def test_a_disk_that_will_be_full(
+    source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def usage(path: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=100_000)
+
+    monkeypatch.setattr("shutil.disk_usage", usage)
+    with pytest.raises(UsageError, match=r"cannot be written: .* bytes are needed, 100,000 are"):
+        rewrite(source, target)
+    assert os.listdir(target.parent) == ["source.gguf"]
+
+
 def test_the_copy_gets_ordinary_permissions(source: Path, target: Path) -> None:
     rewrite(source, target)
     assert stat.S_IMODE(target.stat().st_mode) == stat.S_IMODE(source.stat().st_mode)
@@ -222,7 +234,7 @@ def run_script(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str
 def test_script(source: Path, target: Path, tmp_path: Path) -> None:
     done = run_script(source, target, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "rewriting: 100 %\n")
-    check_llama(read_gguf(target))
+    check_gguf(read_gguf(target))
     again = run_script(target, tmp_path / "again.gguf", cwd=tmp_path)
     assert (again.returncode, again.stdout) == (2, "")
     assert again.stderr == f"rewrite_gguf.py: {target}: needs no rewriting\n"
@@ -231,7 +243,7 @@ def test_script(source: Path, target: Path, tmp_path: Path) -> None:
 
 def test_demo_model_loads(demo_model: Path) -> None:
     file = read_gguf(demo_model)
-    check_llama(file)
+    check_gguf(file)
     assert (file.n_vocab, file.n_ctx_train, file.quantisation) == (49152, 8192, "Q4_1")
     assert evaluate(demo_model, 1, 9690, 198)[0] == 49152
 
@@ -243,7 +255,7 @@ def test_current_falcon_files_load_after_it(tmp_path: Path, two_norms: bool) -> 
     new = tiny_falcon("letters", two_norms=two_norms).write(tmp_path / "new")
     assert needs_rewrite(read_gguf(new)) and not needs_rewrite(read_gguf(old))
     rewrite(new, tmp_path / "target")
-    check_falcon(read_gguf(tmp_path / "target"))
+    check_gguf(read_gguf(tmp_path / "target"))
     assert evaluate(tmp_path / "target", 11, 40, 290) == evaluate(old, 11, 40, 290)
 
 
@@ -253,10 +265,10 @@ def test_an_output_layer_is_added_to_old_files(tmp_path: Path) -> None:
     before, after = read_gguf(source), read_gguf(tmp_path / "target")
     assert after.metadata[TOKENS] == before.metadata[TOKENS]
     assert after.tensors[-1].name == "output.weight"
-    check_falcon(after)
+    check_gguf(after)
     spm = tiny_llama("spm", tied=True).write(tmp_path / "spm")
     rewrite(spm, tmp_path / "target")
-    check_llama(read_gguf(tmp_path / "target"))
+    check_gguf(read_gguf(tmp_path / "target"))
     assert evaluate(tmp_path / "target", 1, 270)[0] == 272
 
 

@@ -169,8 +169,12 @@ def test_unknown_model_type(tmp_path: Path) -> None:
     [
         (b"", "only 0 bytes"),
         (b"abc", "only 3 bytes"),
-        (b"tjgg" + bytes(40), "old ggjt format, which is not supported; take a GGUF"),
-        (b"fmgg" + bytes(40), "old ggmf format"),
+        (
+            b"tjgg" + bytes(40),
+            "a model in the old ggjt format (LLaMA, or Falcon before ggcc), which is not "
+            "supported; take a GGUF, or for Falcon a ggcc, file of that model",
+        ),
+        (b"fmgg" + bytes(40), "a model in the old ggmf format (LLaMA, or Falcon before ggcc)"),
         (b"PK\x03\x04" + bytes(40), "zip archive"),
         (b"<!DOCTYPE html>", "web page"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),

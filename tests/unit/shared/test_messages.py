@@ -55,7 +55,6 @@ messages: dict[type[object], st.SearchStrategy[Message]] = {
         max_tokens=st.none() | counts,
         max_tokens_is_default=st.booleans(),
         stop=text_tuples,
-        stop_tokens=text_tuples,
     ),
     Cancel: st.builds(Cancel, request_id=texts),
     SetThreads: st.builds(SetThreads, threads=counts),

@@ -36,6 +36,8 @@ SETTINGS: list[tuple[str, dict[str, Any], str]] = [
     (FALCON, {"num_attention_heads": 5}, "5 attention heads do not divide a width of 64"),
     (FALCON, {"rope_parameters.rope_theta": 5e5}, "rope_theta is 500000; the ggcc layout"),
     (FALCON, {"rope_parameters.rope_type": "yarn"}, "needs 'yarn' scaling of positions"),
+    (FALCON, {"rope_parameters.partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5; the"),
+    (FALCON, {"max_position_embeddings": 0}, "max_position_embeddings should be a positive"),
     (FALCON, {"rope_parameters": 7}, "rope_parameters is 7, not a JSON object"),
     (FALCON, {"ffn_hidden_size": 128}, "ffn_hidden_size is 128; this layout fixes it"),
     (FALCON, {"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon is 1e-06; the engine's code"),
@@ -65,6 +67,8 @@ SETTINGS: list[tuple[str, dict[str, Any], str]] = [
     (MPT, {"attn_config.prefix_lm": True}, "prefix_lm is True"),
     (MPT, {"attn_config.attn_uses_sequence_id": True}, "attn_uses_sequence_id is True"),
     (MPT, {"attn_config.attn_type": "multiquery_attention"}, "attn_type is 'multiquery_attention'"),
+    (MPT, {"attn_config.rope": True}, "rope is True; the engine has only MPTs with ALiBi"),
+    (MPT, {"attn_config.sliding_window_size": 64}, "sliding_window_size is 64"),
     (MPT, {"attn_config.softmax_scale": 1.0}, "softmax_scale is 1; the engine divides"),
     (MPT, {"attn_config.clip_qkv": -1}, "clip_qkv is negative"),
     (MPT, {"no_bias": False}, "no_bias is False"),
@@ -77,6 +81,7 @@ SETTINGS: list[tuple[str, dict[str, Any], str]] = [
     (MPT, {"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon is 1e-06"),
     (LLAMA, {"rope_parameters.rope_type": "llama3"}, "needs 'llama3' scaling of positions"),
     (LLAMA, {"rope_scaling": {"type": "dynamic"}}, "needs 'dynamic' scaling of positions"),
+    (LLAMA, {"partial_rotary_factor": 0.25}, "partial_rotary_factor is 0.25; the engine rotates"),
     (LLAMA, {"attention_bias": True}, "attention_bias is True"),
     (LLAMA, {"mlp_bias": True}, "mlp_bias is True"),
     (LLAMA, {"head_dim": 16}, "head_dim is 16; the engine wants the heads to share"),
@@ -165,6 +170,24 @@ def test_widths_that_cannot_be_quantised(weight_type: WeightType, tmp_path: Path
     message = "mlp.down_proj.weight: its rows of 100 elements cannot be cut into blocks of 32"
     refused(model, tmp_path / "m.gguf", message, weight_type=weight_type)
     convert(model, tmp_path / "m.gguf", WeightType.F16)
+
+
+@pytest.mark.parametrize("name", ["gpt2", STARCODER, MPT, NEOX, LLAMA, FALCON])
+def test_contexts_that_are_longer_than_the_models(name: str, tmp_path: Path) -> None:
+    model = folder(name, tmp_path)
+    target = tmp_path / f"m{'.gguf' if name == FALCON else suffix(name)}"
+    message = "--context-length: 257 is more than the model's own 256"
+    refused(model, target, message, n_ctx=257)
+    convert(model, target, WeightType.F16, n_ctx=256)
+
+
+@pytest.mark.parametrize("n_ctx", [128, 2048, 4096])
+def test_the_ggcc_layout_has_no_context_length(n_ctx: int, tmp_path: Path) -> None:
+    message = (
+        "--context-length: the ggcc layout has no context length; take GGUF, or set "
+        "CONTEXT_LENGTH when serving"
+    )
+    refused(folder(FALCON, tmp_path), tmp_path / "m.bin", message, n_ctx=n_ctx)
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,7 @@ def test_merges_that_a_file_holds_may_be_in_any_order(
     model = folder(name, tmp_path)
     merges = [list(merge) for merge in read(model).merges]
     edit_tokenizer(model, {"model.merges": merges[::-1]})
+    edit_json(model / "config.json", {"max_position_embeddings": 2048})
     assert len(convert(model, tmp_path / "m.bin", WeightType.F16).notes) == n_notes
 
 
@@ -183,6 +184,33 @@ def test_a_chat_template_is_noted_where_the_file_has_no_place(tmp_path: Path) ->
     (model / "chat_template.jinja").write_text("{{ messages }}")
     notes = convert(model, tmp_path / "m.bin", WeightType.F16).notes
     assert notes == ("its chat template stays behind: this layout has no place for it",)
+
+
+def test_special_tokens_are_noted_where_the_file_has_no_place(tmp_path: Path) -> None:
+    model = folder("mpt-alibi8", tmp_path)
+    text = read(model).tokens[300].decode()
+    edit_json(model / "tokenizer_config.json", {"eos_token": text, "add_bos_token": True})
+    assert convert(model, tmp_path / "m.bin", WeightType.F16).notes == (
+        f"this layout cannot say that {text!r} ends its texts: give it as a stop text",
+        "this layout cannot say that its prompts begin with a token: write it first",
+    )
+
+
+@pytest.mark.parametrize(
+    ("n_ctx", "notes"),
+    [
+        (None, ()),
+        (2048, ()),
+        (8192, ("the ggcc layout has no context length, and the server takes 2,048 tokens of this "
+                "model's 8,192; GGUF keeps them all",)),
+    ],
+)  # fmt: skip
+def test_a_context_length_is_noted_where_the_file_has_no_place(
+    n_ctx: int | None, notes: tuple[str, ...], tmp_path: Path
+) -> None:
+    model = folder("falcon-7b", tmp_path)
+    edit_json(model / "config.json", {"max_position_embeddings": n_ctx})
+    assert convert(model, tmp_path / "m.bin", WeightType.F16).notes == notes
 
 
 def special_tokens(model: Path) -> SpecialTokens:
