@@ -1,20 +1,16 @@
 """``ggml-fastapi inspect FILE``: what a model file is, and whether it can be served here."""
 
 import argparse
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from gateway import machine
+from gateway import machine, memory_plan
 from shared.errors import ModelFileError, UsageError
 from shared.inspector import inspect
 from shared.model_file import ModelFile
 
 _ENGINE = "ctransformers 0.2.27"
-_DEFAULT_N_CTX = 4096
-_WORKER_BYTES = 32 << 20
-"""What a worker takes beyond its KV cache and evaluation buffers (interpreter pages)."""
 
 Row = tuple[str, str]
 
@@ -42,15 +38,21 @@ def main(arguments: Sequence[str]) -> int:
     except UsageError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
-    _print([*_description(model), *_memory(model)])
+    memory = machine.available_memory()
+    n_ctx = memory_plan.default_n_ctx(model, memory)
+    _print([*_description(model), *_memory(model, n_ctx)])
     if options.tensors:
         print()
         _print(_tensors(model))
-    problem = _problem_here(model)
-    if problem:
-        print(f"\nservable: no, {problem}")
+    fitting = memory_plan.fitting_workers(model, n_ctx, memory)
+    if fitting < 1:
+        needed = model.memory.weights + memory_plan.worker_bytes(model, n_ctx)
+        print(
+            f"\nservable: no, it needs {_size(needed)} of memory with a context of {n_ctx:,} "
+            f"tokens, and {_size(memory or 0)} are free"
+        )
         return 1
-    print(f"\nservable: yes, {_how(model)}")
+    print(f"\nservable: yes, {_how(model, n_ctx, fitting)}")
     return 0
 
 
@@ -101,11 +103,12 @@ def _token(model: ModelFile, token: int | None) -> str:
     return f"{token} {model.tokens[token].decode('utf-8', 'replace')}"
 
 
-def _memory(model: ModelFile) -> Iterator[Row]:
+def _memory(model: ModelFile, n_ctx: int) -> Iterator[Row]:
     needs = model.memory
     yield "weights", f"{_size(needs.weights)}, shared by all workers"
     yield "KV cache", f"{_size(1024 * needs.kv_per_token)} for 1,024 tokens"
-    yield "scratch", f"{_size(_scratch(model))} at {_n_ctx(model):,} tokens"
+    scratch = memory_plan.scratch_bytes(model, n_ctx)
+    yield "scratch", f"{_size(scratch)} at {n_ctx:,} tokens"
 
 
 def _tensors(model: ModelFile) -> list[Row]:
@@ -114,46 +117,15 @@ def _tensors(model: ModelFile) -> list[Row]:
     ] or [("no tensors", "")]
 
 
-def _problem_here(model: ModelFile) -> str | None:
-    """Why this machine cannot serve it, if it cannot."""
-    memory = machine.available_memory()
-    if memory is not None and _workers(model, memory) < 1:
-        return (
-            f"it needs {_size(model.memory.weights + _worker_bytes(model))} of memory with a "
-            f"context of {_n_ctx(model):,} tokens, and {_size(memory)} are free"
-        )
-    return None
-
-
-def _how(model: ModelFile) -> str:
-    memory = machine.available_memory()
+def _how(model: ModelFile, n_ctx: int, fitting: int) -> str:
     cores = machine.usable_cores()
-    fitting = math.inf if memory is None else _workers(model, memory)
     first = "after it has been rewritten once (by itself), " if model.needs_rewrite else ""
     workers = "1 worker" if min(fitting, cores) == 1 else f"{min(fitting, cores)} workers"
-    fits = "" if fitting is math.inf else f" (memory for {fitting:,})"
     return (
         f"{first}by {_ENGINE} as {model.library_type!r}, with {workers} on "
-        f"{cores} {'core' if cores == 1 else 'cores'}{fits} at {_n_ctx(model):,} tokens each"
+        f"{cores} {'core' if cores == 1 else 'cores'} (memory for {fitting:,}) at {n_ctx:,} tokens "
+        "each"
     )
-
-
-def _n_ctx(model: ModelFile) -> int:
-    return min(_DEFAULT_N_CTX, model.n_ctx_most)
-
-
-def _scratch(model: ModelFile) -> int:
-    shorter = model.n_ctx_most - _n_ctx(model)
-    return model.memory.scratch - shorter * model.memory.scratch_per_token
-
-
-def _worker_bytes(model: ModelFile) -> int:
-    return _WORKER_BYTES + _scratch(model) + _n_ctx(model) * model.memory.kv_per_token
-
-
-def _workers(model: ModelFile, memory: int) -> int:
-    """How many workers fit into so many bytes."""
-    return max(0, memory - model.memory.weights) // _worker_bytes(model)
 
 
 def _size(n_bytes: int) -> str:

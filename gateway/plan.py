@@ -3,22 +3,14 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gateway import machine
+from gateway import machine, memory_plan
 from gateway.chat.choice import load_chat_template
 from gateway.chat.formats import ChatFormat
 from gateway.model_source import ModelSource, resolve
 from gateway.settings import Settings
 from shared.config import WorkerConfig
 from shared.errors import UsageError
-from shared.model_file import ModelFile
 
-# Without a length of their own choice, models get at most this context: what it takes in memory
-# is known to fit small machines. CONTEXT_LENGTH asks for more.
-_DEFAULT_N_CTX = 4096
-# A context that is cut for want of memory is not cut below this.
-_LEAST_N_CTX = 512
-# What a worker takes besides the engine's buffers, as measured: pages of the interpreter.
-_WORKER_BYTES = 16 << 20
 _MIB = 1 << 20
 
 
@@ -88,7 +80,7 @@ def fit(settings: Settings, source: ModelSource) -> Plan:
     file = source.file
     tokenizer = _tokenizer(settings, source)
     memory = machine.available_memory()
-    n_ctx = settings.context_length or _default_n_ctx(file, memory)
+    n_ctx = settings.context_length or memory_plan.default_n_ctx(file, memory)
     if n_ctx > file.n_ctx_most:
         why = (
             "than the model was trained for"
@@ -98,9 +90,9 @@ def fit(settings: Settings, source: ModelSource) -> Plan:
         raise UsageError(
             f"CONTEXT_LENGTH={n_ctx} is more {why}; it must be at most {file.n_ctx_most}"
         )
-    weight_bytes, worker_bytes = file.memory.weights, _worker_bytes(file, n_ctx)
+    weight_bytes, worker_bytes = file.memory.weights, memory_plan.worker_bytes(file, n_ctx)
     cores = machine.usable_cores()
-    fitting = 256 if memory is None else (memory - weight_bytes) // worker_bytes
+    fitting = memory_plan.fitting_workers(file, n_ctx, memory)
     workers = settings.workers or max(1, min(cores, fitting))
     if workers > fitting:
         raise UsageError(
@@ -111,6 +103,7 @@ def fit(settings: Settings, source: ModelSource) -> Plan:
     worker = WorkerConfig(
         engine="ctransformers",
         model_path=str(file.path),
+        model_type=settings.model_type,
         tokenizer_path="" if tokenizer is None else str(tokenizer),
         tokenizer_is_optional=settings.tokenizer is None,
         n_ctx=n_ctx,
@@ -131,23 +124,7 @@ def _fit_echo(settings: Settings) -> Plan:
         echo_delay_ms=settings.echo_delay_ms,
     )
     name, workers = settings.model_name or "echo", settings.workers or cores
-    return Plan(name, "", worker, workers, "echo (no model)", 0, _WORKER_BYTES)
-
-
-def _worker_bytes(file: ModelFile, n_ctx: int) -> int:
-    """The most that a worker takes with this context, besides the weights."""
-    needs = file.memory
-    scratch = needs.scratch - (file.n_ctx_most - n_ctx) * needs.scratch_per_token
-    return _WORKER_BYTES + scratch + n_ctx * needs.kv_per_token
-
-
-def _default_n_ctx(file: ModelFile, memory: int | None) -> int:
-    """The model's own context, cut to what is usual, and to what lets one worker fit."""
-    n_ctx = min(file.n_ctx_most, _DEFAULT_N_CTX)
-    if memory is not None:
-        while n_ctx > _LEAST_N_CTX and file.memory.weights + _worker_bytes(file, n_ctx) > memory:
-            n_ctx = max(_LEAST_N_CTX, n_ctx // 2)
-    return n_ctx
+    return Plan(name, "", worker, workers, "echo (no model)", 0, memory_plan.WORKER_BYTES)
 
 
 def _tokenizer(settings: Settings, source: ModelSource) -> Path | None:

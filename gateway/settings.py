@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.errors import UsageError
+from shared.model_file import Family
+from shared.model_names import family_named
 
-MODEL_TYPES = (
-    "llama", "gguf", "falcon", "starcoder", "gpt_bigcode", "wizardcoder", "starchat", "mpt",
-    "gpt2", "gpt-neox", "gpt_neox", "echo",
-)  # fmt: skip
-"""What a model may be called; some are called several ways."""
-
+MODEL_TYPES = (*(family.value for family in Family), "gguf", "echo")
+"""The names of `MODEL_TYPE`; `shared.model_names` knows further spellings."""
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -66,6 +64,15 @@ def _one_of(allowed: Sequence[str]) -> Callable[[str], str]:
     return parse
 
 
+def _model_type(text: str) -> str:
+    if text.lower() != "echo":
+        try:
+            family_named(text)
+        except UsageError:
+            raise ValueError(f"one of: {', '.join(MODEL_TYPES)}") from None
+    return text.lower()
+
+
 def _setting(parse: Callable[[str], Any], default: Any, metavar: str, help_text: str) -> Any:
     metadata = {"parse": parse, "metavar": metavar, "help": help_text}
     return dataclasses.field(default=default, metadata=metadata)
@@ -81,7 +88,7 @@ class Settings:
     Attributes:
         model_name: a model file, a folder or a hub repository id; None takes the demo model.
         model_file: the file within the folder or repository.
-        model_type: one of `MODEL_TYPES`; None finds out from the file.
+        model_type: what the model is expected to be, or ``echo``; None finds out from the file.
         tokenizer: a tokenizer.json, for a model file whose vocabulary does not suffice.
         chat_template: the name of a chat format, or a Jinja file; None leaves it to the model.
         workers: worker processes; None chooses by cores and memory.
@@ -104,7 +111,7 @@ class Settings:
         str, None, "FILE", "which file of the folder or repository, where there are several"
     )
     model_type: str | None = _setting(
-        _one_of(MODEL_TYPES), None, "TYPE", f"one of: {', '.join(MODEL_TYPES)} (default: see file)"
+        _model_type, None, "TYPE", f"one of: {', '.join(MODEL_TYPES)} (default: see file)"
     )
     tokenizer: str | None = _setting(
         str, None, "FILE", "a tokenizer.json (default: beside the model, else from its vocabulary)"

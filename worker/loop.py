@@ -132,14 +132,7 @@ class Loop:
             )
         else:
             cached_tokens = self._engine.reuse_prefix(_SLOT, prompt)
-            self._sequence = Sequence(
-                request,
-                prompt,
-                cached_tokens,
-                min(wanted, room),
-                self._engine.eog,
-                self._engine.special,
-            )
+            self._sequence = Sequence(request, prompt, cached_tokens, min(wanted, room))
 
     def _advance(self, sequence: Sequence) -> None:
         engine = self._engine
@@ -157,7 +150,7 @@ class Loop:
                 )
             )
         token = sequence.sampler.sample(logits)
-        if token in sequence.eog:
+        if token in engine.eog:
             text, _ = sequence.end()
             reason: str | None = "stop"
         else:

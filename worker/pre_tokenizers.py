@@ -4,6 +4,7 @@ They are the stages of the families' own ``tokenizer.json``. Each sees the piece
 as whole texts, so that GPT-2's pattern means something else behind another stage.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,6 +24,9 @@ _TEKKEN = (
     rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*"
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,14 +135,32 @@ _OF_FAMILY = {
 }
 
 
+def named_pre_tokenizer(file: ModelFile) -> str | None:
+    """Return the name of the file's pre-tokenizer; None where it is its family's own.
+
+    Files of Llama 3 from before there were such names have none, or a later model's; they are
+    known by two of their special tokens.
+    """
+    name = None if file.pre_tokenizer == "default" else file.pre_tokenizer
+    if (
+        name in (None, "smaug-bpe")
+        and file.family is Family.LLAMA
+        and all(text in file.tokens for text in (b"<|begin_of_text|>", b"<|eot_id|>"))
+    ):
+        return "llama-bpe"
+    return name
+
+
 def preparation_of(file: ModelFile) -> Preparation:
     """Return what the file names, or what its family has.
 
     Raises:
         ModelFileError: the file names something that is not known here.
     """
-    name = file.pre_tokenizer
-    if name is None or name == "default":
+    name = named_pre_tokenizer(file)
+    if name is None and file.family is Family.LLAMA:
+        logger.warning("%s: names no pre-tokenizer; it is taken to be GPT-2's", file.path)
+    if name is None:
         return _OF_FAMILY[file.family]
     if name not in PREPARATIONS:
         raise ModelFileError(

@@ -1,7 +1,6 @@
 """One generation in a worker: what is still to be evaluated, and what has come of it."""
 
 import time
-from collections.abc import Mapping
 
 from shared.messages import Generate
 from worker.detokenizer import Detokenizer
@@ -16,20 +15,13 @@ class Sequence:
         request: what was asked for.
         prompt_tokens: how many tokens the prompt has.
         cached_tokens: how many of them needed no evaluation.
-        eog: ids that end this generation.
         pending: tokens that the engine has yet to evaluate.
         completion_tokens: how many tokens have been generated.
         unreported_tokens: how many of those no `Delta` has told of yet.
     """
 
     def __init__(
-        self,
-        request: Generate,
-        prompt: list[int],
-        cached_tokens: int,
-        budget: int,
-        eog: frozenset[int],
-        special: Mapping[str, int],
+        self, request: Generate, prompt: list[int], cached_tokens: int, budget: int
     ) -> None:
         """Begin after admission.
 
@@ -38,8 +30,6 @@ class Sequence:
             prompt: the prompt's token ids.
             cached_tokens: how many of them the engine's cache holds.
             budget: the most tokens to generate; prompt and budget together fit the context.
-            eog: the model's own ids that end a generation.
-            special: the model's special tokens, for the request's ``stop_tokens``.
         """
         self.request = request
         self.prompt_tokens = len(prompt)
@@ -51,9 +41,7 @@ class Sequence:
         self._started = time.monotonic()
         self.sampler = Sampler(request.sampling, prompt)
         self._detokenizer = Detokenizer()
-        ends = request.stop_tokens
-        self.eog = eog | {special[text] for text in ends if text in special}
-        self._stop = StopMatcher((*request.stop, *(text for text in ends if text not in special)))
+        self._stop = StopMatcher(request.stop)
 
     def take_chunk(self, size: int) -> list[int]:
         """Remove and return the next tokens to evaluate, at most ``size``."""

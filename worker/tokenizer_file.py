@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import orjson
 from tokenizers import Tokenizer
 
-from shared.byte_level import BYTE_OF_LETTER
+from shared.byte_level import bytes_of
 from shared.errors import ModelFileError
 from shared.model_file import ModelFile, TokenizerKind
 from worker.special_tokens import find_special
@@ -193,10 +193,8 @@ def _is_added(token: object) -> bool:
 
 
 def _letters_to_bytes(text: str) -> bytes:
-    try:
-        return bytes(BYTE_OF_LETTER[letter] for letter in text)
-    except KeyError:
-        return text.encode()
+    raw = bytes_of(text)
+    return text.encode() if raw is None else raw
 
 
 def _readable(text: bytes) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from shared.gguf import TokenType
 from shared.model_file import Family, ModelFile, TokenizerKind
 from worker.lost_bytes import count_lost, restore_bytes
+from worker.pre_tokenizers import named_pre_tokenizer
 from worker.special_tokens import SANTACODER_FIM, STARCODER_FIM, find_added, find_special
 from worker.tokenizer_file import TokenizerFile
 
@@ -107,7 +108,7 @@ def _restored(file: ModelFile) -> list[bytes]:
 def _adds_bos(file: ModelFile) -> bool:
     if file.add_bos is not None:
         return file.add_bos
-    return file.tokenizer is TokenizerKind.SENTENCEPIECE or file.pre_tokenizer in _WITH_BOS
+    return file.tokenizer is TokenizerKind.SENTENCEPIECE or named_pre_tokenizer(file) in _WITH_BOS
 
 
 def _fim_tokens(special: Collection[str]) -> tuple[str, str, str] | None:

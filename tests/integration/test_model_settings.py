@@ -1,4 +1,4 @@
-"""The settings that say what a model is and how to talk to it, with small models of the families."""
+"""The settings that say what a model is, and how to talk to it, with small models."""
 
 import shutil
 from pathlib import Path
@@ -85,6 +85,24 @@ def test_a_template_file_with_the_models_tokenizer(tmp_path: Path) -> None:
         # What the template writes is a token; what a user writes is text.
         assert chat_tokens(server, "<|im_end|>") >= 2 + 6
         assert chat_tokens(server, "<|im_start|>system") >= 2 + 6
+
+
+def test_a_family_that_only_the_user_knows(tmp_path: Path) -> None:
+    """StarCoder's and GPT-2's files are told apart by their vocabularies, if nobody says more."""
+    path = tmp_path / "anonymous.bin"
+    content = (FOLDER / "starcoder-mqa.bin").read_bytes()
+    for word in (b"<fim_prefix>", b"<fim-prefix>"):
+        content = content.replace(word, b"x" * len(word))
+    # Words of several digits are what GPT-2 has.
+    path.write_bytes(content.replace(b"<fim_suffix>", b"123456789012"))
+    for model_type, digits in ((None, 1), ("starcoder", 12)):
+        settings = {} if model_type is None else {"MODEL_TYPE": model_type}
+        with served("--workers", "1", MODEL_NAME=str(path), **settings) as server:
+            (model,) = server.http.get("/v1/models").json()["data"]
+            assert model["family"] == (model_type or "gpt2")
+            body = {"model": model["id"], "prompt": "123456789012", "max_tokens": 1}
+            usage = server.http.post("/v1/completions", json=body).json()["usage"]
+            assert (usage["prompt_tokens"] == 12) == (digits == 12)
 
 
 def test_fill_in_the_middle() -> None:

@@ -1,6 +1,6 @@
 """What the decode loop asks of an engine."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,12 +29,10 @@ class Engine(Protocol):
     Attributes:
         info: the model's description.
         eog: ids that end a generation.
-        special: id of each special token by its text.
     """
 
     info: ModelInfo
     eog: frozenset[int]
-    special: Mapping[str, int]
 
     def tokenize(self, prompt: Sequence[str]) -> list[int]:
         """Turn a prompt into ids: plain text and texts of special tokens by turns."""

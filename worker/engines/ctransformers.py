@@ -9,7 +9,7 @@ import ctypes
 import logging
 import platform
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from ctransformers.llm import Config, load_library
 from numpy.typing import NDArray
 
 from shared.config import WorkerConfig
+from shared.engine_memory import BATCH
 from shared.errors import EngineError, ModelFileError
 from shared.inspector import inspect
 from shared.messages import ModelInfo
@@ -27,10 +28,11 @@ from worker.tokenizer import build_tokenizer
 from worker.tokenizer_file import TokenizerFile
 from worker.vocabulary import Vocabulary
 
-# ggml's dot product of 16-bit floats adds up blocks of this many elements apart from what is left
-# over. In attention its length is that of the cache after the chunk, so the rounding of a token's
-# result depends on where its chunk ends, and 8-bit activations blow that up to tenths of a logit.
+# ggml's dot product of 16-bit floats adds up blocks of 32 elements apart from what is left over. In
+# attention its length is that of the cache after the chunk, so the rounding of a token's result
+# depends on where its chunk ends, and 8-bit activations blow that up to tenths of a logit.
 _BLOCK = 32
+assert _BLOCK <= BATCH, "the library's buffers are not known to hold more"
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +48,7 @@ class CTransformersEngine:
                 has not opened it.
             EngineError: the library refused it all the same.
         """
-        file = inspect(Path(config.model_path))
+        file = inspect(Path(config.model_path), config.model_type)
         n_ctx = config.n_ctx or file.n_ctx_most
         if file.needs_rewrite:
             raise EngineError(f"{file.path}: it has to be rewritten for the engine first")
@@ -55,11 +57,12 @@ class CTransformersEngine:
                 f"the context length {n_ctx} is outside 1..{file.n_ctx_most},"
                 " which is what the engine can take for this model"
             )
-        self._library = _Library(file, n_ctx)
+        # Whatever else may be wrong is found out before the weights are read.
         override = _tokenizer_file(config, file)
         vocabulary = Vocabulary.from_model(file, override)
+        self._tokenizer = build_tokenizer(file, vocabulary, self._library_tokenize, override)
+        self._library = _Library(file, n_ctx)
         self._vocabulary = vocabulary
-        self._tokenizer = build_tokenizer(file, vocabulary, self._library.tokenize, override)
         self.info = ModelInfo(
             family=file.family.value,
             n_ctx=n_ctx,
@@ -72,7 +75,6 @@ class CTransformersEngine:
             fim_tokens=vocabulary.fim_tokens,
         )
         self.eog = vocabulary.eog
-        self.special: Mapping[str, int] = vocabulary.special
         # This format keeps its cache of values in strides of the tokens evaluated before, so what
         # is there cannot be continued from an earlier place.
         self._can_rewind = file.file_format is not FileFormat.GGCC
@@ -124,6 +126,9 @@ class CTransformersEngine:
             raise EngineError("the engine failed to evaluate the tokens")
         self._cache.extend(tokens)
         return [self._library.logits(self.info.n_vocab)]
+
+    def _library_tokenize(self, text: bytes) -> list[int]:
+        return self._library.tokenize(text)
 
 
 def _tokenizer_file(config: WorkerConfig, file: ModelFile) -> TokenizerFile | None:

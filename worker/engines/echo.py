@@ -5,7 +5,7 @@ tests of the gateway, and work on clients (``MODEL_TYPE=echo``).
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,6 @@ class EchoEngine:
             chat_template="{{ messages[-1]['content'] }}",
         )
         self.eog = frozenset({_EOG})
-        self.special: Mapping[str, int] = {}
         self._delay_s = config.echo_delay_ms / 1000
         self._prompt: list[int] = []
         self._cache: list[int] = []

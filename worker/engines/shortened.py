@@ -7,6 +7,7 @@ with a smaller number in its header and as many position embeddings.
 """
 
 import array
+import errno
 import fcntl
 import os
 import select
@@ -15,7 +16,7 @@ import tempfile
 import termios
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from shared.errors import EngineError
 from shared.model_file import Family, FileFormat, ModelFile
@@ -25,6 +26,7 @@ _N_CTX_AT = 8
 _POSITIONS = "model/wpe"
 _MAGIC_BYTES = 4
 _FAMILIES = (Family.STARCODER, Family.GPT2, Family.GPT_NEOX)
+_PIPE_BYTES = 1 << 20
 _POLL_S = 0.002
 
 
@@ -36,55 +38,34 @@ def shortened(file: ModelFile, n_ctx: int) -> Iterator[str]:
     closes it, and opens it again to read it all.
 
     Raises:
-        EngineError: the library was content with less than all of the file.
+        EngineError: the file cannot be read, or the library was content with less than all of it.
     """
     ignores_parameter = file.file_format is FileFormat.GGML and file.family in _FAMILIES
     if not ignores_parameter or n_ctx == file.n_ctx_train:
         yield str(file.path)
         return
-    with tempfile.TemporaryDirectory(prefix="ggml-fastapi-") as folder:
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ggml-fastapi-"))
+        try:
+            source = stack.enter_context(file.path.open("rb", buffering=0))
+        except OSError as error:
+            raise EngineError(f"{file.path}: cannot be read: {error.strerror}") from error
         path = os.path.join(folder, file.path.name)
         os.mkfifo(path, 0o600)
         # Open for both, so that it opens without a reader, and so that no reader's close breaks it.
         pipe = os.open(path, os.O_RDWR | os.O_NONBLOCK)
-        abandoned, complete = threading.Event(), threading.Event()
-        writer = threading.Thread(target=_write, args=(file, n_ctx, pipe, abandoned, complete))
+        # Twice as fast as the default of 64 KiB, which serves where the user may have no more.
+        with suppress(OSError):
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        writer = _Writer(source.fileno(), _parts(file, n_ctx), pipe)
         writer.start()
         try:
             yield path
         finally:
-            abandoned.set()
+            writer.abandoned.set()
             writer.join()
-        if not complete.is_set():
-            raise EngineError(f"{file.path}: the library has not read all of it")
-
-
-def _write(
-    file: ModelFile,
-    n_ctx: int,
-    pipe: int,
-    abandoned: threading.Event,
-    complete: threading.Event,
-) -> None:
-    """Write the shortened file into the pipe until the library has it all, or has given up."""
-    with file.path.open("rb", buffering=0) as source:
-        magic = source.read(_MAGIC_BYTES)
-        parts = _parts(file, n_ctx)
-        try:
-            _send(magic, pipe, abandoned)
-            _wait_until_read(pipe, abandoned)
-            for part in parts:
-                if isinstance(part, bytes):
-                    _send(part, pipe, abandoned)
-                else:
-                    _send_range(source.fileno(), part, pipe, abandoned)
-            # What is in a pipe that nobody has open is lost.
-            _wait_until_read(pipe, abandoned)
-            complete.set()
-        except _AbandonedError:
-            pass
-        finally:
-            os.close(pipe)
+        if writer.problem:
+            raise EngineError(f"{file.path}: {writer.problem}")
 
 
 def _parts(file: ModelFile, n_ctx: int) -> list[bytes | range]:
@@ -112,30 +93,66 @@ class _AbandonedError(Exception):
     """The library has stopped reading."""
 
 
-def _send(content: bytes, pipe: int, abandoned: threading.Event) -> None:
-    while content:
-        _wait_for_room(pipe, abandoned)
-        content = content[os.write(pipe, content) :]
+class _Writer(threading.Thread):
+    """Writes into the pipe, and closes it at the end.
 
+    Attributes:
+        abandoned: to be set when the library will read no more.
+        problem: why the library has not got it all; empty if it has.
+    """
 
-def _send_range(source: int, part: range, pipe: int, abandoned: threading.Event) -> None:
-    at = part.start
-    while at < part.stop:
-        _wait_for_room(pipe, abandoned)
-        sent = os.sendfile(pipe, source, at, part.stop - at)
-        if sent == 0:
-            raise _AbandonedError  # the file has got shorter
-        at += sent
+    def __init__(self, source: int, parts: list[bytes | range], pipe: int) -> None:
+        super().__init__(name="shortened", daemon=True)
+        self.abandoned = threading.Event()
+        self.problem = "the library has not read all of it"
+        self._source, self._parts, self._pipe = source, parts, pipe
 
+    def run(self) -> None:
+        try:
+            try:
+                self._send_range(range(_MAGIC_BYTES))
+                self._wait_until_read()
+                for part in self._parts:
+                    if isinstance(part, bytes):
+                        self._send(part)
+                    else:
+                        self._send_range(part)
+                # What is in a pipe that nobody has open is lost.
+                self._wait_until_read()
+                self.problem = ""
+            except OSError as error:
+                self.problem = f"cannot be read: {error.strerror}"
+                # The library may be about to open the pipe again, and would wait for a writer:
+                # so there is something to be read first, and the end after that.
+                with suppress(BlockingIOError):
+                    os.write(self._pipe, bytes(_MAGIC_BYTES))
+                self._wait_until_read()
+        except _AbandonedError:
+            pass
+        finally:
+            os.close(self._pipe)
 
-def _wait_for_room(pipe: int, abandoned: threading.Event) -> None:
-    while not select.select([], [pipe], [], _POLL_S)[1]:
-        if abandoned.is_set():
-            raise _AbandonedError
+    def _send(self, content: bytes) -> None:
+        while content:
+            self._wait_for_room()
+            content = content[os.write(self._pipe, content) :]
 
+    def _send_range(self, part: range) -> None:
+        at = part.start
+        while at < part.stop:
+            self._wait_for_room()
+            sent = os.sendfile(self._pipe, self._source, at, part.stop - at)
+            if sent == 0:
+                raise OSError(errno.EIO, "it got shorter meanwhile")
+            at += sent
 
-def _wait_until_read(pipe: int, abandoned: threading.Event) -> None:
-    unread = array.array("i", [1])
-    while fcntl.ioctl(pipe, termios.FIONREAD, unread) == 0 and unread[0]:
-        if abandoned.wait(_POLL_S):
-            raise _AbandonedError
+    def _wait_for_room(self) -> None:
+        while not select.select([], [self._pipe], [], _POLL_S)[1]:
+            if self.abandoned.is_set():
+                raise _AbandonedError
+
+    def _wait_until_read(self) -> None:
+        unread = array.array("i", [1])
+        while fcntl.ioctl(self._pipe, termios.FIONREAD, unread) == 0 and unread[0]:
+            if self.abandoned.wait(_POLL_S):
+                raise _AbandonedError

@@ -67,9 +67,12 @@ def test_buffers_that_are_too_small_are_named(
 def test_too_little_memory(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "available_memory", lambda: 20 << 20)
+    monkeypatch.setattr(machine, "available_memory", lambda: 10 << 20)
     assert main([str(tiny_falcon().write(tmp_path / "x"))]) == 1
-    assert re.match(r"no, it needs 3\d MiB of memory .* 20 MiB are free", told(capsys)["servable"])
+    said = told(capsys)["servable"]
+    assert re.match(
+        r"no, it needs 1\d MiB of memory with a context of 512 .* 10 MiB are free", said
+    )
 
 
 def test_a_file_that_cannot_be_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,8 +47,7 @@ BAD = [
     (
         "model_type",
         "bloom",
-        "one of: llama, gguf, falcon, starcoder, gpt_bigcode, wizardcoder, starchat, mpt, gpt2,"
-        " gpt-neox, gpt_neox, echo",
+        "one of: llama, falcon, starcoder, mpt, gpt2, gpt-neox, gguf, echo",
     ),
     ("workers", "0", "auto, or a whole number from 1 to 256"),
     ("workers", "257", "auto, or a whole number from 1 to 256"),

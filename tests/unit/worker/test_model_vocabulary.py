@@ -167,6 +167,13 @@ def test_whether_prompts_begin_with_the_begin_token(
     assert Vocabulary.from_model(file).add_bos is expected
 
 
+def test_llama_3_begins_with_it_though_old_files_do_not_say_so() -> None:
+    tokens = ((b"<|begin_of_text|>", CONTROL), (b"<|eot_id|>", CONTROL))
+    for known, expected in ((tokens, True), (tokens[:1], False)):
+        file = gguf(*known, bos=0, family=Family.LLAMA)
+        assert Vocabulary.from_model(file).add_bos is expected
+
+
 def test_pieces_of_sentencepiece() -> None:
     file = gguf(
         (b"<unk>", UNKNOWN), (b"</s>", CONTROL), (b"<0x0A>", BYTE), ("▁a▁b".encode(), NORMAL),

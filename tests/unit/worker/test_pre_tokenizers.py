@@ -92,6 +92,15 @@ def test_names_that_say_nothing_mean_the_familys_own() -> None:
         assert preparation_of(file) is PREPARATIONS["falcon"]
 
 
+@pytest.mark.parametrize("pre", [None, "default", "smaug-bpe"])
+def test_llama_3_is_known_without_a_name(pre: str | None) -> None:
+    tokens = [b"<|begin_of_text|>", b"<|eot_id|>"]
+    file = model_file(tokens, family=Family.LLAMA, pre_tokenizer=pre)
+    assert preparation_of(file) is PREPARATIONS["llama-bpe"]
+    other = model_file(tokens[:1], family=Family.LLAMA, pre_tokenizer=pre)
+    assert preparation_of(other) is not PREPARATIONS["llama-bpe"]
+
+
 def test_unknown_pre_tokenizer_is_refused() -> None:
     with pytest.raises(ModelFileError) as caught:
         preparation_of(model_file([], pre_tokenizer="deepseek-coder"))

@@ -10,11 +10,9 @@ def sequence(
     cached: int = 0,
     budget: int = 100,
     stop: tuple[str, ...] = (),
-    stop_tokens: tuple[str, ...] = (),
 ) -> Sequence:
-    request = Generate("r", (), SamplingParams(temperature=0.0), stop=stop, stop_tokens=stop_tokens)
-    prompt = [1, 2, 3] if prompt is None else prompt
-    return Sequence(request, prompt, cached, budget, frozenset({0}), {"<|end|>": 7})
+    request = Generate("r", (), SamplingParams(temperature=0.0), stop=stop)
+    return Sequence(request, [1, 2, 3] if prompt is None else prompt, cached, budget)
 
 
 def test_pending_is_what_the_cache_lacks() -> None:
@@ -81,11 +79,3 @@ def test_laps_follow_each_other() -> None:
     first, second = begun.lap_ms(), begun.lap_ms()
     assert first >= 0
     assert second >= 0
-
-
-def test_stop_tokens_end_it_as_ids_or_else_as_text() -> None:
-    begun = sequence(stop=("x",), stop_tokens=("<|end|>", "###"))
-    assert begun.eog == {0, 7}
-    assert begun.append(65, b"A#") == ("A", None)
-    assert begun.append(66, b"##") == ("", "stop")
-    assert sequence(stop_tokens=("<|end|>",)).append(65, b"<|end|>") == ("<|end|>", None)

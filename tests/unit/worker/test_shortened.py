@@ -65,14 +65,13 @@ def test_the_whole_context_needs_no_pipe() -> None:
 @pytest.mark.parametrize("n_bytes", [0, 4, 1000])
 def test_a_reader_that_gives_up(n_bytes: int) -> None:
     file = inspect(MODELS / "gpt2.bin")
-    before = threading.active_count()
     with (
         pytest.raises(EngineError, match="has not read all of it"),
         shortened(file, 100) as path,
         open(path, "rb", buffering=0) as pipe,
     ):
         assert len(pipe.read(n_bytes)) <= n_bytes
-    assert threading.active_count() == before
+    assert "shortened" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_an_error_of_the_reader_goes_before() -> None:
@@ -86,5 +85,19 @@ def test_a_file_that_got_shorter(tmp_path: Path) -> None:
     copy.write_bytes((MODELS / "gpt2.bin").read_bytes())
     file = inspect(copy)
     copy.write_bytes(copy.read_bytes()[: file.n_bytes // 2])
-    with pytest.raises(EngineError, match="has not read all of it"), shortened(file, 100) as path:
+    with pytest.raises(EngineError, match="it got shorter"), shortened(file, 100) as path:
         read_as_the_library_does(path)
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    copy = tmp_path / "gpt2.bin"
+    copy.write_bytes((MODELS / "gpt2.bin").read_bytes())
+    file = inspect(copy)
+    copy.write_bytes(copy.read_bytes()[:6])
+    # Nothing is left to be sent when the library opens the pipe for the second time.
+    with pytest.raises(EngineError, match="it got shorter"), shortened(file, 100) as path:
+        read_as_the_library_does(path)
+    copy.unlink()
+    with pytest.raises(EngineError, match="No such file"), shortened(file, 100):
+        pass
+    assert "shortened" not in {thread.name for thread in threading.enumerate()}
