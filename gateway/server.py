@@ -121,9 +121,7 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _summary(
-    listener: socket.socket, plan: Plan, model: ModelInfo, serving: ServingConfig
-) -> str:
+def _summary(listener: socket.socket, plan: Plan, model: ModelInfo, serving: ServingConfig) -> str:
     host, port = listener.getsockname()[:2]
     if host in ("127.0.0.1", "0.0.0.0", "::1", "::"):
         host = "localhost"

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from jinja2 import Undefined
 from jinja2.exceptions import SecurityError
 
 from gateway.chat.meter import NODE, Meter
@@ -23,6 +24,7 @@ def _multiply(meter: Meter, left: Any, right: Any) -> None:
             size = len(many) * max(times, 0)
             meter.spend(size if isinstance(many, str) else NODE * size)
             return
+    _check_numbers(left, right)
     meter.integer(_bits(left) + _bits(right))
 
 
@@ -39,7 +41,14 @@ def _remainder(meter: Meter, left: Any, right: Any) -> None:
 
 
 def _compute(meter: Meter, left: Any, right: Any) -> None:
+    _check_numbers(left, right)
     meter.integer(max(_bits(left), _bits(right)))
+
+
+def _check_numbers(*values: Any) -> None:
+    for value in values:  # the keys of dictionaries could be subtracted, too
+        if not isinstance(value, int | float | Undefined):
+            raise TypeError(f"a {type(value).__name__} is no number")
 
 
 def _bits(value: Any) -> int:

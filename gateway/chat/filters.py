@@ -4,15 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 from jinja2 import filters, pass_context
-from jinja2.exceptions import SecurityError
+from jinja2.exceptions import FilterArgumentError, SecurityError
 
 from gateway.chat.context import BoundedContext
 from gateway.chat.item_filters import (
     dictsort,
     extreme_filter,
-    first,
     join,
-    last,
     listed_filter,
     reverse,
     sort,
@@ -30,6 +28,7 @@ def whole(context: BoundedContext, value: Any, default: Any = 0, base: int = 10)
     """The value as a whole number."""
     if isinstance(value, str) and len(value) > _LONGEST_NUMBER:
         return default
+    context.meter.go_through(value)
     return filters.do_int(context.plain(value), default, base)
 
 
@@ -44,6 +43,8 @@ def rounded(value: Any, precision: int = 0, method: Any = "common") -> Any:
     """The number, rounded."""
     if not isinstance(value, int | float) or abs(precision) > _MOST_DIGITS:
         raise SecurityError(f"round({precision}) is more than {_MOST_DIGITS} digits")
+    if method not in ("common", "ceil", "floor"):  # Jinja would hash it
+        raise FilterArgumentError("method must be common, ceil or floor")
     return filters.do_round(value, precision, method)
 
 
@@ -54,27 +55,27 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "d": filters.do_default,
     "default": filters.do_default,
     "dictsort": dictsort,
-    "first": first,
+    "first": filters.sync_do_first,
     "float": number,
     "indent": indent,
     "int": whole,
-    "items": listed_filter(filters.do_items, False),
+    "items": listed_filter(filters.do_items),
     "join": join,
-    "last": last,
+    "last": filters.do_last,
     "length": len,
-    "list": listed_filter(list, False),
+    "list": listed_filter(list),
     "lower": case_filter(str.lower),
-    "map": listed_filter(filters.sync_do_map, True),
+    "map": listed_filter(filters.sync_do_map, names=1),
     "max": extreme_filter(max),
     "min": extreme_filter(min),
-    "reject": listed_filter(filters.sync_do_reject, True),
-    "rejectattr": listed_filter(filters.sync_do_rejectattr, True),
+    "reject": listed_filter(filters.sync_do_reject, names=1),
+    "rejectattr": listed_filter(filters.sync_do_rejectattr, names=2),
     "replace": replace,
     "reverse": reverse,
     "round": rounded,
     "safe": string,
-    "select": listed_filter(filters.sync_do_select, True),
-    "selectattr": listed_filter(filters.sync_do_selectattr, True),
+    "select": listed_filter(filters.sync_do_select, names=1),
+    "selectattr": listed_filter(filters.sync_do_selectattr, names=2),
     "sort": sort,
     "string": string,
     "sum": total,

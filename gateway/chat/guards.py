@@ -17,6 +17,7 @@ OPERATORS = {
     "_as_key": operators.as_key,
     "_compare": operators.compare,
     "_concatenate": operators.concatenate,
+    "_given": operators.given,
     "_iterated": operators.iterated,
     "_part": operators.part,
     "_spend": operators.spend,
@@ -77,75 +78,80 @@ class Guard(NodeTransformer):
             bounds = (node.arg.start, node.arg.stop, node.arg.step)
             args = [nodes.Const(None) if bound is None else self.visit(bound) for bound in bounds]
             return _filter(subject, "_part", args, node)
-        return nodes.Getitem(subject, self._unmarked(node.arg), node.ctx, lineno=node.lineno)
+        return nodes.Getitem(subject, self._key(node.arg), node.ctx, lineno=node.lineno)
 
     def visit_Pair(self, node: nodes.Pair) -> nodes.Node:
         """``key: value`` in a dictionary."""
-        key = node.key
-        if not isinstance(key, nodes.Const):
-            key = _filter(self.visit(key), "_as_key", [], node)
-        return nodes.Pair(key, self.visit(node.value), lineno=node.lineno)
+        return nodes.Pair(self._key(node.key), self.visit(node.value), lineno=node.lineno)
 
     def visit_Filter(self, node: nodes.Filter) -> nodes.Node:
         """``a | filter(b)``."""
-        self._count_spread(node)
-        pass_on = node.name in _FILTERS_THAT_PASS_TEXT_ON
-        visit = self.visit if pass_on else self._unmarked
-        if node.node is not None:
-            node.node = self.visit(node.node)
-        node.args = [visit(arg) for arg in node.args]
-        for keyword in node.kwargs:
-            keyword.value = visit(keyword.value)
-        return node
+        if node.name in OPERATORS:
+            _refuse(f"there is no filter {node.name!r}", node)
+        return self._count_given(node, marked=node.name in _FILTERS_THAT_PASS_TEXT_ON)
 
     def visit_Test(self, node: nodes.Test) -> nodes.Node:
         """``a is test(b)``."""
-        self._count_spread(node)
-        node.node = self.visit(node.node)
-        node.args = [self._unmarked(arg) for arg in node.args]
-        return node
+        return self._count_given(node, marked=False)
 
     def visit_Call(self, node: nodes.Call) -> nodes.Node:
-        """``a(b)``."""
-        self._count_spread(node)
-        node.node = self.visit(node.node)
-        node.args = [self.visit(arg) for arg in node.args]
-        node.kwargs = [self.visit(keyword) for keyword in node.kwargs]
+        """``a(b)``; what it is given, the call itself looks at."""
+        self.generic_visit(node)
+        for name in ("dyn_args", "dyn_kwargs"):
+            spread = getattr(node, name)
+            if spread is not None:
+                setattr(node, name, _filter(spread, "_iterated", [nodes.Const(NODE)], node))
         return node
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
         """A loop; each time round its body is paid for before it begins."""
+        if node.recursive and node.test is not None:
+            _refuse("a loop that calls itself cannot pass over items", node)
         filtering = nodes.Const(_work([node.test] if node.test is not None else []))
-        self._pay_for(node)
+        self._pay_for(node, node.body)
         items: Any = node.iter
         node.iter = _filter(items, "_iterated", [filtering], node)
         return node
 
     def visit_Macro(self, node: nodes.Macro) -> nodes.Node:
         """A macro; the body is paid for at each call."""
-        return self._pay_for(node)
+        return self._pay_for(node, [*node.defaults, *node.body])
 
     def visit_CallBlock(self, node: nodes.CallBlock) -> nodes.Node:
         """A macro without a name."""
-        return self._pay_for(node)
+        return self._pay_for(node, [*node.defaults, *node.body])
 
-    def _pay_for(self, node: nodes.For | nodes.Macro | nodes.CallBlock) -> nodes.Node:
-        work = nodes.Const(CALL + _work(node.body))
+    def _pay_for(
+        self, node: nodes.For | nodes.Macro | nodes.CallBlock, parts: list[Any]
+    ) -> nodes.Node:
+        work = nodes.Const(CALL + _work(parts))
         self.generic_visit(node)
         payment = _filter(work, "_spend", [], node)
         node.body.insert(0, nodes.ExprStmt(payment, lineno=node.lineno))
         return node
 
-    def _unmarked(self, node: nodes.Expr) -> Any:
-        return node if isinstance(node, nodes.Const) else self.visit(node)
+    def _key(self, node: nodes.Expr) -> nodes.Expr:
+        if isinstance(node, nodes.Const) and type(node.value) is str:
+            return node
+        return _filter(self.visit(node), "_as_key", [], node)
 
-    def _count_spread(self, node: nodes.Filter | nodes.Test | nodes.Call) -> None:
-        """Pay for what ``*`` and ``**`` spread over a call."""
+    def _count_given(self, node: nodes.Filter | nodes.Test, marked: bool) -> nodes.Node:
+        """Go through all that a filter or a test is given besides its subject."""
+        if node.node is not None:
+            node.node = self.visit(node.node)
+        node.args = [self._given(arg, marked) for arg in node.args]
+        for keyword in node.kwargs:
+            keyword.value = self._given(keyword.value, marked)
         for name in ("dyn_args", "dyn_kwargs"):
             spread = getattr(node, name)
             if spread is not None:
-                counted = _filter(self.visit(spread), "_iterated", [nodes.Const(NODE)], node)
-                setattr(node, name, counted)
+                setattr(node, name, self._given(spread, marked))
+        return node
+
+    def _given(self, node: nodes.Expr, marked: bool) -> Any:
+        if isinstance(node, nodes.Const):  # no longer than the source
+            return self.visit(node) if marked else node
+        return _filter(self.visit(node), "_given", [], node)
 
 
 def _filter(subject: nodes.Expr, name: str, args: list[nodes.Expr], at: nodes.Node) -> nodes.Filter:

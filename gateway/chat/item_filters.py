@@ -8,7 +8,7 @@ from jinja2.exceptions import SecurityError
 
 from gateway.chat.context import BoundedContext
 from gateway.chat.meter import CALL, NODE
-from gateway.chat.operators import part, text_of
+from gateway.chat.operators import check_key, part, text_of
 
 # Sorting compares each item with a few others.
 _SORTING = 20
@@ -17,31 +17,34 @@ _SORTING = 20
 @pass_context
 def join(context: BoundedContext, value: Any, d: str = "", attribute: Any = None) -> str:
     """The items as one text."""
-    items = _items(context, value, attribute)
-    if attribute is not None:
-        items = filters.sync_do_map(context, items, attribute=attribute)
+    items = _mapped(context, value, attribute)
     return context.text.join(text_of(context, d), [text_of(context, item) for item in items])
 
 
 @pass_context
 def total(context: BoundedContext, value: Any, attribute: Any = None, start: Any = 0) -> Any:
     """The sum of numbers."""
-    items = _items(context, value, attribute)
-    if attribute is not None:
-        items = filters.sync_do_map(context, items, attribute=attribute)
-    numbers = [start, *items]
+    numbers = [start, *_mapped(context, value, attribute)]
     if not all(isinstance(item, int | float) for item in numbers):
         raise SecurityError("sum() takes only numbers")
     return sum(numbers)
 
 
-def listed_filter(function: Callable[..., Any], context_first: bool) -> Callable[..., Any]:
-    """A filter of Jinja's that yields items, which are counted and listed at once."""
+def listed_filter(function: Callable[..., Any], names: int = 0) -> Callable[..., Any]:
+    """A filter of Jinja's that yields items, which are counted and listed at once.
+
+    Args:
+        function: the filter; it takes the context if it has any ``names``.
+        names: how many of its first arguments name attributes, filters or tests.
+    """
 
     @pass_context
     def listed(context: BoundedContext, value: Any, *args: Any, **kwargs: Any) -> list[Any]:
+        for name in args[:names]:
+            check_key(name)
+        args = (*map(context.plain, args[:names]), *args[names:])
         items = _items(context, value, *args, *kwargs.values())
-        first = (context,) if context_first else ()
+        first = (context,) if names else ()
         return list(function(*first, items, *args, **kwargs))
 
     return listed
@@ -53,18 +56,6 @@ def reverse(context: BoundedContext, value: Any) -> Any:
     if isinstance(value, str):
         return part(context, value, None, None, -1)
     return list(reversed(list(_items(context, value))))
-
-
-@pass_context
-def first(context: BoundedContext, value: Any) -> Any:
-    """The first item."""
-    return filters.sync_do_first(context.environment, value)
-
-
-@pass_context
-def last(context: BoundedContext, value: Any) -> Any:
-    """The last item."""
-    return filters.do_last(context.environment, value)
 
 
 @pass_context
@@ -102,7 +93,8 @@ def unique(
     key = _key(context, attribute, case_sensitive)
     found: dict[Any, Any] = {}
     for item in _compared_items(context, value, attribute):
-        found.setdefault(key(item), item)
+        check_key(its_key := key(item))
+        found.setdefault(its_key, item)
     return list(found.values())
 
 
@@ -137,8 +129,18 @@ def _key(
 
 
 def _compared_items(context: BoundedContext, value: Any, attribute: Any) -> list[Any]:
-    context.meter.go_through(value, times=_SORTING)
+    # Several attributes, with commas between them: any may be all of an item.
+    attributes = 1 + (attribute.count(",") if isinstance(attribute, str) else 0)
+    context.meter.go_through(value, times=_SORTING * attributes)
     return list(_items(context, value, attribute or ""))
+
+
+def _mapped(context: BoundedContext, value: Any, attribute: Any) -> Iterable[Any]:
+    items = _items(context, value, attribute)
+    if attribute is None:
+        return items
+    mapped: Iterable[Any] = filters.sync_do_map(context, items, attribute=attribute)
+    return mapped
 
 
 def _items(context: BoundedContext, value: Any, *args: Any) -> Iterable[Any]:
@@ -146,7 +148,7 @@ def _items(context: BoundedContext, value: Any, *args: Any) -> Iterable[Any]:
     if not isinstance(value, Undefined):
         # The name of an attribute is a path, and each step takes time.
         steps = sum(len(arg) for arg in args if isinstance(arg, str))
-        work = NODE if not args else CALL + NODE * steps
+        work = NODE if not args else CALL + NODE * (len(args) + steps)
         context.meter.spend(CALL + work * len(value))
     items: Iterable[Any] = value
     return items

@@ -18,6 +18,12 @@ _WORK_PER_CHARACTER = 16
 _INTEGER_BITS = 4096
 _SCALARS = (str, int, float, bool, type(None))
 _HOLDERS = (list, tuple, dict, ItemsView, KeysView, ValuesView)
+# Printing a number takes this much less than printing as many letters as it has bits.
+_BITS_AT_ONCE = 8
+# Comparing letters where a text may be found, beginning anew at each.
+_LETTERS_AT_ONCE = 32
+# Looking from the left, Python is cleverer than that if it takes more comparisons than these.
+_MOST_COMPARISONS = 3_000_000
 # Text that is not ASCII has to be searched for marks, and freed from them.
 _NOT_ASCII = 3
 
@@ -48,10 +54,10 @@ class Meter:
         """Do some work.
 
         Raises:
-            OutOfWork: it is too much.
+            OutOfWork: it is too much, or less than none.
         """
         self._left -= work
-        if self._left < 0:
+        if self._left < 0 or work < 0:
             raise OutOfWork("it does too much work")
 
     def text(self, length: int) -> None:
@@ -64,6 +70,17 @@ class Meter:
         if length > self.longest:
             raise TooLong(f"more than {self.longest} characters")
         self.spend(length)
+
+    def search(self, text: str, sought: str, from_the_right: bool = False) -> None:
+        """Look for a text in another.
+
+        Raises:
+            OutOfWork: it is too much.
+        """
+        comparisons = max(len(text) - len(sought) + 1, 0) * len(sought)
+        if not from_the_right:
+            comparisons = min(comparisons, _MOST_COMPARISONS)
+        self.spend(comparisons // _LETTERS_AT_ONCE)
 
     def go_through(self, value: object, times: int = 1) -> None:
         """Go through a value and all that it holds, as comparing or printing it does.
@@ -89,6 +106,7 @@ class Meter:
                 self.spend(_length(item))
             elif type(item) is int:
                 self.integer(item.bit_length())
+                self.spend(item.bit_length() // _BITS_AT_ONCE)
             elif type(item) not in _SCALARS:
                 self._open(item, waiting)
         self.spend((before - self._left) * (times - 1))
@@ -102,7 +120,9 @@ class Meter:
         if isinstance(value, dict):
             waiting.extend(value)
             waiting.extend(value.values())
-        elif not isinstance(value, range):
+        elif isinstance(value, range):
+            waiting += value.start, value.stop, value.step
+        else:
             waiting.extend(value)
 
     def integer(self, bits: int) -> None:

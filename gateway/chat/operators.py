@@ -20,6 +20,8 @@ _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "in": lambda item, holder: item in holder,
     "notin": lambda item, holder: item not in holder,
 }
+# Python takes whole numbers modulo 2 ** 61 - 1 to hash them.
+_LARGEST_KEY = 60
 
 
 @pass_context
@@ -43,17 +45,38 @@ def holds(context: BoundedContext, name: str, left: Any, right: Any) -> bool:
     """Whether a comparison holds; what a template wrote equals the same text of a client."""
     context.meter.go_through(left)
     context.meter.go_through(right)
+    if isinstance(left, str) and isinstance(right, str) and name in ("in", "notin"):
+        context.meter.search(right, left)
     if name == "eq" and left == right:
         return True
     return bool(_COMPARISONS[name](context.plain(left), context.plain(right)))
 
 
 @pass_context
+def given(context: BoundedContext, value: Any) -> Any:
+    """What a filter or a test is given, besides its subject; they may print, copy or hash it."""
+    context.meter.go_through(value)
+    return value
+
+
+@pass_context
 def as_key(context: BoundedContext, key: Any) -> Any:
     """The key of a dictionary."""
-    if isinstance(key, tuple):
-        raise SecurityError("a tuple is no key here")
+    check_key(key)
+    context.meter.go_through(key)
     return context.plain(key)
+
+
+def check_key(key: Any) -> None:
+    """Refuse a key that takes long to hash, or whose hash can be chosen to be that of others.
+
+    Raises:
+        SecurityError: it does.
+    """
+    if isinstance(key, int) and key.bit_length() > _LARGEST_KEY:
+        raise SecurityError("so large a number is no key here")
+    if not isinstance(key, str | int | float | None | Undefined):
+        raise SecurityError(f"a {type(key).__name__} is no key here")
 
 
 @pass_context
@@ -65,7 +88,12 @@ def concatenate(context: BoundedContext, first: Any, *others: Any) -> str:
 @pass_context
 def part(context: BoundedContext, value: Any, *bounds: Any) -> Any:
     """``value[start:stop:step]``."""
-    context.meter.spend(CALL + (len(value) if isinstance(value, str | list | tuple) else 0))
+    if isinstance(value, str):
+        context.meter.spend(CALL + len(value))
+    elif isinstance(value, list | tuple):
+        context.meter.spend(CALL + NODE * len(value))
+    elif not isinstance(value, range | Undefined):
+        raise TypeError(f"a {type(value).__name__} has no parts")
     return value[slice(*bounds)]
 
 

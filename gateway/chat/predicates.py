@@ -41,32 +41,22 @@ def _case(is_so: Callable[[str], bool]) -> Callable[..., bool]:
     return case
 
 
-# `%` formats, if its left side is a string.
-def _remainder(value: Any, number: Any) -> Any:
-    if not isinstance(value, int | float):
-        raise TypeError(f"a {type(value).__name__} has no remainder")
-    return value % number
+def _of_a_number(is_so: Callable[..., bool]) -> Callable[..., bool]:
+    def of_a_number(value: Any, *args: Any, **kwargs: Any) -> bool:
+        if not isinstance(value, int | float):  # `%` formats, if its left side is a string
+            raise TypeError(f"a {type(value).__name__} has no remainder")
+        return is_so(value, *args, **kwargs)
 
-
-def _divisible_by(value: Any, num: Any) -> bool:
-    return bool(_remainder(value, num) == 0)
-
-
-def _odd(value: Any) -> bool:
-    return bool(_remainder(value, 2) == 1)
-
-
-def _even(value: Any) -> bool:
-    return bool(_remainder(value, 2) == 0)
+    return of_a_number
 
 
 TESTS: dict[str, Callable[..., Any]] = {
     **{name: _JINJAS[name] for name in _LOOKING_AT_THE_TYPE},
     **{alias: _compared(name) for name, aliases in _COMPARISONS.items() for alias in aliases},
-    "divisibleby": _divisible_by,
-    "even": _even,
+    "divisibleby": _of_a_number(tests.test_divisibleby),
+    "even": _of_a_number(tests.test_even),
     "lower": _case(str.islower),
-    "odd": _odd,
+    "odd": _of_a_number(tests.test_odd),
     "upper": _case(str.isupper),
 }
 """The tests by name."""

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 # Templates pass over some of what they are given.
 _SLACK = 64 << 10
+_LONGEST_REASON = 1000
 _ADVICE = "CHAT_TEMPLATE can name another"
 # What no conversation is to blame for; a template may run out of Python's stack, too.
 _TEMPLATES_FAULTS = (OutOfWork, SecurityError, RecursionError, MemoryError)
@@ -116,8 +117,9 @@ def _rendered(
 
 def _broken() -> ApiError:
     message = "This model's chat template is broken; /v1/completions works without it."
-    return ApiError(ErrorCode.MODEL_UNAVAILABLE, message)
+    return ApiError(ErrorCode.INTERNAL_ERROR, message)
 
 
 def _reason(error: Exception, model: ModelInfo) -> str:
-    return special_tokens(model.special_tokens).plain(str(error)) or type(error).__name__
+    reason = str(error)[:_LONGEST_REASON]
+    return special_tokens(model.special_tokens).plain(reason) or type(error).__name__

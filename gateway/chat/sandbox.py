@@ -5,7 +5,7 @@ from work without end, which that does not do: every loop, call, operation and t
 against an allowance. The event loop waits for a rendering, so that has to end in any case.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from types import BuiltinMethodType, MethodType
 from typing import Any, NoReturn
@@ -23,7 +23,7 @@ from gateway.chat.context import BoundedContext
 from gateway.chat.filters import FILTERS
 from gateway.chat.guards import OPERATORS, Guard
 from gateway.chat.meter import CALL, Meter, TooLong
-from gateway.chat.operators import printed
+from gateway.chat.operators import check_key, printed
 from gateway.chat.predicates import TESTS
 from gateway.chat.special import SpecialTokens
 from gateway.chat.text_methods import TEXT_METHODS
@@ -146,11 +146,15 @@ class _Environment(SandboxedEnvironment):
         return attr in _ATTRIBUTES.get(type(obj), ())
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        if isinstance(argument, tuple):
-            raise SecurityError("a tuple is no key here")
+        check_key(argument)
         if isinstance(argument, str):
             argument = self.special.plain(argument)
         return super().getitem(obj, argument)
+
+    def call_filter(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        if name in OPERATORS:
+            raise SecurityError(f"there is no filter {name!r}")
+        return super().call_filter(name, *args, **kwargs)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         context.meter.spend(CALL)
@@ -165,15 +169,31 @@ class _Environment(SandboxedEnvironment):
             return _call_method(context, obj.__self__, obj.__name__, args, kwargs)
         if isinstance(obj, Macro | LoopContext):
             return context.call(obj, *args, **kwargs)
-        if isinstance(obj, MethodType) and isinstance(obj.__self__, LoopContext):
-            context.meter.go_through(args)
-            return obj(*args, **kwargs)
         if isinstance(obj, Undefined):
             return obj()  # it raises what says why
+        if isinstance(obj, MethodType) and isinstance(obj.__self__, LoopContext):
+            context.meter.go_through((args, kwargs))
+            return obj(*args, **kwargs)
+        if obj in (dict, Namespace):
+            return _call_holder(context, obj, args, kwargs)
         if obj in self.globals.values():
-            context.meter.go_through(args)
-            return obj(*map(context.plain, args), **kwargs)
+            context.meter.go_through((args, kwargs))
+            return obj(*context.plain(args), **context.plain(kwargs))
         raise SecurityError(f"a {type(obj).__name__} cannot be called")
+
+
+def _call_holder(
+    context: BoundedContext,
+    holder: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: dict[str, Any],
+) -> Any:
+    context.meter.go_through(args)
+    args = context.plain(args)
+    for pairs in args:
+        for key, _ in pairs.items() if isinstance(pairs, dict) else pairs:
+            check_key(key)
+    return holder(*args, **kwargs)
 
 
 def _call_method(
@@ -181,7 +201,7 @@ def _call_method(
 ) -> Any:
     if isinstance(subject, str):
         return context.text.call(subject, name, *args, **kwargs)
-    context.meter.go_through(args)
+    context.meter.go_through((args, kwargs))
     if name in ("count", "index"):
         context.meter.go_through(subject)
         subject, args = context.plain(subject), [context.plain(arg) for arg in args]

@@ -53,6 +53,7 @@ def indent(
             raise SecurityError(f"indent({width!r}) is more than {_MOST_INDENTATION}")
         margin = " " * width
     lines: list[str] = context.text.call(text + "\n", "splitlines")
+    context.meter.text(len(text) + len(margin) * len(lines))
     indented = [margin + line if line or blank else line for line in lines[1:]]
     head = margin + lines[0] if first else lines[0]
     return context.text.join("\n", [head, *indented])
@@ -72,15 +73,20 @@ def tojson(
         raise SecurityError(f"tojson(indent={indent!r}) is more than {_MOST_INDENTATION}")
     context.meter.spend(CALL)
     context.meter.go_through(value, times=_ENCODING)
-    text = json.dumps(
-        context.plain(value),
+    encoder = json.JSONEncoder(
         ensure_ascii=ensure_ascii,
         indent=indent,
         separators=separators and tuple(separators),
         sort_keys=sort_keys,
     )
-    context.meter.text(len(text))
-    return text
+    pieces, length = [], 0
+    for piece in encoder.iterencode(context.plain(value)):
+        length += len(piece)
+        if length > context.meter.longest:
+            break
+        pieces.append(piece)
+    context.meter.text(length)
+    return "".join(pieces)
 
 
 def case_filter(change: Callable[[str], str]) -> Callable[..., str]:

@@ -12,6 +12,7 @@ _FACTS = {
     "count", "endswith", "find", "index", "isalnum", "isalpha", "isascii", "isdecimal", "isdigit",
     "islower", "isnumeric", "isspace", "istitle", "isupper", "rfind", "rindex", "startswith",
 }  # fmt: skip
+_SEARCHES = {"count", "find", "index", "rfind", "rindex"}
 _CASES = {"capitalize", "casefold", "lower", "swapcase", "title", "upper"}
 _CUTS = {"lstrip", "removeprefix", "removesuffix", "rstrip", "strip"}
 _PIECES = {"partition", "rpartition", "rsplit", "split", "splitlines"}
@@ -46,6 +47,8 @@ class TextMethods:
             return self.replace(text, *args, **kwargs)
         args = tuple(map(self._argument, args))
         kwargs = {key: self._argument(value) for key, value in kwargs.items()}
+        if name in _SEARCHES and args and isinstance(args[0], str):
+            self._meter.search(text, args[0], from_the_right=name.startswith("r"))
         if name in _FACTS:
             return getattr(self._special.plain(text), name)(*args, **kwargs)
         if name in _CASES:
@@ -67,6 +70,8 @@ class TextMethods:
 
     def replace(self, text: str, old: str, new: str, count: int = -1) -> str:
         """``text.replace(old, new, count)``."""
+        self._meter.go_through((text, old, new))
+        self._meter.search(text, old)
         plain, old = self._special.plain(text), self._special.plain(old)
         found = plain.count(old) if count < 0 else min(plain.count(old), count)
         self._meter.text(len(text) + found * (len(new) - len(old)))
@@ -105,6 +110,8 @@ class TextMethods:
         self, text: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Sequence[str]:
         separator = args[0] if args else kwargs.get("sep")
+        if isinstance(separator, str):
+            self._meter.search(text, separator, from_the_right=name.startswith("r"))
         if not has_marks(text) or name == "splitlines" or separator is None:
             pieces: Sequence[str] = getattr(text, name)(*args, **kwargs)
             return pieces

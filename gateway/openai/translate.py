@@ -55,7 +55,6 @@ def plan_answer(
     prompts: Sequence[Prompt],
     config: ServingConfig,
     stop: tuple[str, ...] = (),
-    stop_tokens: tuple[str, ...] = (),
 ) -> AnswerPlan:
     """Lay out the answer to ``request``; choice ``k`` of prompt ``i`` has index ``i * n + k``.
 
@@ -64,7 +63,6 @@ def plan_answer(
         prompts: what is to be continued.
         config: for the header.
         stop: strings that end an answer, besides those of the request.
-        stop_tokens: tokens that end an answer.
 
     Raises:
         ApiError: the parameters contradict each other.
@@ -90,7 +88,6 @@ def plan_answer(
                 max_tokens=request.token_limit or _default_max_tokens(request, chat),
                 max_tokens_is_default=request.token_limit is None,
                 stop=(*(request.stop or ()), *stop),
-                stop_tokens=stop_tokens,
             )
             for index in range(len(prompts) * n)
         ),

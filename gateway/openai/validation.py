@@ -1,6 +1,7 @@
 """From a JSON object to a checked request: what cannot be honoured is refused, never ignored.
 
-Fields that OpenAI does not define are ignored.
+Fields that OpenAI does not define are ignored, and so is the ``name`` of a message, which no chat
+format has a place for.
 """
 
 from collections.abc import Mapping, Sequence

@@ -74,9 +74,7 @@ class Scheduler:
             return None
         request = self.waiting.popleft()
         prompt = "".join(request.prompt)
-        worker_id = max(
-            self._free, key=lambda free: shared_prefix_length(self._free[free], prompt)
-        )
+        worker_id = max(self._free, key=lambda free: shared_prefix_length(self._free[free], prompt))
         del self._free[worker_id]
         self.running[request.request_id] = worker_id
         return request, worker_id

@@ -70,5 +70,5 @@ async def _chat(
         check_message_count(len(conversation), model)
         prompts.append(render(chat_format, model, template_messages(conversation)))
         check_length(prompts[-1], "messages", model)
-    plan = plan_answer(body, prompts, config, chat_format.stop, chat_format.stop_tokens)
+    plan = plan_answer(body, prompts, config, chat_format.stops(model.special_tokens))
     return await answer(request, pool, plan)

@@ -58,7 +58,7 @@ def test_the_short_form_of_chat_streams(path: str) -> None:
     answer = chunks(post(pool, path, {"messages": [system, USER], "max_tokens": 250}))
     assert "".join(c["choices"][0]["delta"].get("content", "") for c in answer) == "Hello"
     assert pool.requests[0].prompt == ("system: Once upon a time\nuser: Hi\nassistant:",)
-    assert "\nuser:" in pool.requests[0].stop
+    assert "\nuser: " in pool.requests[0].stop
 
 
 @pytest.mark.parametrize("path", POST_PATHS)

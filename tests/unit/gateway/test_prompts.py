@@ -32,9 +32,31 @@ def test_a_chat_format_by_name_makes_the_prompt_and_ends_the_answer() -> None:
         *("<|im_start|>", "assistant\n"),
     )
     assert generation.stop == ("y",)
-    assert generation.stop_tokens == ("<|im_end|>", "<|endoftext|>")
     (entry,) = request(pool, "GET", "/v1/models", config).json()["data"]
     assert entry["chat_template"] == "chatml"
+
+
+def test_what_ends_a_turn_is_a_stop_string_where_it_is_no_token() -> None:
+    config = replace(CONFIG, chat_template=FORMATS["chatml"].as_format("CHAT_TEMPLATE"))
+    pool = ScriptedPool()
+    post(pool, "/v1/chat/completions", {"messages": [USER], "stop": "y"}, config=config)
+    assert pool.requests[0].stop == ("y", "<|im_end|>")
+
+
+def test_a_broken_template_is_an_error_that_is_not_worth_trying_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = replace(CHATML, chat_template="{% for %}")
+    pool = ScriptedPool(status=replace(READY, model=model))
+    for _ in range(2):
+        response = post(pool, "/v1/chat/completions", {"messages": [USER]})
+        assert error(response) == (500, "internal_error", None)
+        assert "template is broken" in response.text
+        assert response.headers["x-should-retry"] == "false"
+        assert "retry-after" not in response.headers
+    (record,) = (record for record in caplog.records if record.levelname == "ERROR")
+    assert "does not compile" in record.getMessage() and record.exc_info is None
+    assert pool.requests == []
 
 
 def test_what_a_format_has_no_place_for_is_a_bad_request() -> None:
@@ -55,7 +77,7 @@ def test_a_completion_takes_special_tokens_and_a_suffix() -> None:
     filled = [("", "<fim_prefix>", text, "<fim_suffix>", "c", "<fim_middle>", "")
               for text in ("a<|im_end|>", "b")]  # fmt: skip
     assert [g.prompt for g in pool.requests] == [*filled, ("a", "<|im_end|>", "b")]
-    assert {(g.stop, g.stop_tokens) for g in pool.requests} == {((), ())}
+    assert {g.stop for g in pool.requests} == {()}
     too_long = post(pool, "/v1/completions", {"prompt": "a", "suffix": "b" * 2001})
     assert error(too_long) == (400, "context_length_exceeded", "prompt")
     refused = post(ScriptedPool(), "/v1/completions", {"prompt": "a", "suffix": "b"})

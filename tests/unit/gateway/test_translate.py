@@ -27,7 +27,7 @@ def completion(prompts: list[str], **body: Any) -> AnswerPlan:
 
 def chat(**body: Any) -> AnswerPlan:
     request = chat_request({"messages": [USER], **body})
-    return plan_answer(request, [("rendered",)], CONFIG, ("\nUser:",), ("<|end|>",))
+    return plan_answer(request, [("rendered",)], CONFIG, ("\nUser:",))
 
 
 @pytest.mark.parametrize(
@@ -107,9 +107,7 @@ def test_templates_are_told_system_for_developer() -> None:
 def test_what_ends_an_answer_of_a_chat_comes_on_top_of_what_the_client_says() -> None:
     generation = chat(stop=["a", "b"]).generations[0]
     assert generation.stop == ("a", "b", "\nUser:")
-    assert generation.stop_tokens == ("<|end|>",)
-    generation = completion(["x"], stop="a").generations[0]
-    assert (generation.stop, generation.stop_tokens) == (("a",), ())
+    assert completion(["x"], stop="a").generations[0].stop == ("a",)
 
 
 FIM = replace(

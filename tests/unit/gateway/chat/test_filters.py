@@ -6,8 +6,8 @@ import pytest
 from jinja2.exceptions import SecurityError
 
 from gateway.chat.filters import FILTERS
-from gateway.chat.meter import OutOfWork
-from tests.unit.gateway.chat.expressions import bounded, unbounded
+from gateway.chat.meter import OutOfWork, TooLong
+from tests.unit.gateway.chat.expressions import SPECIAL, bounded, template, unbounded
 
 EXPRESSIONS = [
     "-3 | abs",
@@ -120,6 +120,29 @@ def test_items_are_counted(name: str) -> None:
     source = "{% for i in range(9999) %}{% set x = range(9999) | NAME %}{% endfor %}"
     with pytest.raises(OutOfWork):
         bounded(source.replace("NAME", name), longest=100_000)
+
+
+def test_names_may_stand_in_variables() -> None:
+    source = (
+        "{% set t, f, a = 'equalto', 'upper', 'role' %}"
+        "{{ messages | selectattr(a, t, 'user') | list }}"
+        "{{ messages | rejectattr(a, t, 'user') | list }}"
+        "{{ messages | map(attribute=a) | map(f) | list }}"
+        "{{ messages | map(attribute=a) | select(t, 'user') | list }}"
+        "{{ messages | map(attribute=a) | reject(t, 'user') | list }}"
+    )
+    assert bounded(source) == unbounded(source)
+
+
+def test_what_is_put_in_by_name_stays_marked() -> None:
+    source = "{% set s = '<s>' %}{{ ['x'] | map('replace', 'x', s) | join }}"
+    assert SPECIAL.split_marked(template(source).render({}, 100)) == ("", "<s>", "")
+
+
+def test_what_is_too_large_for_memory_is_counted_before_it_is_made() -> None:
+    for value in ("('a\\n' * 400) | indent('y' * 400)", "(['a'] * 2000) | tojson(indent=100)"):
+        with pytest.raises(TooLong):
+            bounded(f"{{{{ {value} }}}}")
 
 
 def test_a_number_of_any_length_is_no_number() -> None:

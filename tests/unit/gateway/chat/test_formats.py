@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.chat.formats import FORMATS, recognised
+from gateway.chat.formats import FORMATS, ChatFormat, recognised
 from gateway.chat.rendering import ChatMessage, render
 from gateway.errors import ApiError
 from tests.unit.gateway.chat.reference import MODEL
@@ -148,6 +148,13 @@ def test_what_has_a_place_is_kept() -> None:
         ("mpt-7b-storywriter.bin", None),
         ("prompt-7b-chat.bin", None),
         ("vicuna-7b-v1.5.Q4_K_M.gguf", "vicuna"),
+        ("vicuna-7b-1.1.ggmlv0.q4_0.bin", "vicuna"),
+        ("eachadea/ggml-vicuna-13b-1.1", "vicuna"),
+        ("stable-vicuna-13B.ggmlv3.q4_0.bin", None),
+        ("stable_vicuna.bin", None),
+        ("gpt4-x-vicuna-13B.ggmlv3.q4_0.bin", None),
+        ("lmsys/vicuna-13b-delta-v0", None),
+        ("vicuna-13b-v0.bin", None),
         ("Llama-2-7b-chat.Q4_K_M.gguf", "llama-2"),
         ("llama2-13b-chat.gguf", "llama-2"),
         ("Llama-2-7b.gguf", None),
@@ -168,12 +175,12 @@ def test_a_model_is_recognised_by_its_name(model: str, name: str | None) -> None
 @pytest.mark.parametrize(
     ("name", "stop", "stop_tokens"),
     [
-        ("starchat", (), ("<|end|>", "<|endoftext|>")),
-        ("mpt-chat", (), ("<|im_end|>", "<|endoftext|>")),
-        ("chatml", (), ("<|im_end|>", "<|endoftext|>")),
-        ("wizardcoder", ("\n### Instruction:",), ("<|endoftext|>",)),
-        ("falcon-instruct", ("\nUser:",), ("<|endoftext|>",)),
-        ("plain", ("\nuser:", "\nsystem:", "\ntool:"), ()),
+        ("starchat", (), ("<|end|>",)),
+        ("mpt-chat", (), ("<|im_end|>",)),
+        ("chatml", (), ("<|im_end|>",)),
+        ("wizardcoder", ("\n### Instruction:",), ()),
+        ("falcon-instruct", ("\nUser:",), ()),
+        ("plain", ("\nuser: ", "\nsystem: ", "\ntool: "), ()),
     ],
 )
 def test_what_ends_an_answer(
@@ -182,3 +189,15 @@ def test_what_ends_an_answer(
     made = FORMATS[name].as_format("because")
     assert (made.name, made.stop, made.stop_tokens) == (name, stop, stop_tokens)
     assert made.origin == "because"
+
+
+def test_what_ends_a_turn_is_a_string_where_it_is_no_token() -> None:
+    made = ChatFormat("x", "", stop=("\nUser:",), stop_tokens=("<|end|>", "<|im_end|>"))
+    assert made.stops(()) == ("\nUser:", "<|end|>", "<|im_end|>")
+    assert made.stops(("<s>", "<|end|>")) == ("\nUser:", "<|im_end|>")
+    assert FORMATS["llama-2"].as_format("").stops(()) == ()
+
+
+def test_the_stops_of_the_plain_format_are_what_its_template_writes() -> None:
+    written = prompt("plain", [(role, "x") for role in ("assistant", "user", "system", "tool")])
+    assert all(stop in written for stop in FORMATS["plain"].stop)

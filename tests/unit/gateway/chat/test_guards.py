@@ -2,6 +2,7 @@
 
 import pytest
 from jinja2 import Environment, nodes
+from jinja2.exceptions import SecurityError
 
 from gateway.chat import guards
 from gateway.chat.meter import OutOfWork
@@ -25,6 +26,29 @@ def test_what_is_not_known_is_refused(source: str, kind: str) -> None:
         template(source)
 
 
+@pytest.mark.parametrize(
+    "arguments", ["(x)", "(x=y)", "(*x)", "(**x)", "(1, x, y=z)", "(x.y)", "([x])"]
+)
+def test_all_that_a_filter_or_a_test_is_given_is_gone_through(arguments: str) -> None:
+    for use in (f"a | trim{arguments}", f"a is divisibleby{arguments}"):
+        tree = guards.Guard(SpecialTokens(())).visit(Environment().parse(f"{{{{ {use} }}}}"))
+        (node,) = (n for n in tree.find_all((nodes.Filter, nodes.Test)) if n.name[0] != "_")
+        given = [*node.args, *(keyword.value for keyword in node.kwargs)]
+        given += [spread for spread in (node.dyn_args, node.dyn_kwargs) if spread]
+        assert {arg.name for arg in given if not isinstance(arg, nodes.Const)} == {"_given"}
+
+
+@pytest.mark.parametrize("name", guards.OPERATORS)
+def test_operators_have_no_name_in_a_source(name: str) -> None:
+    for source in (f"{{{{ 1 | {name}(1) }}}}", f"{{% filter {name} %}}{{% endfilter %}}"):
+        with pytest.raises(ValueError, match=f"line 1: there is no filter '{name}'"):
+            template(source)
+    for source in (f"{{{{ [1] | map('{name}', 1) | list }}}}",
+                   f"{{% set n = '{name}' %}}{{{{ [1] | map(n) }}}}"):  # fmt: skip
+        with pytest.raises(SecurityError, match=f"there is no filter '{name}'"):
+            bounded(source)
+
+
 def test_every_kind_of_node_that_is_known_exists_once() -> None:
     assert len(set(guards._KNOWN)) == len(guards._KNOWN)
     assert all(issubclass(kind, nodes.Node) for kind in guards._KNOWN)
@@ -32,6 +56,7 @@ def test_every_kind_of_node_that_is_known_exists_once() -> None:
 
 def test_nothing_is_left_that_is_not_counted() -> None:
     source = "{% for x in y %}{{ a ~ b }}{{ a == b }}{{ a[1:] }}text{{ {a: b} }}{% endfor %}"
+    source += "{{ a is divisibleby(b) }}"
     tree = guards.Guard(SpecialTokens(())).visit(Environment().parse(source))
     assert not list(tree.find_all((nodes.Concat, nodes.Compare, nodes.Slice, nodes.TemplateData)))
     used = {node.name for node in tree.find_all(nodes.Filter)}

@@ -42,7 +42,8 @@ def test_going_through_a_value_takes_as_long_as_it_is() -> None:
     assert spent({1: 2}.items()) == spent([(1, 2)])
     assert spent({"a": "b"}) == spent(["a", "b"]) - 2 * NODE
     assert spent({"a": 1}.keys()) == spent({1: "a"}.values()) == spent(["a"])
-    assert spent(range(100)) == 201 * NODE
+    assert spent(range(100)) == 204 * NODE
+    assert spent(2**800) == NODE + 100
     assert spent([1, 2], times=3) == 3 * spent([1, 2])
     assert spent("ab", times=3) == 6
 
@@ -62,6 +63,25 @@ def test_what_holds_another_many_times_is_gone_through_each_time() -> None:
 def test_what_is_no_data_is_refused(value: Any) -> None:
     with pytest.raises(SecurityError, match="is no data"):
         spent(value)
+
+
+def test_no_work_gives_any_back() -> None:
+    for work in (-1, -(10**9)):
+        meter = Meter(10)
+        with pytest.raises(OutOfWork):
+            meter.spend(work)
+
+
+def test_a_search_from_the_right_takes_longer() -> None:
+    def searched(length: int, sought: int, from_the_right: bool = False) -> int:
+        meter = Meter(10)
+        before = meter._left
+        meter.search("a" * length, "a" * sought, from_the_right)
+        return before - meter._left
+
+    assert searched(1000, 0) == searched(10, 11) == searched(10, 10) == 0
+    assert searched(1000, 32) == searched(1000, 32, from_the_right=True) == 1000 - 31
+    assert searched(20_000, 10_000) < searched(20_000, 10_000, from_the_right=True)
 
 
 def test_whole_numbers_have_a_largest() -> None:

@@ -66,7 +66,18 @@ def test_what_is_written_has_an_end() -> None:
 
 
 @pytest.mark.parametrize(
-    "expression", ["{(1, 2): 3}", "{}[(1, 2)]", "namespace()", "self", "messages[0].items", "range"]
+    "expression",
+    [
+        "{(1, 2): 3}",
+        "{}[(1, 2)]",
+        "{2**61: 1}",
+        "{}[[]]",
+        "{}[{}]",
+        "namespace()",
+        "self",
+        "messages[0].items",
+        "range",
+    ],
 )
 def test_what_is_no_data_is_refused(expression: str) -> None:
     with pytest.raises(SecurityError):

@@ -137,6 +137,12 @@ def test_a_template_that_refuses_is_a_bad_request_that_says_why() -> None:
         parts_of(refusals[0], HELLO)
 
 
+def test_the_reason_of_a_failure_has_an_end() -> None:
+    with pytest.raises(ApiError, match="has no attribute 'xxx") as caught:
+        parts_of("{{ messages['x' * 60000].y }}", HELLO)
+    assert len(caught.value.message) < 1100
+
+
 def test_a_conversation_that_is_too_long_says_so() -> None:
     # 65,536 bytes of context, and the slack.
     parts_of("{{ messages[0].content }}", [ChatMessage(role="user", content="a" * 131_072)])
@@ -164,7 +170,7 @@ def test_a_broken_template_is_the_servers_fault_and_reported_once(
     for _ in range(3):
         with pytest.raises(ApiError, match="is broken") as caught:
             parts_of(source, HELLO)
-        assert caught.value.code is ErrorCode.MODEL_UNAVAILABLE
+        assert (caught.value.code, caught.value.status) == (ErrorCode.INTERNAL_ERROR, 500)
     (record,) = caplog.records
     assert said in record.getMessage() and "CHAT_TEMPLATE" in record.getMessage()
 
@@ -175,7 +181,7 @@ def test_a_template_that_breaks_later_is_reported_then(caplog: pytest.LogCapture
     assert not caplog.records
     with pytest.raises(ApiError) as caught:
         parts_of(source, HELLO * 2)
-    assert caught.value.code is ErrorCode.MODEL_UNAVAILABLE
+    assert caught.value.code is ErrorCode.INTERNAL_ERROR
     assert "was stopped: it does too much work" in caplog.text
 
 
