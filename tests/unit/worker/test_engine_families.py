@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from shared.byte_level import LETTERS
 from shared.config import WorkerConfig
+from shared.gguf import SCORES, TOKEN_FORM, TOKEN_TYPES, TOKENS, TokenType
+from shared.gguf_reader import read_gguf
+from shared.gguf_rewrite import rewrite
+from shared.inspector import inspect
+from tests.gguf_files import GGUFDraft, Tensor
 from tests.models.reference import Reference, references
 from worker.engines.base import SlotTokens
 from worker.engines.ctransformers import CTransformersEngine
@@ -33,6 +39,30 @@ def evaluate(engine: CTransformersEngine, tokens: list[int]) -> NDArray[np.float
         if not tokens:
             copied: NDArray[np.float32] = logits.copy()
             return copied
+
+
+def as_current_tools_write_it(path: Path) -> GGUFDraft:
+    """The same model with its vocabulary in letters, and nothing that old readers alone need."""
+    file, content = read_gguf(path), path.read_bytes()
+    draft = GGUFDraft()
+    types = file.metadata[TOKEN_TYPES]
+    for key, entry in file.entries.items():
+        value = file.metadata[key]
+        if key == TOKENS:
+            value = [
+                raw if kind == TokenType.CONTROL else "".join(LETTERS[byte] for byte in raw)
+                for raw, kind in zip(value, types, strict=True)
+            ]
+        if key not in (TOKEN_FORM, SCORES):
+            items = () if entry.item_type is None else (int(entry.item_type),)
+            draft.metadata[key] = (int(entry.value_type), *items, value)
+    for tensor in file.tensors:
+        start = file.data_offset + tensor.offset
+        data = content[start : start + tensor.n_bytes]
+        draft.tensors[tensor.name] = Tensor(tensor.shape, data, tensor.ggml_type)
+    if draft.tensors["output.weight"] == draft.tensors["token_embd.weight"]:
+        del draft.tensors["output.weight"]
+    return draft
 
 
 @pytest.mark.parametrize("n_ctx", [None, SHORT])
@@ -80,3 +110,20 @@ def test_the_prompt_is_tokenized_as_by_the_reference(reference: Reference, path:
     assert engine.tokenize([reference.prompt]) == reference.prompt_ids
     text = b"".join(map(engine.token_bytes, reference.greedy_ids))
     assert text.decode("utf-8", "replace") == reference.greedy_text
+
+
+@pytest.mark.parametrize(
+    ("reference", "path"), [case for case in CASES if str(case.id).endswith(".gguf")]
+)
+def test_a_current_file_is_rewritten_to_the_same_model(
+    reference: Reference, path: Path, tmp_path: Path
+) -> None:
+    current = as_current_tools_write_it(path).write(tmp_path / "current.gguf")
+    assert inspect(current).needs_rewrite
+    rewrite(current, tmp_path / "rewritten.gguf")
+    engine = CTransformersEngine(WorkerConfig("ctransformers", str(tmp_path / "rewritten.gguf")))
+    pending = engine.tokenize([reference.prompt])
+    assert pending == reference.prompt_ids
+    for token in reference.greedy_ids:
+        assert int(evaluate(engine, pending).argmax()) == token
+        pending = [token]
