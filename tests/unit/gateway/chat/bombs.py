@@ -176,12 +176,13 @@ BOMBS: dict[str, list[str]] = {
         "{{ 1" + "+1" * 30_000 + " }}",
         "{{ a" + ".b" * 30_000 + " }}",
         "{% if a %}" * 3000,
-        "{% if a %}" + "{% elif b %}" * 4000 + "{% endif %}",
         "{% for a in b %}" * 50 + "{% endfor %}" * 50,
         "{{ " + "[" * 2000 + "]" * 2000 + " }}",
         "{{ 1 " + "if 1 else 1 " * 4000 + " }}",
         "{#" * 30_000,
     ],
+    # Newer versions of Python take it.
+    "ValueError or rendered": ["{% if a %}" + "{% elif b %}" * 4000 + "{% endif %}"],
     "rendered": [
         "{{ 1" + "~1" * 9_000 + " }}",
         "{% set a = 1 %}" * 4000,

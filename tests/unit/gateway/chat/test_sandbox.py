@@ -42,7 +42,7 @@ def test_a_bomb_does_not_go_off(
 ) -> None:
     source = BOMBS[end][number]
     ended, seconds = ends[source, SCALE]
-    assert ended == end, source[:200]
+    assert ended in end.split(" or "), source[:200]
     assert seconds < 2, source[:200]
 
 
