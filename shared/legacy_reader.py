@@ -75,10 +75,6 @@ class LegacyFile:
         return self.header[self.served.layers]
 
 
-class _Misfit(ModelFileError):
-    """The file is not in the layout that was tried."""
-
-
 def read_legacy(path: Path, data: Data) -> LegacyFile:
     """Find the layout that a file is in, and read it.
 
