@@ -24,7 +24,7 @@ def in_process(path: str) -> None:
     from ctransformers.llm import LLM, Config
 
     sys.path.insert(0, str(ROOT))
-    from worker.engines.ctransformers import library_variant
+    from worker.engines.library import library_variant
 
     llm = LLM(
         path, "gguf", lib=library_variant(), config=Config(context_length=N_CTX, batch_size=64)

@@ -29,7 +29,7 @@ LIBRARIES = {
 }  # fmt: skip
 # Libraries that belong to one file each.
 ONE_FILE_LIBRARIES = {
-    "worker/engines/ctransformers.py": {"ctransformers"},
+    "worker/engines/library.py": {"ctransformers"},
     "worker/tokenizer.py": {"tokenizers"},
     "worker/tokenizer_file.py": {"tokenizers"},
     "worker/pre_tokenizers.py": {"tokenizers"},
@@ -299,7 +299,7 @@ BAD: list[tuple[Rule, str, str]] = [
 ]
 GOOD: list[tuple[Rule, str, str]] = [
     (room_imports, "shared/x.py", "import os, orjson, shared.errors\nfrom shared import gguf"),
-    (room_imports, "worker/engines/ctransformers.py", "import ctransformers, numpy, shared.gguf"),
+    (room_imports, "worker/engines/library.py", "import ctransformers, numpy, shared.gguf"),
     (room_imports, "worker/tokenizer.py", "from tokenizers import Regex"),
     (room_imports, "gateway/x.py", "import asyncio, fastapi.responses\nfrom gateway import sse"),
     (narrowed_imports, "gateway/routes/chat.py", "from gateway.pool.base import WorkerPool"),

@@ -7,13 +7,10 @@ every argument checked first, since the C code aborts the process on most bad on
 
 import ctypes
 import logging
-import platform
-import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from ctransformers.llm import Config, load_library
 from numpy.typing import NDArray
 
 from shared.config import WorkerConfig
@@ -23,7 +20,7 @@ from shared.inspector import inspect
 from shared.messages import ModelInfo
 from shared.model_file import FileFormat, ModelFile
 from worker.engines.base import SlotTokens
-from worker.engines.shortened import shortened
+from worker.engines.library import Library
 from worker.tokenizer import build_tokenizer
 from worker.tokenizer_file import TokenizerFile
 from worker.vocabulary import Vocabulary
@@ -61,7 +58,7 @@ class CTransformersEngine:
         override = _tokenizer_file(config, file)
         vocabulary = Vocabulary.from_model(file, override)
         self._tokenizer = build_tokenizer(file, vocabulary, self._library_tokenize, override)
-        self._library = _Library(file, n_ctx)
+        self._library = Library(file, n_ctx)
         self._vocabulary = vocabulary
         self.info = ModelInfo(
             family=file.family.value,
@@ -141,66 +138,3 @@ def _tokenizer_file(config: WorkerConfig, file: ModelFile) -> TokenizerFile | No
             raise
         logger.warning("%s; the tokenizer is made from the model file instead", error)
         return None
-
-
-class _Library:
-    """The C library with one loaded model."""
-
-    def __init__(self, file: ModelFile, n_ctx: int) -> None:
-        try:
-            library = load_library(library_variant())
-        except (OSError, ValueError) as error:
-            raise EngineError(f"ctransformers' library could not be loaded: {error}") from error
-        config = Config(context_length=n_ctx, threads=1, mmap=True).to_struct()
-        # Not by way of the package's own class, which takes no pipe.
-        with shortened(file, n_ctx) as path:
-            self._llm = library.ctransformers_llm_create(
-                path.encode(), file.library_type.encode(), config
-            )
-            if not self._llm:
-                raise EngineError(f"{file.path}: ctransformers could not load the model")
-        self._library = library
-        weakref.finalize(self, library.ctransformers_llm_delete, self._llm).atexit = False
-        # All ids and positions are checked against the file's description, so it had better be
-        # the library's, too.
-        n_vocab = library.ctransformers_llm_vocab_size(self._llm)
-        found = library.ctransformers_llm_context_length(self._llm)
-        if (n_vocab, found) != (file.n_vocab, n_ctx):
-            raise EngineError(
-                f"{file.path}: ctransformers sees {n_vocab} tokens and a context of {found},"
-                f" not {file.n_vocab} and {n_ctx}"
-            )
-
-    def evaluate(self, ids: ctypes.Array[ctypes.c_int], n: int, n_past: int, threads: int) -> bool:
-        """Evaluate ``n`` tokens behind ``n_past``; whether it went well."""
-        done: bool = self._library.ctransformers_llm_batch_eval(
-            self._llm, ids, n, n_past, _BLOCK, threads
-        )
-        return done
-
-    def logits(self, n_vocab: int) -> NDArray[np.float32]:
-        """A view on the logits of the last token, shape ``(n_vocab,)``."""
-        pointer = self._library.ctransformers_llm_logits_data(self._llm)
-        return np.ctypeslib.as_array(pointer, shape=(n_vocab,))
-
-    def tokenize(self, text: bytes) -> list[int]:
-        """The library's own tokenization, without a begin token."""
-        # At most one id for each byte, and the space that SentencePiece puts in front; the
-        # package's own wrapper makes this buffer too small and corrupts the heap.
-        ids = (ctypes.c_int * (len(text) + 8))()
-        n = self._library.ctransformers_llm_tokenize(self._llm, text, False, ids)
-        return ids[:n]
-
-
-def library_variant() -> str | None:
-    """The variant of the C library that this CPU can run; None leaves it to ctransformers.
-
-    ctransformers finds out by itself, but takes over a second for it.
-    """
-    if platform.system() != "Linux" or platform.machine() != "x86_64":
-        return None
-    cpuinfo = Path("/proc/cpuinfo").read_text()
-    flags = set(cpuinfo.partition("flags")[2].partition(":")[2].partition("\n")[0].split())
-    if {"avx2", "fma", "f16c"} <= flags:
-        return "avx2"
-    return "avx" if {"avx", "f16c"} <= flags else "basic"

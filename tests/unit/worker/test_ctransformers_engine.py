@@ -12,7 +12,7 @@ from shared.errors import EngineError, ModelFileError
 from shared.gguf_rewrite import rewrite
 from tests.gguf_files import tiny_llama
 from worker import engines
-from worker.engines import ctransformers as engine_module
+from worker.engines import library as engine_library
 from worker.engines.base import SlotTokens
 from worker.engines.ctransformers import CTransformersEngine
 
@@ -176,7 +176,7 @@ def test_a_bad_file_does_not_reach_the_library(
             raise AssertionError("the library was given a bad file")
 
     library = Library()
-    monkeypatch.setattr(engine_module, "load_library", library)
+    monkeypatch.setattr(engine_library, "load_library", library)
     bad = tmp_path / "bad.gguf"
     whole = path.read_bytes()
     for content in (whole[:-1], whole[: len(whole) // 2], whole[:100], b"", b"GGUF", whole + b"x"):
@@ -197,6 +197,6 @@ def test_a_bad_file_does_not_reach_the_library(
 def test_what_the_library_refuses_is_an_engine_error(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "library_variant", lambda: "no-such-variant")
+    monkeypatch.setattr(engine_library, "library_variant", lambda: "no-such-variant")
     with pytest.raises(EngineError, match="library could not be loaded"):
         load(path)
