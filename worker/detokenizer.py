@@ -1,6 +1,6 @@
 """Token bytes to text, whole characters only."""
 
-import codecs
+from codecs import utf_8_decode
 
 
 class Detokenizer:
@@ -8,12 +8,17 @@ class Detokenizer:
 
     def __init__(self) -> None:
         """Start with nothing held back."""
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._held = b""
 
     def push(self, token_bytes: bytes) -> str:
         """The text that these bytes complete; may be empty."""
-        return self._decoder.decode(token_bytes)
+        pending = self._held + token_bytes
+        # What the incremental decoder of `codecs` does, without its layers.
+        text, n_used = utf_8_decode(pending, "replace", False)
+        self._held = pending[n_used:]
+        return text
 
     def flush(self) -> str:
         """What is left at the end: a replacement character for an unfinished one."""
-        return self._decoder.decode(b"", final=True)
+        held, self._held = self._held, b""
+        return held.decode("utf-8", "replace")

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Sequence as Items
 from typing import Protocol
 
 import numpy as np
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class Inbox(Protocol):
-    """The reading side of a worker's queue; `multiprocess.SimpleQueue` is one."""
+    """The reading side of a worker's queue; see `worker.inbox.Inbox`."""
 
     def get(self) -> bytes:
         """The next encoded command; blocks until there is one."""
@@ -41,25 +41,36 @@ class Inbox(Protocol):
     def empty(self) -> bool:
         """Whether `get` would block."""
 
+    def fileno(self) -> int:
+        """The descriptor that becomes readable with a command."""
+
+
+class Outbox(Protocol):
+    """The writing side of a worker's pipe; see `worker.outbox.Outbox`."""
+
+    def send(self, events: Items[Event], /) -> None:
+        """Send events to the gateway, or keep them where it does not read fast enough."""
+
+    def drain(self, until: Inbox, /) -> None:
+        """Wait until all that was kept is sent, or there is a command."""
+
 
 class Loop:
     """Runs generations on an engine until it is told to shut down."""
 
-    def __init__(
-        self, engine: Engine, threads: int, inbox: Inbox, emit: Callable[[list[Event]], None]
-    ) -> None:
+    def __init__(self, engine: Engine, threads: int, inbox: Inbox, outbox: Outbox) -> None:
         """Wire the loop.
 
         Args:
             engine: a loaded engine.
             threads: how many threads an evaluation uses until `SetThreads` says otherwise.
             inbox: where commands come from.
-            emit: sends events to the gateway, all in one system call.
+            outbox: where events go.
         """
         self._engine = engine
         self._threads = ThreadShare(threads)
         self._inbox = inbox
-        self._emit = emit
+        self._outbox = outbox
         self._sequence: Sequence | None = None
         self._shutdown = False
 
@@ -74,6 +85,9 @@ class Loop:
         Blocks only while there is no sequence to run.
         """
         while self._sequence is None or not self._inbox.empty():
+            if self._sequence is None and self._inbox.empty():
+                self._outbox.drain(self._inbox)
+                self._engine.rest()
             self._handle(decode(self._inbox.get()))
             if self._shutdown:
                 return
@@ -95,7 +109,8 @@ class Loop:
                 if sequence is not None and sequence.request.request_id == request_id:
                     self._finish(sequence, "", "cancelled")
             case SetThreads(threads):
-                self._threads.share = threads
+                is_running = self._sequence is not None
+                self._threads.set_share(threads, time.monotonic(), is_running)
             case Shutdown():
                 self._shutdown = True
             case _:
@@ -162,9 +177,12 @@ class Loop:
             events.append(Delta(request_id, text, sequence.unreported_tokens))
             sequence.unreported_tokens = 0
         if events:
-            self._emit(events)
+            self._outbox.send(events)
 
     def _forward(self, chunk: SlotTokens) -> NDArray[np.float32]:
+        if self._threads.is_one_thread:  # nothing to choose, and nothing to learn
+            (logits,) = self._engine.forward([chunk], 1)
+            return logits
         began_s, began_cpu_s = time.monotonic(), time.process_time()
         threads = self._threads.choose(began_s)
         (logits,) = self._engine.forward([chunk], threads)
@@ -181,10 +199,10 @@ class Loop:
             events.append(Delta(request_id, text, sequence.unreported_tokens))
         events.append(Finished(request_id, reason, sequence.completion_tokens, sequence.lap_ms()))
         self._sequence = None
-        self._emit(events)
+        self._outbox.send(events)
 
     def _fail(
         self, request_id: str, code: ErrorCode, message: str, param: str | None = None
     ) -> None:
         self._sequence = None
-        self._emit([Failed(request_id, code.value, message, param)])
+        self._outbox.send([Failed(request_id, code.value, message, param)])

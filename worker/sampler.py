@@ -1,19 +1,22 @@
 """Draws the next token from the logits, vectorised over the vocabulary."""
 
-from collections import Counter
+from bisect import bisect_right
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.errors import EngineError
 from shared.sampling import SamplingParams
+from worker.penalties import Penalties
+from worker.top_k import TopK, require_finite
 
 _FloatArray = NDArray[np.float32]
 _IntArray = NDArray[np.int64]
 
 # Logits divided by less leave the range of 32-bit floats; the draw would be the same anyway.
 _GREEDY_BELOW = 1e-5
+# A nucleus of more tokens than this is found without a loop over them.
+_MOST_LOOPED = 256
 
 
 class Sampler:
@@ -21,6 +24,10 @@ class Sampler:
 
     The order is that of Hugging Face's and vLLM's samplers: penalties, temperature, top_k, top_p,
     min_p, where top_p and min_p look at the probabilities that top_k has left.
+
+    What a seed draws also follows from the order in which the tokens that are kept share out the
+    range of a random number: the likeliest first where there is a nucleus (``top_p`` below 1),
+    else the order of the ids, or that in which NumPy's partition leaves the ``top_k``.
     """
 
     def __init__(self, params: SamplingParams, prompt: Sequence[int]) -> None:
@@ -28,13 +35,14 @@ class Sampler:
         self._params = params
         seed = None if params.seed is None else params.seed % 2**64
         self._random = np.random.Generator(np.random.PCG64(seed)).random
-        self._generated: Counter[int] = Counter()
-        self._seen = set(prompt) if params.repetition_penalty != 1.0 else set()
-        self._penalizes = (
-            params.repetition_penalty != 1.0
-            or params.presence_penalty != 0.0
-            or params.frequency_penalty != 0.0
-        )
+        self._penalties = Penalties.of(params, prompt)
+        self._is_greedy = params.temperature < _GREEDY_BELOW
+        if not self._is_greedy:
+            self._per_degree = np.float32(1 / params.temperature)
+        # As NumPy compares it with 32-bit floats.
+        self._min_p = float(np.float32(params.min_p))
+        self._top_k = TopK(params.top_k)
+        self._scratch: _FloatArray = np.empty(0, np.float32)
 
     def sample(self, logits: _FloatArray) -> int:
         """Draw one token id.
@@ -45,54 +53,75 @@ class Sampler:
         Raises:
             EngineError: the logits hold no finite maximum, so that nothing can be drawn.
         """
-        if self._penalizes:
-            self._penalize(logits)
+        if self._penalties is None:
+            return self._draw(logits)
+        self._penalties.apply(logits)
         token = self._draw(logits)
-        if self._penalizes:
-            self._generated[token] += 1
-            self._seen.add(token)
+        self._penalties.add(token)
         return token
 
-    def _penalize(self, logits: _FloatArray) -> None:
-        params = self._params
-        if params.repetition_penalty != 1.0 and self._seen:
-            ids = np.fromiter(self._seen, np.int64, len(self._seen))
-            values = logits[ids]
-            logits[ids] = np.where(
-                values > 0, values / params.repetition_penalty, values * params.repetition_penalty
-            )
-        if self._generated:
-            n = len(self._generated)
-            ids = np.fromiter(self._generated.keys(), np.int64, n)
-            counts = np.fromiter(self._generated.values(), np.float32, n)
-            logits[ids] -= params.presence_penalty + params.frequency_penalty * counts
-
     def _draw(self, logits: _FloatArray) -> int:
-        params = self._params
+        params, n_vocab = self._params, len(logits)
+        if params.top_p < 1.0 and not self._is_greedy and self._top_k.suits(n_vocab):
+            ids, values = self._top_k.largest(logits)
+            return self._draw_from_sorted(ids, values)
         best = int(logits.argmax())
-        if not np.isfinite(logits[best]):  # argmax finds a NaN before any number
-            raise EngineError("the model's logits are not finite")
-        if params.temperature < _GREEDY_BELOW:
+        require_finite(logits[best])  # argmax finds a NaN before any number
+        if self._is_greedy:
             return best
-
-        ids: _IntArray | None = None  # None: every id, in order
-        if 0 < params.top_k < logits.size:
+        if 0 < params.top_k < n_vocab:
             ids = _largest(logits, params.top_k)
-            logits = logits[ids]
-        # Weights, not probabilities: the largest is 1, and `mass` is what they add up to.
-        with np.errstate(over="ignore"):  # what is too far below the largest weighs nothing
-            weights = np.exp((logits - logits.max()) * np.float32(1 / params.temperature))
-        mass = float(weights.sum(dtype=np.float64))
+            return int(ids[self._draw_from(logits[ids], logits[best])])
+        return self._draw_from(logits, logits[best])
+
+    def _draw_from_sorted(self, ids: _IntArray, values: _FloatArray) -> int:
+        """Draw one of a few ids, whose logits are in falling order."""
+        weights = self._weights(values, values[0])
+        if len(weights) > _MOST_LOOPED:
+            return int(ids[self._draw_weighted(weights)])
+        enough = self._params.top_p * float(weights.sum(dtype=np.float64))
+        cumulative: list[float] = []
+        mass = 0.0
+        for weight in weights.tolist():
+            if weight < self._min_p:
+                break
+            mass += weight
+            cumulative.append(mass)
+            if mass >= enough:
+                break
+        drawn = bisect_right(cumulative, self._random() * mass)
+        return int(ids[min(drawn, len(cumulative) - 1)])
+
+    def _draw_from(self, values: _FloatArray, highest: np.float32) -> int:
+        """Draw a place in ``values``, logits in any order."""
+        return self._draw_weighted(self._weights(values, highest))
+
+    def _draw_weighted(self, weights: _FloatArray) -> int:
+        """Draw a place in ``weights``, of which the largest is 1."""
+        params = self._params
+        ids: _IntArray | None = None  # None: every place, in order
+        enough = params.top_p * float(weights.sum(dtype=np.float64)) if params.top_p < 1.0 else 0.0
         if params.min_p > 0.0:
-            kept = np.flatnonzero(weights >= params.min_p)
-            ids, weights = (kept if ids is None else ids[kept]), weights[kept]
+            ids = np.flatnonzero(weights >= params.min_p)
+            weights = weights[ids]
         if params.top_p < 1.0:
-            kept = _nucleus(weights, params.top_p * mass)
+            kept = _nucleus(weights, enough)
             ids, weights = (kept if ids is None else ids[kept]), weights[kept]
         cumulative = np.cumsum(weights, dtype=np.float64)
         drawn = int(np.searchsorted(cumulative, self._random() * cumulative[-1], side="right"))
         drawn = min(drawn, weights.size - 1)
         return drawn if ids is None else int(ids[drawn])
+
+    def _weights(self, values: _FloatArray, highest: np.float32) -> _FloatArray:
+        """Weights, not probabilities: the largest is 1. Valid until the next call."""
+        n = len(values)
+        if n > len(self._scratch):
+            self._scratch = np.empty(n, np.float32)
+        weights = self._scratch[:n]
+        with np.errstate(over="ignore"):  # what is too far below the largest weighs nothing
+            np.subtract(values, highest, out=weights)
+            np.multiply(weights, self._per_degree, out=weights)
+        return np.exp(weights, out=weights)
 
 
 def _largest(values: _FloatArray, k: int) -> _IntArray:

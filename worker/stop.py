@@ -9,6 +9,8 @@ class StopMatcher:
     def __init__(self, stops: Sequence[str]) -> None:
         """Watch for ``stops``, none of them empty."""
         self._stops = tuple(stops)
+        # What a held back end can end with: most texts end otherwise, and need no closer look.
+        self._inner = frozenset("".join([stop[:-1] for stop in stops]))
         self._held = ""
 
     def push(self, text: str) -> tuple[str, bool]:
@@ -27,7 +29,10 @@ class StopMatcher:
             _, start = min(found)
             self._held = ""
             return text[:start], True
-        n_emit = len(text) - max(_overlap(text, stop) for stop in self._stops)
+        if text[-1:] not in self._inner:
+            self._held = ""
+            return text, False
+        n_emit = len(text) - max([_overlap(text, stop) for stop in self._stops])
         self._held = text[n_emit:]
         return text[:n_emit], False
 

@@ -13,6 +13,9 @@ _NOTICEABLE_S = 0.005
 # How much of the time may be lost in trying whether the cores are free again.
 _COST_OF_TRYING = 0.05
 _LONGEST_PAUSE_S = 60.0
+# A core that another worker has just left is often taken again at once, by the next request of the
+# same client. An evaluation that meets it there takes several times as long as one of one thread.
+_UNTIL_TAKEN_S = 0.05
 
 
 class ThreadShare:
@@ -25,11 +28,30 @@ class ThreadShare:
     def __init__(self, share: int) -> None:
         """Begin with ``share`` threads."""
         self.share = share
+        self._next_share = share
+        self._grows_at_s = 0.0
         self._fitting = share
         self._pause_until_s = 0.0
 
+    @property
+    def is_one_thread(self) -> bool:
+        """Whether there is nothing to choose: one thread now, and no more to come."""
+        return self.share == 1 == self._next_share
+
+    def set_share(self, share: int, now_s: float, is_running: bool) -> None:
+        """Take note of how many threads this worker may use.
+
+        Fewer are used from the next evaluation on. More are taken in a running generation only
+        when they have been this worker's for a moment; one that begins takes them at once.
+        """
+        self._next_share = share
+        self._grows_at_s = now_s + _UNTIL_TAKEN_S if is_running else now_s
+        self.share = min(share, self.share) if is_running else share
+
     def choose(self, now_s: float) -> int:
         """The number of threads for an evaluation that begins at ``now_s``."""
+        if now_s >= self._grows_at_s:
+            self.share = self._next_share
         if now_s < self._pause_until_s:
             return min(self.share, self._fitting)
         return self.share

@@ -29,10 +29,13 @@ class Engine(Protocol):
     Attributes:
         info: the model's description.
         eog: ids that end a generation.
+        forks_after_evaluation: whether a process that has evaluated something may be forked: no
+            thread of the engine's outlives an evaluation.
     """
 
     info: ModelInfo
     eog: frozenset[int]
+    forks_after_evaluation: bool
 
     def tokenize(self, prompt: Sequence[str]) -> list[int]:
         """Turn a prompt into ids: plain text and texts of special tokens by turns."""
@@ -66,4 +69,11 @@ class Engine(Protocol):
         Raises:
             EngineError: the tokens cannot be evaluated, and nothing has changed; or their
                 evaluation failed, and the slots' caches are empty.
+        """
+
+    def rest(self) -> None:
+        """Give back what memory can be had again when it is needed; the caches stay.
+
+        Called when there is nothing to run, so it takes a few milliseconds at most. The logits of
+        the last `forward` are no longer valid.
         """

@@ -21,6 +21,7 @@ from shared.messages import ModelInfo
 from shared.model_file import FileFormat, ModelFile
 from worker.engines.base import SlotTokens
 from worker.engines.library import Library
+from worker.engines.scratch import Scratch, mapped
 from worker.tokenizer import build_tokenizer
 from worker.tokenizer_file import TokenizerFile
 from worker.vocabulary import Vocabulary
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 class CTransformersEngine:
     """One model with one slot."""
+
+    forks_after_evaluation = True  # the library joins its threads after each evaluation
 
     def __init__(self, config: WorkerConfig) -> None:
         """Check and load ``config.model_path``.
@@ -58,7 +61,9 @@ class CTransformersEngine:
         override = _tokenizer_file(config, file)
         vocabulary = Vocabulary.from_model(file, override)
         self._tokenizer = build_tokenizer(file, vocabulary, self._library_tokenize, override)
-        self._library = Library(file, n_ctx)
+        mapped_before = mapped()
+        self._library = Library(file, n_ctx, config.library)
+        self._scratch = Scratch(file, n_ctx, mapped_before)
         self._vocabulary = vocabulary
         self.info = ModelInfo(
             family=file.family.value,
@@ -70,13 +75,14 @@ class CTransformersEngine:
             eos_token=vocabulary.text(vocabulary.eos),
             special_tokens=tuple(vocabulary.special),
             fim_tokens=vocabulary.fim_tokens,
+            # This format keeps its cache of values in strides of the tokens evaluated before, so
+            # what is there can be continued, but not from an earlier place.
+            can_rewind=file.file_format is not FileFormat.GGCC,
         )
         self.eog = vocabulary.eog
-        # This format keeps its cache of values in strides of the tokens evaluated before, so what
-        # is there cannot be continued from an earlier place.
-        self._can_rewind = file.file_format is not FileFormat.GGCC
         self._cache: list[int] = []
         self._buffer = (ctypes.c_int * _BLOCK)()
+        self._is_rested = True
 
     def tokenize(self, prompt: Sequence[str]) -> list[int]:
         """Turn a prompt into ids: plain text and texts of special tokens by turns."""
@@ -88,11 +94,10 @@ class CTransformersEngine:
 
     def reuse_prefix(self, slot: int, tokens: Sequence[int]) -> int:
         """Cut the cache down to what it shares with ``tokens``, where rewinding is exact."""
-        cache, limit = self._cache, min(len(self._cache), len(tokens) - 1)
-        n_cached = 0
-        if self._can_rewind:
-            while n_cached < limit and cache[n_cached] == tokens[n_cached]:
-                n_cached += 1
+        cache = self._cache
+        n_cached = _common_prefix(cache, list(tokens), min(len(cache), len(tokens) - 1))
+        if n_cached < len(cache) and not self.info.can_rewind:
+            n_cached = 0
         del cache[n_cached:]
         return n_cached
 
@@ -116,6 +121,7 @@ class CTransformersEngine:
             raise EngineError(f"{n_tokens} tokens after {n_past} do not fit the context")
         if min(tokens) < 0 or max(tokens) >= self.info.n_vocab:
             raise EngineError("a token id is outside the vocabulary")
+        self._is_rested = False
         ids: list[ctypes.c_int | int] = list(tokens)
         self._buffer[:n_tokens] = ids
         if not self._library.evaluate(self._buffer, n_tokens, n_past, max(1, threads)):
@@ -124,8 +130,27 @@ class CTransformersEngine:
         self._cache.extend(tokens)
         return [self._library.logits(self.info.n_vocab)]
 
+    def rest(self) -> None:
+        """Give the buffers of evaluations back; the logits are no longer valid."""
+        if not self._is_rested:
+            self._scratch.give_back()
+            self._is_rested = True
+
     def _library_tokenize(self, text: bytes) -> list[int]:
         return self._library.tokenize(text)
+
+
+def _common_prefix(some: Sequence[int], others: Sequence[int], limit: int) -> int:
+    """How many of the first ``limit`` tokens, which both have, are the same."""
+    n, step = 0, limit
+    # By halves, since two lists are compared several times faster than their elements in a loop.
+    while step:
+        if some[n : n + step] == others[n : n + step]:
+            n += step
+            step = min(step, limit - n)
+        else:
+            step //= 2
+    return n
 
 
 def _tokenizer_file(config: WorkerConfig, file: ModelFile) -> TokenizerFile | None:

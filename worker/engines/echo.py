@@ -22,6 +22,8 @@ _CHUNK = 512
 class EchoEngine:
     """Token ids 0..255 are bytes; 256 ends the generation."""
 
+    forks_after_evaluation = True
+
     def __init__(self, config: WorkerConfig) -> None:
         """Make the engine; ``config.echo_delay_ms`` is what each evaluation takes."""
         self.info = ModelInfo(
@@ -69,3 +71,6 @@ class EchoEngine:
         logits = np.full(self.info.n_vocab, -1e9, dtype=np.float32)
         logits[self._prompt[n_generated] if 0 <= n_generated < len(self._prompt) else _EOG] = 0
         return [logits]
+
+    def rest(self) -> None:
+        """Nothing is held that could be given back."""

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from shared.config import WorkerConfig
@@ -14,7 +16,7 @@ from tests.gguf_files import tiny_llama
 from worker import engines
 from worker.engines import library as engine_library
 from worker.engines.base import SlotTokens
-from worker.engines.ctransformers import CTransformersEngine
+from worker.engines.ctransformers import CTransformersEngine, _common_prefix
 
 N_CTX = 128
 PROMPT = [3 + byte for byte in b"the quick brown fox"]
@@ -131,6 +133,13 @@ def test_the_last_token_is_always_evaluated(engine: CTransformersEngine) -> None
     assert np.allclose(evaluate(engine, PROMPT[-1:]), whole, atol=1e-3)
     assert engine.reuse_prefix(0, PROMPT[:4]) == 3
     assert engine.reuse_prefix(0, [7, 8]) == 0
+
+
+@given(st.lists(st.integers(0, 1), max_size=40), st.lists(st.integers(0, 1), max_size=40))
+def test_a_common_prefix_is_found_to_the_token(some: list[int], others: list[int]) -> None:
+    limit = min(len(some), len(others))
+    expected = next((n for n in range(limit) if some[n] != others[n]), limit)
+    assert _common_prefix(some, others, limit) == expected
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,22 @@ class Inbox:
     def empty(self) -> bool:
         return not self.lines
 
+    def fileno(self) -> int:
+        raise AssertionError("nothing here waits")
+
+
+class Outbox:
+    """A pipe that takes everything at once."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Event]] = []
+
+    def send(self, events: Sequence[Event]) -> None:
+        self.batches.append(list(events))
+
+    def drain(self, until: object) -> None:
+        pass
+
 
 class WatchedEngine(EchoEngine):
     """The echo engine; it notes each evaluation, and may be told to do something before it."""
@@ -65,6 +81,8 @@ class WatchedEngine(EchoEngine):
         self.evaluated: list[list[int]] = []
         self.threads: list[int] = []
         self.before: dict[int, Callable[[], Any]] = {}
+        self.rests: list[int] = []
+        """How much had been evaluated each time that the engine was told to rest."""
 
     def chunk_size(self, slot: int) -> int:
         return self.chunk
@@ -75,6 +93,9 @@ class WatchedEngine(EchoEngine):
         self.before.pop(len(self.evaluated), lambda: None)()
         return super().forward(batch, threads)
 
+    def rest(self) -> None:
+        self.rests.append(len(self.evaluated))
+
 
 class Bench:
     """A loop with its inbox, and the events that have come out of it."""
@@ -82,8 +103,12 @@ class Bench:
     def __init__(self, n_ctx: int | None = None, chunk: int = 512, threads: int = 1) -> None:
         self.engine = WatchedEngine(n_ctx, chunk)
         self.inbox = Inbox()
-        self.batches: list[list[Event]] = []
-        self.loop = Loop(self.engine, threads, self.inbox, self.batches.append)
+        self.outbox = Outbox()
+        self.loop = Loop(self.engine, threads, self.inbox, self.outbox)
+
+    @property
+    def batches(self) -> list[list[Event]]:
+        return self.outbox.batches
 
     @property
     def events(self) -> list[Event]:
@@ -352,7 +377,7 @@ def test_logits_that_are_not_finite_end_only_their_generation() -> None:
 
     bench = Bench()
     engine = Ill()
-    bench.loop = Loop(engine, 1, bench.inbox, bench.batches.append)
+    bench.loop = Loop(engine, 1, bench.inbox, bench.outbox)
     assert failure(bench.run(generate("abc"))).code == "engine_error"
     engine.ill = False
     assert text_of(bench.run(generate("abc", request_id="s"))) == "abc"
@@ -364,7 +389,7 @@ def test_a_prompt_that_cannot_be_tokenized_fails(caplog: pytest.LogCaptureFixtur
             raise RuntimeError("no")
 
     bench = Bench()
-    bench.loop = Loop(Illiterate(), 1, bench.inbox, bench.batches.append)
+    bench.loop = Loop(Illiterate(), 1, bench.inbox, bench.outbox)
     with caplog.at_level(logging.ERROR):
         failed = failure(bench.run(generate("abc")))
     assert failed.code == "invalid_prompt"
@@ -379,3 +404,11 @@ def test_shutdown_ends_the_loop_in_the_midst_of_a_generation() -> None:
     bench.loop.run()
     assert kinds(bench.events) == [Prefilled, Delta, Delta]
     assert bench.inbox.empty()
+
+
+def test_the_engine_rests_when_there_is_nothing_to_run() -> None:
+    bench = Bench()
+    bench.run(generate("abc"))
+    assert bench.engine.rests == [4]
+    bench.run(generate("ab", request_id="s"))
+    assert bench.engine.rests == [4, len(bench.engine.evaluated)]

@@ -11,7 +11,7 @@ def test_uses_its_share_while_the_cores_are_free() -> None:
         now = step * 0.01
         assert threads.choose(now) == 4
         threads.learn(4, 0.01, 0.039, now)
-    threads.share = 2
+    threads.set_share(2, 1.0, is_running=True)
     assert threads.choose(1.0) == 2
 
 
@@ -48,7 +48,7 @@ def test_keeps_as_many_threads_as_had_a_core(cpu_s: float, fitting: int) -> None
     threads = ThreadShare(4)
     threads.learn(4, wall_s=1.0, cpu_s=cpu_s, now_s=0.0)
     assert threads.choose(0.5) == fitting
-    threads.share = 1
+    threads.set_share(1, 0.5, is_running=True)
     assert threads.choose(0.5) == 1
 
 
@@ -56,3 +56,36 @@ def test_one_thread_teaches_nothing() -> None:
     threads = ThreadShare(2)
     threads.learn(1, wall_s=1.0, cpu_s=0.1, now_s=0.0)
     assert threads.choose(0.0) == 2
+
+
+def test_more_threads_are_taken_when_nobody_else_has_taken_them() -> None:
+    threads = ThreadShare(1)
+    threads.set_share(4, now_s=1.0, is_running=True)
+    assert not threads.is_one_thread
+    assert threads.choose(1.0) == 1
+    assert threads.choose(1.049) == 1
+    assert threads.choose(1.051) == 4
+    assert threads.choose(1.0) == 4
+
+
+def test_threads_that_are_taken_back_in_time_were_never_used() -> None:
+    threads = ThreadShare(1)
+    threads.set_share(2, now_s=1.0, is_running=True)
+    assert threads.choose(1.02) == 1
+    threads.set_share(1, now_s=1.03, is_running=True)
+    assert threads.is_one_thread
+    assert threads.choose(9.0) == 1
+
+
+def test_fewer_threads_are_used_at_once_whatever_was_to_come() -> None:
+    threads = ThreadShare(3)
+    threads.set_share(4, now_s=1.0, is_running=True)
+    assert threads.choose(1.0) == 3
+    threads.set_share(2, now_s=1.01, is_running=True)
+    assert [threads.choose(now_s) for now_s in (1.01, 2.0)] == [2, 2]
+
+
+def test_a_generation_that_begins_takes_its_threads_at_once() -> None:
+    threads = ThreadShare(1)
+    threads.set_share(2, now_s=1.0, is_running=False)
+    assert threads.choose(1.0) == 2

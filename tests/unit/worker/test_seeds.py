@@ -1,0 +1,81 @@
+"""Tests that a seed draws the same tokens as a sampler without any tricks."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from shared.sampling import SamplingParams
+from worker.sampler import Sampler
+
+Logits = NDArray[np.float32]
+
+
+def normal(seed: int, n: int, spread: float) -> Logits:
+    return (np.random.default_rng(seed).standard_normal(n) * spread).astype(np.float32)
+
+
+def drawn_plainly(
+    logits: Logits, wanted: SamplingParams, seen: set[int], generated: list[int], number: float
+) -> int:
+    """What a random number between 0 and 1 draws, with everything done anew, and in full."""
+    if wanted.repetition_penalty != 1.0 and seen:
+        ids = np.array(sorted(seen))
+        values, factor = logits[ids], wanted.repetition_penalty
+        logits[ids] = np.where(values > 0, values / factor, values * factor)
+    for token, count in Counter(generated).items():
+        frequency = np.float32(wanted.frequency_penalty) * np.float32(count)
+        logits[token] -= np.float32(wanted.presence_penalty) + frequency
+    if wanted.temperature == 0:
+        return int(logits.argmax())
+    ids = np.arange(logits.size)
+    if 0 < wanted.top_k < logits.size:
+        ids = np.argpartition(logits, logits.size - wanted.top_k)[-wanted.top_k :]
+    weights = np.exp((logits[ids] - logits.max()) * np.float32(1 / wanted.temperature))
+    mass = wanted.top_p * float(weights.sum(dtype=np.float64))
+    ids, weights = ids[weights >= wanted.min_p], weights[weights >= wanted.min_p]
+    if wanted.top_p < 1:
+        order = np.argsort(-weights, kind="stable")
+        n_kept = int(np.searchsorted(np.cumsum(weights[order], dtype=np.float64), mass)) + 1
+        ids, weights = ids[order[:n_kept]], weights[order[:n_kept]]
+    cumulative = np.cumsum(weights, dtype=np.float64)
+    return int(ids[np.searchsorted(cumulative, number * cumulative[-1], side="right")])
+
+
+@pytest.mark.parametrize("n_vocab", [300, 4095, 4096, 4160, 4223, 20_000])
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        SamplingParams(),
+        SamplingParams(temperature=0.0),
+        SamplingParams(temperature=2.0, min_p=0.0),
+        SamplingParams(top_p=1.0),
+        SamplingParams(top_p=0.3, top_k=1),
+        SamplingParams(top_p=0.999, top_k=32, min_p=0.0, temperature=2.0),
+        SamplingParams(top_p=0.999, top_k=150, min_p=0.0, temperature=2.0),
+        SamplingParams(top_k=0),
+        SamplingParams(top_k=0, top_p=1.0, min_p=0.0),
+        SamplingParams(repetition_penalty=1.3),
+        SamplingParams(repetition_penalty=0.8, presence_penalty=0.5, frequency_penalty=-0.3),
+        SamplingParams(temperature=0.0, presence_penalty=1.0, frequency_penalty=1.0),
+    ],
+    ids=repr,
+)
+def test_draws_what_is_drawn_plainly(wanted: SamplingParams, n_vocab: int) -> None:
+    """Token by token: what a seed means does not depend on how the drawing is sped up."""
+    prompt = [5, 7, 7, n_vocab - 1]
+    sampler = Sampler(replace(wanted, seed=n_vocab), prompt)
+    random = np.random.Generator(np.random.PCG64(n_vocab)).random
+    seen, generated = set(prompt), list[int]()
+    for step in range(100):
+        # Always near to the same logits, so that tokens come again, and penalties add up.
+        logits = normal(0, n_vocab, 3.0) + normal(1 + step, n_vocab, 0.3)
+        copied = logits.copy()
+        number = random() if wanted.temperature else 0.0
+        expected = drawn_plainly(copied, wanted, seen, generated, number)
+        assert sampler.sample(logits) == expected, step
+        assert np.array_equal(logits, copied), step
+        seen.add(expected)
+        generated.append(expected)
