@@ -1,17 +1,16 @@
-"""The C library of ctransformers by its ctypes handle, and which build of it this machine runs.
+"""The C library of ctransformers by its ctypes handle.
 
 Its functions abort the process on most bad arguments: whoever calls them checks first.
 """
 
 import ctypes
-import platform
 import weakref
-from pathlib import Path
 
 import numpy as np
 from ctransformers.llm import Config, load_library
 from numpy.typing import NDArray
 
+from shared.engine_library import library_variant as library_variant
 from shared.engine_memory import BATCH
 from shared.errors import EngineError
 from shared.model_file import ModelFile
@@ -21,25 +20,34 @@ from worker.engines.shortened import shortened
 class Library:
     """The C library with one loaded model."""
 
-    def __init__(self, file: ModelFile, n_ctx: int) -> None:
-        """Load ``file``, which has been inspected, with a context of ``n_ctx`` tokens.
+    def __init__(self, file: ModelFile, n_ctx: int, path: str = "") -> None:
+        """Load a model.
+
+        Args:
+            file: the model, which has been inspected.
+            n_ctx: context length in tokens.
+            path: which build of the library; empty takes the package's own for this CPU.
 
         Raises:
             EngineError: the library is not there, or it refused the file.
         """
         try:
-            library = load_library(library_variant())
-        except (OSError, ValueError) as error:
+            library = load_library(path or library_variant())
+        except (OSError, ValueError, AttributeError) as error:
             raise EngineError(f"ctransformers' library could not be loaded: {error}") from error
         config = Config(context_length=n_ctx, threads=1, mmap=True).to_struct()
         # Not by way of the package's own class, which takes no pipe.
-        with shortened(file, n_ctx) as path:
+        with shortened(file, n_ctx) as pipe:
             self._llm = library.ctransformers_llm_create(
-                path.encode(), file.library_type.encode(), config
+                pipe.encode(), file.library_type.encode(), config
             )
             if not self._llm:
                 raise EngineError(f"{file.path}: ctransformers could not load the model")
         self._library = library
+        self._logits_address = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(
+            ("ctransformers_llm_logits_data", library)
+        )
+        self._view: tuple[int, NDArray[np.float32]] | None = None
         weakref.finalize(self, library.ctransformers_llm_delete, self._llm).atexit = False
         # All ids and positions are checked against the file's description, so it had better be
         # the library's, too.
@@ -60,8 +68,12 @@ class Library:
 
     def logits(self, n_vocab: int) -> NDArray[np.float32]:
         """A view on the logits of the last token, shape ``(n_vocab,)``."""
-        pointer = self._library.ctransformers_llm_logits_data(self._llm)
-        return np.ctypeslib.as_array(pointer, shape=(n_vocab,))
+        # They are nearly always where they were, and a new view takes ten times as long as a look.
+        address = self._logits_address(self._llm)
+        if self._view is None or self._view[0] != address:
+            row = (ctypes.c_float * n_vocab).from_address(address)
+            self._view = address, np.ctypeslib.as_array(row)
+        return self._view[1]
 
     def tokenize(self, text: bytes) -> list[int]:
         """The library's own tokenization, without a begin token."""
@@ -70,17 +82,3 @@ class Library:
         ids = (ctypes.c_int * (len(text) + 8))()
         n = self._library.ctransformers_llm_tokenize(self._llm, text, False, ids)
         return ids[:n]
-
-
-def library_variant() -> str | None:
-    """The variant of the C library that this CPU can run; None leaves it to ctransformers.
-
-    ctransformers finds out by itself, but takes over a second for it.
-    """
-    if platform.system() != "Linux" or platform.machine() != "x86_64":
-        return None
-    cpuinfo = Path("/proc/cpuinfo").read_text()
-    flags = set(cpuinfo.partition("flags")[2].partition(":")[2].partition("\n")[0].split())
-    if {"avx2", "fma", "f16c"} <= flags:
-        return "avx2"
-    return "avx" if {"avx", "f16c"} <= flags else "basic"

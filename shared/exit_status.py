@@ -1,0 +1,18 @@
+"""How a process ended, in words."""
+
+import signal
+
+
+def ended(status: int) -> str:
+    """Say how a process ended.
+
+    Args:
+        status: its exit status; negative for the signal that killed it, as `subprocess` has it.
+    """
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        return f"killed by {signal.Signals(-status).name}"
+    except ValueError:
+        # Real-time signals have no names there.
+        return f"killed by signal {-status}"
