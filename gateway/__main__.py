@@ -10,7 +10,7 @@ from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the server until it is told to stop, or the command ``inspect`` or ``convert``.
+    """Run the server until it is told to stop, or ``inspect``, ``convert`` or ``build-engine``.
 
     Args:
         arguments: the command line, without the program's name; None takes the process' own.
@@ -29,6 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from worker.convert.command import main as convert
 
             return convert(arguments[1:])
+        case ["build-engine"]:
+            from gateway.demo_model import default_cache_dir
+            from worker.build.command import main as build_engine
+
+            return build_engine(arguments[1:], default_cache_dir())
     return _serve(arguments)
 
 
@@ -37,7 +42,7 @@ def _serve(arguments: Sequence[str]) -> int:
     from gateway.settings import Settings
     from shared.errors import UsageError
     from shared.logging import configure_logging
-    from worker.main import run_worker
+    from worker.main import run_template, run_worker
 
     try:
         settings = Settings.load(arguments, os.environ)
@@ -46,7 +51,7 @@ def _serve(arguments: Sequence[str]) -> int:
 
         from gateway.server import serve
 
-        return _run(serve(settings, plan, run_worker, preload=["worker.template"]))
+        return _run(serve(settings, plan, run_worker, run_template, preload=["worker.template"]))
     except UsageError as error:
         print(f"ggml-fastapi: {error}", file=sys.stderr)
         return 2

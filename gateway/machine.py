@@ -22,13 +22,23 @@ def usable_cores(root: Path = _ROOT) -> int:
     Args:
         root: where ``/proc`` and ``/sys`` are found.
     """
+    return _within_quota(len({_core_of(cpu, root) for cpu in _cpus()}), root)
+
+
+def usable_cpus(root: Path = _ROOT) -> int:
+    """How many threads can run at once, those counted that share a core; quota as above."""
+    return _within_quota(len(_cpus()), root)
+
+
+def _cpus() -> set[int]:
     if hasattr(os, "sched_getaffinity"):
-        cpus = os.sched_getaffinity(0)
-    else:
-        cpus = set(range(os.cpu_count() or 1))
-    cores = len({_core_of(cpu, root) for cpu in cpus})
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+def _within_quota(count: int, root: Path) -> int:
     quota = cpu_quota(root)
-    return max(1, cores if quota is None else min(cores, math.ceil(quota)))
+    return max(1, count if quota is None else min(count, math.ceil(quota)))
 
 
 def _core_of(cpu: int, root: Path) -> str:

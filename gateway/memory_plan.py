@@ -9,7 +9,7 @@ _DEFAULT_N_CTX = 4096
 _LEAST_N_CTX = 512
 WORKER_BYTES = 16 << 20
 """What a worker takes besides the engine's buffers, as measured: pages of the interpreter."""
-MOST_WORKERS = 256
+MOST_WORKERS = 1024
 
 
 def default_n_ctx(file: ModelFile, memory: int | None) -> int:

@@ -3,15 +3,21 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gateway import machine, memory_plan
+from gateway import demo_model, machine, memory_plan
 from gateway.chat.choice import load_chat_template
 from gateway.chat.formats import ChatFormat
 from gateway.model_source import ModelSource, resolve
 from gateway.settings import Settings
+from gateway.warm_prompt import load_warm_prompt
 from shared.config import WorkerConfig
+from shared.engine_library import choose
 from shared.errors import UsageError
 
 _MIB = 1 << 20
+# Nobody keeps more conversations going at the same time without saying so.
+_MOST_PARKED = 16
+# Templates with a learned prefix: the newest, and the one before it while it has workers.
+_LEARNED_TEMPLATES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +28,15 @@ class Plan:
         model_id: the model's name, as clients say and see it.
         file_name: what the model file is called where it came from.
         worker: what every worker gets.
-        workers: how many workers.
+        workers: how many generations may run at the same time.
+        parked: how many more worker processes there are.
+        learns: whether there is room for a template with a prefix that is found in what arrives.
         family: architecture and quantisation, for the summary.
+        engine: which build of the engine's library serves, for the summary; empty for none.
         weight_bytes: the weights, which all workers share.
         worker_bytes: the most that each worker adds, with its context full.
         chat_template: the chat format that the settings ask for, if they do.
+        warm_prompt: the text that all workers are to be born with, if there is one.
     """
 
     model_id: str
@@ -36,15 +46,29 @@ class Plan:
     family: str
     weight_bytes: int
     worker_bytes: int
+    parked: int = 0
+    learns: bool = False
+    engine: str = ""
     chat_template: ChatFormat | None = None
+    warm_prompt: str | None = None
+
+    @property
+    def caches(self) -> int:
+        """How many KV caches there may be: of workers, and of templates with a prefix."""
+        templates = _LEARNED_TEMPLATES if self.learns else int(self.warm_prompt is not None)
+        return self.workers + self.parked + templates
+
+    @property
+    def most_bytes(self) -> int:
+        """The most memory that all processes take together, besides the gateway."""
+        return self.weight_bytes + self.caches * self.worker_bytes
 
     @property
     def memory(self) -> str:
         """The memory plan in a line."""
-        total = self.weight_bytes + self.workers * self.worker_bytes
         return (
-            f"{total / _MIB:.0f} MiB at most: weights {self.weight_bytes / _MIB:.0f} MiB, shared,"
-            f" + {self.workers} x {self.worker_bytes / _MIB:.0f} MiB"
+            f"{self.most_bytes / _MIB:.0f} MiB at most: weights {self.weight_bytes / _MIB:.0f} MiB,"
+            f" shared, + {self.caches} x {self.worker_bytes / _MIB:.0f} MiB"
         )
 
 
@@ -58,13 +82,24 @@ def plan_for(settings: Settings) -> Plan:
     """
     # First, since what follows may be a long download.
     chat_template = load_chat_template(settings.chat_template)
+    warm_prompt = load_warm_prompt(settings.warm_prompt)
+    _check_threads(settings.threads)
     if settings.model_type == "echo":
-        return replace(_fit_echo(settings), chat_template=chat_template)
+        plan = _fit_echo(settings)
+        return replace(plan, chat_template=chat_template, warm_prompt=warm_prompt)
+    library = choose(settings.ct_lib, demo_model.default_cache_dir())
     source = resolve(settings.model_name, settings.model_file, settings.model_type)
     path = str(source.file.path)
     if not path.isprintable():
         raise UsageError(f"{path!r}: the path of a model must be printable Unicode")
-    return replace(fit(settings, source), chat_template=chat_template)
+    plan = fit(settings, source)
+    return replace(
+        plan,
+        worker=replace(plan.worker, library=library.path),
+        engine=library.label,
+        chat_template=chat_template,
+        warm_prompt=warm_prompt,
+    )
 
 
 def fit(settings: Settings, source: ModelSource) -> Plan:
@@ -93,12 +128,21 @@ def fit(settings: Settings, source: ModelSource) -> Plan:
     weight_bytes, worker_bytes = file.memory.weights, memory_plan.worker_bytes(file, n_ctx)
     cores = machine.usable_cores()
     fitting = memory_plan.fitting_workers(file, n_ctx, memory)
-    workers = settings.workers or max(1, min(cores, fitting))
-    if workers > fitting:
+    # A template that has evaluated the warm prompt has a KV cache of its own.
+    warm = 0 if settings.warm_prompt is None else 1
+    workers = settings.workers or max(1, min(cores, fitting - warm))
+    parked = settings.parked
+    if parked is None:
+        left = fitting - workers - _LEARNED_TEMPLATES
+        parked = min(_MOST_PARKED, max(0, left))
+    needed = workers + parked + warm
+    if needed > fitting:
+        what = f"{workers} workers" + (f" and {parked} parked ones" if parked else "")
+        lower = "WORKERS" + (", PARKED" if parked else "")
         raise UsageError(
-            f"{workers} workers with a context of {n_ctx} tokens need"
-            f" {(weight_bytes + workers * worker_bytes) // _MIB} MiB of"
-            f" memory, and {(memory or 0) // _MIB} MiB are free; lower WORKERS or CONTEXT_LENGTH"
+            f"{what}{', and WARM_PROMPT,' if warm else ''} with a context of {n_ctx} tokens need"
+            f" {(weight_bytes + needed * worker_bytes) // _MIB} MiB of memory,"
+            f" and {(memory or 0) // _MIB} MiB are free; lower {lower} or CONTEXT_LENGTH"
         )
     worker = WorkerConfig(
         engine="ctransformers",
@@ -111,7 +155,17 @@ def fit(settings: Settings, source: ModelSource) -> Plan:
         log_level=settings.log_level.upper(),
     )
     family = f"{file.family.value}, {file.quantisation}"
-    return Plan(source.name, source.file_name, worker, workers, family, weight_bytes, worker_bytes)
+    return Plan(
+        model_id=source.name,
+        file_name=source.file_name,
+        worker=worker,
+        workers=workers,
+        family=family,
+        weight_bytes=weight_bytes,
+        worker_bytes=worker_bytes,
+        parked=parked,
+        learns=fitting >= workers + parked + _LEARNED_TEMPLATES,
+    )
 
 
 def _fit_echo(settings: Settings) -> Plan:
@@ -124,7 +178,26 @@ def _fit_echo(settings: Settings) -> Plan:
         echo_delay_ms=settings.echo_delay_ms,
     )
     name, workers = settings.model_name or "echo", settings.workers or cores
-    return Plan(name, "", worker, workers, "echo (no model)", 0, memory_plan.WORKER_BYTES)
+    return Plan(
+        model_id=name,
+        file_name="",
+        worker=worker,
+        workers=workers,
+        family="echo (no model)",
+        weight_bytes=0,
+        worker_bytes=memory_plan.WORKER_BYTES,
+        parked=settings.parked or 0,
+        learns=True,
+    )
+
+
+def _check_threads(threads: int | None) -> None:
+    cpus = machine.usable_cpus()
+    if threads is not None and threads > cpus:
+        raise UsageError(
+            f"THREADS={threads} is more than the {cpus} CPUs that can be used here; threads that"
+            " share one wait for each other, and are many times slower"
+        )
 
 
 def _tokenizer(settings: Settings, source: ModelSource) -> Path | None:

@@ -7,6 +7,8 @@ from pathlib import Path
 from fastapi import Request
 
 from gateway.chat.formats import ChatFormat
+from gateway.metrics import Metrics
+from gateway.offload import Offload
 from gateway.pool.base import WorkerPool
 
 
@@ -30,6 +32,7 @@ class ServingConfig:
         model_file: the file that is served; part of every ``system_fingerprint``.
         workers: how many generations run at once.
         max_body_bytes: the longest request body that is read.
+        most_bytes: the most memory that the workers take together.
         created: when this server started, in seconds of Unix time.
         chat_template: the chat format that the settings ask for; None leaves it to the model.
     """
@@ -39,6 +42,7 @@ class ServingConfig:
     workers: int
     max_body_bytes: int
     created: int
+    most_bytes: int = 0
     chat_template: ChatFormat | None = None
 
     @property
@@ -53,6 +57,8 @@ class Serving:
 
     config: ServingConfig
     pool: WorkerPool
+    metrics: Metrics
+    offload: Offload
 
 
 def serving_of(request: Request) -> Serving:

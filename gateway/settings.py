@@ -91,7 +91,10 @@ class Settings:
         model_type: what the model is expected to be, or ``echo``; None finds out from the file.
         tokenizer: a tokenizer.json, for a model file whose vocabulary does not suffice.
         chat_template: the name of a chat format, or a Jinja file; None leaves it to the model.
-        workers: worker processes; None chooses by cores and memory.
+        workers: how many generations may run at the same time; None chooses by cores and memory.
+        parked: how many more worker processes keep conversations in their KV caches; None chooses
+            by memory.
+        warm_prompt: text, or a file, that every worker is born with in its KV cache.
         threads: threads for evaluation in all, shared by the workers that run; None takes the
             usable cores.
         host: address to listen on.
@@ -101,6 +104,8 @@ class Settings:
         log_level: one of `LOG_LEVELS`.
         max_body_bytes: the longest request body that is read.
         drain_timeout: seconds that running requests get to finish after SIGTERM or SIGINT.
+        ct_lib: the engine's library: a file, or a variant of ctransformers' wheels; None takes a
+            native build if there is one.
         echo_delay_ms: how long the echo engine takes for each token.
     """
 
@@ -120,7 +125,16 @@ class Settings:
         str, None, "NAME|FILE", "a chat format, or a Jinja file (default: the model's own)"
     )
     workers: int | None = _setting(
-        _whole_or_auto(1, 256), None, "N|auto", "worker processes: generations at the same time"
+        _whole_or_auto(1, 1024), None, "N|auto", "worker processes: generations at the same time"
+    )
+    parked: int | None = _setting(
+        _whole_or_auto(0, 256),
+        None,
+        "N|auto",
+        "further processes, for the conversations in their caches (default: by memory, at most 16)",
+    )
+    warm_prompt: str | None = _setting(
+        str, None, "TEXT|FILE", "evaluated once, for all workers; in chats, the system message"
     )
     threads: int | None = _setting(
         _whole_or_auto(1, 256), None, "N|auto", "threads in all, shared by the workers that run"
@@ -144,6 +158,9 @@ class Settings:
         30.0,
         "SECONDS",
         "time for running requests to finish at shutdown",
+    )
+    ct_lib: str | None = _setting(
+        str, None, "NAME|FILE", "the engine's library: avx2, avx, basic or a file (default: native)"
     )
     echo_delay_ms: float = _setting(
         _amount(60_000, "milliseconds"), 0.0, "MS", "MODEL_TYPE=echo only: time for each token"

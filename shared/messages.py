@@ -3,7 +3,7 @@
 Down a worker's queue go commands: `Generate`, `Cancel`, `SetThreads`, `Shutdown`. Up its pipe come
 events: `Ready`, `LoadFailed`, `Prefilled`, `Delta`, `Finished`, `Failed`. Every `Generate` is
 answered by exactly one terminal event (`Finished` or `Failed`), in the order
-``Prefilled, Delta*, terminal``.
+``Prefilled, Delta*, terminal``. A template that evaluates a prefix says `Warmed` or `LoadFailed`.
 
 On the wire a message is one line of JSON. JSON holds no raw newline, so a reader that got half a
 message keeps it and waits, and a worker that died in the middle of one cannot be misread.
@@ -78,6 +78,7 @@ class ModelInfo:
         special_tokens: texts of all special tokens.
         fim_tokens: texts of the tokens before the prefix, the suffix and the middle of a text to
             be filled in; None if the model has not learned that.
+        can_rewind: whether a KV cache can be cut back to a part of what it holds.
     """
 
     family: str
@@ -89,6 +90,7 @@ class ModelInfo:
     eos_token: str = ""
     special_tokens: tuple[str, ...] = ()
     fim_tokens: tuple[str, str, str] | None = None
+    can_rewind: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,13 @@ class LoadFailed:
     """The worker has no model and ends; ``reason`` is for the operator."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Warmed:
+    """A template has ``prefix_tokens`` tokens in its KV cache, and so will have its forks."""
+
+    prefix_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +181,7 @@ class Failed:
     param: str | None = None
 
 
-Lifecycle: TypeAlias = Ready | LoadFailed
+Lifecycle: TypeAlias = Ready | LoadFailed | Warmed
 Event: TypeAlias = Prefilled | Delta | Finished | Failed
 Message: TypeAlias = Command | Lifecycle | Event
 
@@ -180,13 +189,33 @@ _TYPES: dict[str, type[Any]] = {
     cls.__name__: cls
     for cls in (
         Generate, Cancel, SetThreads, Shutdown,
-        Ready, LoadFailed, Prefilled, Delta, Finished, Failed,
+        Ready, LoadFailed, Warmed, Prefilled, Delta, Finished, Failed,
     )
 }  # fmt: skip
 
 
+# There is a `Delta` for each token and next to nothing else: what frozen dataclasses and orjson do
+# for messages of any kind takes twice as long.
+_DELTA = b'["Delta",{"request_id":%b,"text":%b,"tokens":%d}]'
+_new: Any = object.__new__
+_set_request_id, _set_text, _set_tokens = (
+    getattr(Delta, name).__set__ for name in Delta.__match_args__
+)
+
+
+def _delta(request_id: str, text: str, tokens: int) -> Delta:
+    delta: Delta = _new(Delta)
+    _set_request_id(delta, request_id)
+    _set_text(delta, text)
+    _set_tokens(delta, tokens)
+    return delta
+
+
 def encode(message: Message) -> bytes:
     r"""Encode a message as one line of JSON, without the ``\n`` that ends it on a pipe."""
+    if type(message) is Delta:
+        request_id, text = orjson.dumps(message.request_id), orjson.dumps(message.text)
+        return _DELTA % (request_id, text, message.tokens)
     return orjson.dumps((type(message).__name__, message))
 
 
@@ -198,6 +227,8 @@ def decode(line: bytes) -> Any:
     """
     try:
         name, fields = orjson.loads(line)
+        if name == "Delta":
+            return _delta(**fields)
         if name == "Generate":
             fields["sampling"] = SamplingParams(**fields["sampling"])
             for key in ("prompt", "stop"):

@@ -1,4 +1,4 @@
-"""The body of a worker process: signals, the model, `Ready`, then the loop."""
+"""The bodies of the processes: a worker, and a template that further workers are forked from."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from typing import Any
 from shared.config import WorkerConfig
 from shared.errors import EngineError
 from shared.logging import configure_logging
-from shared.messages import Event, Lifecycle, LoadFailed, Ready, encode
+from shared.messages import Lifecycle, LoadFailed, Ready, Warmed, encode
 
 
 def run_worker(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
@@ -26,23 +26,61 @@ def run_worker(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
     threading.Thread(target=_end_with_gateway, name="end-with-gateway", daemon=True).start()
     configure_logging(config.log_level)
 
-    pipe = outbox.fileno()
-
-    def emit(events: Sequence[Event | Lifecycle]) -> None:
-        _write_all(pipe, b"".join(encode(event) + b"\n" for event in events))
-
     # Imported here, not above: the gateway names this function and must not load an engine. In a
     # fork of the template both are there already.
     from worker import template
+    from worker.inbox import Inbox
     from worker.loop import Loop
+    from worker.outbox import Outbox
 
+    events = Outbox(outbox.fileno())
     try:
         engine = template.engine_for(config)
     except EngineError as error:
-        emit([LoadFailed(str(error))])
+        events.send([LoadFailed(str(error))])
+        events.drain()
         return
-    emit([Ready(engine.info)])
-    Loop(engine, config.threads, inbox, emit).run()
+    events.send([Ready(engine.info)])
+    Loop(engine, config.threads, Inbox(inbox), events).run()
+
+
+def run_template(
+    config: WorkerConfig,
+    prompts: Sequence[Sequence[str]],
+    is_urgent: bool,
+    listener: Any,
+    alive: Any,
+    outbox: Any,
+) -> None:
+    """Evaluate a prefix, say `Warmed`, and be a fork server whose forks have it in their caches.
+
+    Args:
+        config: what to load; in a fork of the template it is loaded already.
+        prompts: what they begin with in common is the prefix.
+        is_urgent: whether to evaluate with all threads, or in the background.
+        listener: the socket of the fork server, listening.
+        alive: the reading end of a pipe whose writing ends the gateway and all forks hold.
+        outbox: the writing end of a pipe for one message, `Warmed` or `LoadFailed`.
+    """
+    configure_logging(config.log_level)
+    from worker import template
+    from worker.warm_template import warm
+
+    answer: Lifecycle
+    try:
+        engine = template.engine_for(config)
+        answer = Warmed(warm(engine, prompts, config.threads, is_urgent, alive.fileno()))
+    except EngineError as error:
+        answer = LoadFailed(str(error))
+    except Exception as error:  # whatever it is, the gateway is to know
+        answer = LoadFailed(f"{type(error).__name__}: {error}")
+    _write_all(outbox.fileno(), encode(answer) + b"\n")
+    # Forks must not hold it: its end tells the gateway that there is no more to come.
+    outbox.close()
+    if isinstance(answer, Warmed):
+        from multiprocess import forkserver
+
+        forkserver.main(listener.detach(), alive.fileno(), preload=[])
 
 
 def _write_all(pipe: int, data: bytes) -> None:

@@ -47,7 +47,9 @@ def engine_for(config: WorkerConfig) -> Engine:
 
 def _load(config: WorkerConfig) -> Engine | str:
     try:
-        return engines.load(config)
+        engine = engines.load(config)
+        engine.tokenize(("a",))  # loads parts of its library, which forks can share
+        return engine
     except (EngineError, ModelFileError) as error:
         return str(error)
     except Exception as error:
@@ -58,7 +60,7 @@ def _preload(encoded: str) -> None:
     global _loaded
     config = WorkerConfig(**orjson.loads(encoded))
     _loaded = (config, _load(config))
-    # NumPy loads parts of itself when they are first used: once here, not in each worker.
+    # Libraries load parts of themselves when they are first used: once here, not in each worker.
     Sampler(SamplingParams(), ()).sample(np.zeros(256, np.float32))
     # Objects that live as long as the process stay out of the workers' garbage collections,
     # which would write to their headers and so un-share their pages.

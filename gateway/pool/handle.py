@@ -20,18 +20,18 @@ class WorkerHandle:
 
     Attributes:
         pid: the process.
-        threads: what the worker was last told to use.
+        generation: of the template that it was forked from.
         exited: resolved once the worker's end of the pipe is closed, which means it is dead.
     """
 
-    def __init__(self, process: Any, queue: Any, pipe: Any, threads: int) -> None:
+    def __init__(self, process: Any, queue: Any, pipe: Any, generation: int) -> None:
         """Take over a started process; see `start`."""
         self._process = process
         self._queue = queue
         self._pipe = pipe
         self._partial = b""
         self.pid: int = process.pid
-        self.threads = threads
+        self.generation = generation
         self.exited: asyncio.Future[None]
 
     @classmethod
@@ -44,7 +44,6 @@ class WorkerHandle:
             OSError: the template died, or the process could not be started.
         """
         try:
-            template.ensure_running()
             context = template.context
             queue = context.SimpleQueue()
             widen(queue)
@@ -52,13 +51,13 @@ class WorkerHandle:
             process = context.Process(
                 target=target, args=(config, queue, writer), name=name, daemon=True
             )
-            process.start()
+            generation = template.start(process)
         except EOFError as error:
             raise ConnectionError("the template died while it loaded the model") from error
         # Ours must be closed: the pipe reports the worker's death when the last writer is gone.
         writer.close()
         os.set_blocking(reader.fileno(), False)
-        return cls(process, queue, reader, config.threads)
+        return cls(process, queue, reader, generation)
 
     def attach(self, on_message: Callable[[Message], None]) -> None:
         """Begin to read; ``on_message`` gets each message, on the running event loop.
@@ -67,26 +66,26 @@ class WorkerHandle:
         """
         loop = asyncio.get_running_loop()
         self.exited = loop.create_future()
-        loop.add_reader(self._pipe.fileno(), self._read, on_message)
+        descriptor = self._pipe.fileno()
+        loop.add_reader(descriptor, self._read, descriptor, on_message)
 
-    def _read(self, on_message: Callable[[Message], None]) -> None:
+    def _read(self, descriptor: int, on_message: Callable[[Message], None]) -> None:
         try:
-            chunk = os.read(self._pipe.fileno(), _READ_BYTES)
+            chunk = os.read(descriptor, _READ_BYTES)
         except BlockingIOError:
             return
         if not chunk:
-            asyncio.get_running_loop().remove_reader(self._pipe.fileno())
+            asyncio.get_running_loop().remove_reader(descriptor)
             if not self.exited.done():
                 self.exited.set_result(None)
             return
         *lines, self._partial = (self._partial + chunk).split(b"\n")
-        for line in lines:
-            try:
+        try:
+            for line in lines:
                 on_message(decode(line))
-            except ValueError:
-                logger.exception("pid %d is killed: it sent what no worker may send", self.pid)
-                self.kill()
-                return
+        except ValueError:
+            logger.exception("pid %d is killed: it sent what no worker may send", self.pid)
+            self.kill()
 
     def send(self, command: Command) -> None:
         """Put a command on the worker's queue."""

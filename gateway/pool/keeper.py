@@ -32,8 +32,8 @@ _MAX_BACKOFF_S = 30.0
 class Listener(Protocol):
     """Who is told what becomes of a worker."""
 
-    def on_ready(self, worker_id: int, model: ModelInfo) -> None:
-        """A new process has its model."""
+    def on_ready(self, worker_id: int, model: ModelInfo, start_s: float) -> None:
+        """A new process has its model, so many seconds after its start."""
 
     def on_event(self, event: Event) -> None:
         """It sent an event of a generation, which names the generation."""
@@ -53,8 +53,9 @@ class WorkerKeeper:
         state: ``ready`` once the process has its model; ``failed`` if that has not come about
             for several processes in a row.
         handle: the process, if there is one.
-        restarts: how many processes have died.
+        restarts: how many processes have died, those not counted that `renew` has ended.
         reason: why the last one could not be used, if so.
+        renewing: `renew` has ended one, and the next is not ready yet.
     """
 
     def __init__(
@@ -82,6 +83,8 @@ class WorkerKeeper:
         self._listener = listener
         self._newest: WorkerHandle | None = None
         self._load_failed = False
+        self.renewing = False
+        self._started = 0.0
 
     async def keep(self, start_lock: asyncio.Lock, closing: asyncio.Event) -> None:
         """Keep a process here until the pool closes.
@@ -92,12 +95,14 @@ class WorkerKeeper:
         """
         failures = 0
         while True:
-            started = time.monotonic()
             was_ready = await self._run(start_lock, closing)
             if closing.is_set():
                 return
+            if self.renewing and was_ready:
+                continue
+            self.renewing = False
             self.restarts += 1
-            young = not was_ready or time.monotonic() - started < _YOUNG_S
+            young = not was_ready or time.monotonic() - self._started < _YOUNG_S
             failures = failures + 1 if young else 0
             if not was_ready and (self._load_failed or failures >= _FAILURES_UNTIL_FAILED):
                 logger.error("worker %d cannot be started: %s", self.worker_id, self.reason)
@@ -109,8 +114,13 @@ class WorkerKeeper:
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(closing.wait(), backoff_s)
 
-    def status(self, running: bool) -> WorkerStatus:
-        """The worker as `PoolStatus` has it; ``running`` tells whether it runs a generation."""
+    def status(self, running: bool, cached_tokens: int) -> WorkerStatus:
+        """The worker as `PoolStatus` has it.
+
+        Args:
+            running: whether it runs a generation.
+            cached_tokens: how many tokens its KV cache holds.
+        """
         ready: Literal["running", "idle"] = "running" if running else "idle"
         return WorkerStatus(
             worker_id=self.worker_id,
@@ -118,7 +128,15 @@ class WorkerKeeper:
             pid=self.handle.pid if self.handle else None,
             restarts=self.restarts,
             reason=self.reason,
+            cached_tokens=cached_tokens if self.state == "ready" else 0,
+            generation=self.handle.generation if self.handle else 0,
         )
+
+    def renew(self) -> None:
+        """Replace the process, which runs nothing, by a new one from the newest template."""
+        if self.handle is not None:
+            self.renewing = True
+            self.handle.kill()
 
     def kill(self) -> None:
         """End the process at once, also one whose start nobody waits for any more."""
@@ -132,6 +150,7 @@ class WorkerKeeper:
             async with start_lock:
                 if closing.is_set():
                     return False
+                self._started = time.monotonic()
                 handle = await asyncio.to_thread(self._start_process)
         except Exception as error:  # whatever it is, the next try is due
             self.reason = f"a worker could not be started: {error}"
@@ -154,7 +173,7 @@ class WorkerKeeper:
                 await asyncio.to_thread(self._reload)
         elif not was_ready:
             self.reason = f"a worker died before it was ready (exit status {exitcode})"
-        if not closing.is_set():
+        if not (closing.is_set() or (self.renewing and was_ready)):
             logger.warning(
                 "worker %d (pid %d) died, exit status %s", self.worker_id, handle.pid, exitcode
             )
@@ -170,8 +189,8 @@ class WorkerKeeper:
             case Prefilled() | Delta() | Finished() | Failed():
                 self._listener.on_event(message)
             case Ready(model):
-                self.state, self.reason = "ready", None
-                self._listener.on_ready(self.worker_id, model)
+                self.state, self.reason, self.renewing = "ready", None, False
+                self._listener.on_ready(self.worker_id, model, time.monotonic() - self._started)
             case LoadFailed(reason):
                 self._load_failed, self.reason = True, reason
             case _:

@@ -1,11 +1,13 @@
-"""The fork server that holds the loaded model; workers are forked from it.
+"""The fork servers that hold the loaded model; workers are forked from the newest of them.
 
-The only file that knows private names of `multiprocess`.
+With `gateway.pool.fork_server` the only file that knows private names of `multiprocess`.
 """
 
+import logging
 import os
 import signal
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +16,10 @@ from typing import Any
 import multiprocess
 import orjson
 
+from gateway.pool.fork_server import ForkedForkServer, NotWarmed
 from shared.config import TEMPLATE_VARIABLE, WorkerConfig
+
+logger = logging.getLogger(__name__)
 
 _HAS_FORK_SERVER = "forkserver" in multiprocess.get_all_start_methods()
 _PIPE_BYTES = 1 << 20
@@ -22,10 +27,17 @@ _CHECKOUT = str(Path(__file__).parents[2])
 
 
 class Template:
-    """Starts the fork server, gives a `multiprocess` context to start workers with, and ends it.
+    """Starts fork servers, forks workers from the newest, and ends them all.
 
-    A process has one fork server, so there may be one `Template` at a time. Where the platform has
-    no fork server every worker is spawned and loads the model for itself.
+    The first loads the model, and stays. Each later generation is a fork of the first that has
+    evaluated a prefix, so its forks have that in their KV caches; it ends when a newer one has
+    taken its place and its last worker is gone.
+
+    A process has one fork server of its own, so there may be one `Template` at a time. Where the
+    platform has no fork server every worker is spawned and loads the model for itself.
+
+    Attributes:
+        context: the `multiprocess` context of all processes.
     """
 
     def __init__(self, config: WorkerConfig, preload: Sequence[str]) -> None:
@@ -35,13 +47,106 @@ class Template:
             config: reaches the template through its environment.
             preload: modules that the fork server imports before it forks.
         """
+        self._config = config
         self._variables = {
             TEMPLATE_VARIABLE: orjson.dumps(asdict(config)).decode(),
             # The fork server does not get our sys.path; a checkout need not be installed.
             "PYTHONPATH": os.pathsep.join(filter(None, (_CHECKOUT, os.environ.get("PYTHONPATH")))),
+            # So that glibc gives each large block a mapping of its own, which can be given back by
+            # itself; without this it depends on what the process has freed before.
+            "MALLOC_MMAP_THRESHOLD_": os.environ.get("MALLOC_MMAP_THRESHOLD_", str(1 << 20)),
         }
         self._preload = list(preload)
         self.context: Any = multiprocess.get_context("forkserver" if _HAS_FORK_SERVER else "spawn")
+        self._lock = threading.Lock()
+        self._generation = 0
+        # Of the three below; never held for long.
+        self._list_lock = threading.Lock()
+        self._newest: ForkedForkServer | None = None
+        self._older: list[ForkedForkServer] = []
+        self._warming: ForkedForkServer | None = None
+        self._ending = False
+
+    @property
+    def generation(self) -> int:
+        """The number of the generation that workers are forked from; 0 is the first."""
+        return 0 if self._newest is None else self._generation
+
+    @property
+    def generations_alive(self) -> int:
+        """How many generations there are besides the first."""
+        with self._list_lock:
+            self._older = [each for each in self._older if each.is_alive()]
+            return len(self._older) + (self._newest is not None)
+
+    def start(self, process: Any) -> int:
+        """Start a worker's process from the newest generation; blocks while the model loads.
+
+        Returns:
+            The number of that generation.
+
+        Raises:
+            OSError: it could not be started.
+            EOFError: the template died meanwhile.
+        """
+        with self._lock:
+            if self._newest is not None:
+                try:
+                    with self._newest.forking():
+                        process.start()
+                    return self._generation
+                except (OSError, EOFError) as error:
+                    logger.warning("template %d is gone (%s)", self._generation, error)
+                    self._drop_newest()
+            self.ensure_running()
+            process.start()
+            return 0
+
+    def warm(
+        self, target: Callable[..., None], prompts: tuple[tuple[str, ...], ...], is_urgent: bool
+    ) -> tuple[int, int]:
+        """Make a new generation that has evaluated what the prompts begin with; blocks.
+
+        Args:
+            target: body of the process; see `worker.main.run_template`.
+            prompts: each plain text and special tokens by turns.
+            is_urgent: whether to evaluate with all threads, or in the background.
+
+        Returns:
+            The number of the new generation, and how many tokens the prompts have in common.
+
+        Raises:
+            NotWarmed: it could not be made; everything is as before.
+        """
+        if not _HAS_FORK_SERVER:
+            raise NotWarmed("this system has no fork server")
+
+        try:
+            with self._lock:
+                self.ensure_running()
+                made = ForkedForkServer(self.context, target, self._config, prompts, is_urgent)
+                self._warming = made
+            if self._ending:
+                made.kill()
+        except (OSError, EOFError) as error:
+            raise NotWarmed(f"it could not be started: {error}") from error
+        try:
+            n_tokens = made.prefix_tokens()
+        finally:
+            self._warming = None
+        with self._lock:
+            self._drop_newest()
+            with self._list_lock:
+                self._newest = made
+                self._generation += 1
+                return self._generation, n_tokens
+
+    def _drop_newest(self) -> None:
+        with self._list_lock:
+            if self._newest is not None:
+                self._newest.release()
+                self._older.append(self._newest)
+                self._newest = None
 
     def ensure_running(self) -> None:
         """Start the fork server if it is not running; it then loads the model by itself."""
@@ -56,27 +161,36 @@ class Template:
             forkserver.ensure_running()
 
     def kill(self) -> None:
-        """End the fork server at once, even if it is still loading; forked workers live on.
+        """End all fork servers at once, even one that is still loading; forked workers live on.
 
-        A start that waits for it in another thread then ends with an error.
+        A start, or a prefix, that is waited for in another thread then ends with an error.
         """
         if not _HAS_FORK_SERVER:
             return
         from multiprocess import forkserver
 
+        self._ending = True
+        with self._list_lock:
+            for each in (self._warming, self._newest, *self._older):
+                if each is not None:
+                    each.kill()
         pid = forkserver._forkserver._forkserver_pid
         if pid is not None:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
     def stop(self) -> None:
-        """End the fork server and free what belongs to it; not while a worker is started."""
+        """End all fork servers and free what belongs to them; not while a worker is started."""
         if not _HAS_FORK_SERVER:
             return
         from multiprocess import forkserver
 
         self.kill()
+        self._drop_newest()
+        with self._list_lock:
+            self._older.clear()
         forkserver._forkserver._stop()
+        self._ending = False
 
 
 def widen(queue: Any) -> None:

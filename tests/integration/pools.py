@@ -4,8 +4,9 @@ import asyncio
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from gateway.pool.base import PoolStatus
@@ -13,7 +14,7 @@ from gateway.pool.local import LocalPool
 from shared.config import WorkerConfig
 from shared.messages import Delta, Event, Failed, Finished, Generate, Prefilled
 from shared.sampling import SamplingParams
-from tests.serving import DEADLINE_S, START_S, is_alive, wait_for_end
+from tests.serving import DEADLINE_S, START_S, wait_for_end
 from worker.main import run_worker
 
 LIMIT_S = 90.0
@@ -38,6 +39,7 @@ async def started(
     target: Callable[..., None] = run_worker,
     config: WorkerConfig | None = None,
     preload: Sequence[str] = PRELOAD,
+    **options: Any,
 ) -> AsyncIterator[LocalPool]:
     """A pool whose first worker is ready, or that has failed; checks that it leaves nothing."""
     pool = LocalPool(
@@ -46,6 +48,7 @@ async def started(
         max_queue=max_queue,
         target=target,
         preload=preload,
+        **options,
     )
     try:
         await asyncio.wait_for(pool.start(), START_S)
@@ -53,7 +56,8 @@ async def started(
     finally:
         pids = pids_of(pool)
         await asyncio.wait_for(pool.close(), DEADLINE_S)
-        assert [pid for pid in pids if is_alive(pid)] == []
+        # One that was killed closes its pipe a moment before it is gone.
+        assert [pid for pid in pids if not await asyncio.to_thread(wait_for_end, pid)] == []
         assert pids_of(pool) == []
 
 
@@ -72,7 +76,7 @@ def pids_of(pool: LocalPool) -> list[int]:
 
 def all_idle(status: PoolStatus) -> bool:
     """Whether every worker is free."""
-    return status.idle == len(status.workers) and status.waiting == 0
+    return all(worker.state == "idle" for worker in status.workers) and status.waiting == 0
 
 
 async def until(
@@ -141,3 +145,12 @@ def failure_of(events: Sequence[Event]) -> str | None:
     """The code that a generation failed with."""
     last = events[-1]
     return last.code if isinstance(last, Failed) else None
+
+
+def descriptors() -> Counter[str]:
+    """What kinds of open files this process has, and how many of each."""
+    found: Counter[str] = Counter()
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # the one that lists the folder
+            found[os.readlink(f"/proc/self/fd/{name}").partition(":")[0]] += 1
+    return found

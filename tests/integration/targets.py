@@ -11,6 +11,7 @@ from shared.messages import (
     Event,
     Finished,
     Generate,
+    LoadFailed,
     ModelInfo,
     Prefilled,
     Ready,
@@ -108,3 +109,8 @@ def tells_threads(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
                     running = ""
             case Shutdown():
                 return
+
+
+def has_no_prefix(*arguments: Any) -> None:
+    """A template that says that it could not be made."""
+    os.write(arguments[-1].fileno(), encode(LoadFailed("no")) + b"\n")

@@ -47,6 +47,11 @@ def complaint(**settings: str) -> str:
         ({"WORKERS": "0"}, ["WORKERS='0'", "from 1 to"]),
         ({"WORKERS": "-1"}, ["WORKERS='-1'"]),
         ({"WORKERS": "1e9"}, ["WORKERS='1e9'"]),
+        ({"PARKED": "-1"}, ["PARKED='-1'", "auto"]),
+        (
+            {"WARM_PROMPT": "/no/such/prompt.txt"},
+            ["WARM_PROMPT=/no/such/prompt.txt", "No such file"],
+        ),
         ({"THREADS": "2.5"}, ["THREADS='2.5'"]),
         ({"CONTEXT_LENGTH": "1"}, ["CONTEXT_LENGTH='1'"]),
         ({"MAX_QUEUE": "-5"}, ["MAX_QUEUE='-5'"]),
@@ -116,7 +121,7 @@ def test_help_is_the_same_however_it_is_started() -> None:
 def test_it_serves_however_it_is_started(command: tuple[str, ...]) -> None:
     with served("--workers", "2", command=command, MODEL_TYPE="echo") as server:
         assert server.http.post("/v1/completions", json={"prompt": "x"}).json() == "x"
-        assert len(server.worker_pids()) == 2
+        assert len(server.worker_pids()) == 3  # one is parked
         server.stop()
 
 
@@ -167,5 +172,5 @@ def test_a_model_that_cannot_be_loaded_is_status_1(tmp_path: Path) -> None:
     ended = run_main("--workers", "2", MODEL_NAME=str(model), PYTHONPATH=str(tmp_path))
     assert ended.returncode == 1, ended
     assert "ready" not in ended.stdout
-    assert "the model could not be loaded: ModuleNotFoundError: " in ended.stderr
+    assert "the model cannot be served: ModuleNotFoundError: " in ended.stderr
     assert "ctransformers" in ended.stderr and "Traceback" not in ended.stderr

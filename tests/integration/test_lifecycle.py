@@ -45,6 +45,16 @@ def test_no_worker_outlives_a_killed_gateway_for_an_evaluation() -> None:
         assert isinstance(asking.exception(), httpx.TransportError)
 
 
+def test_no_template_outlives_a_killed_gateway() -> None:
+    warm = ("--warm-prompt", "You are kind.", "--chat-template", "chatml")
+    with served_echo(*warm, delay_ms=20) as server, streamed(server, long_chat()) as stream:
+        next(stream)
+        # The gateway, two templates, three workers.
+        assert len(server.processes()) >= 6
+        os.kill(server.process.pid, signal.SIGKILL)
+        assert server.wait_until_gone(timeout=2) == []
+
+
 @pytest.mark.parametrize("to_the_group", [False, True])
 def test_sigterm_lets_streams_finish(to_the_group: bool) -> None:
     text = "this is what has to come back whole"
@@ -114,6 +124,16 @@ def test_a_second_signal_does_not_wait(number: signal.Signals) -> None:
         assert next(stream)  # the first signal has ended nothing
         server.process.send_signal(number)
         check_that_nothing_is_left(server)
+        assert "Traceback" not in server.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_two_signals_at_once(number: signal.Signals) -> None:
+    with served_echo() as server:
+        server.process.send_signal(number)
+        server.process.send_signal(number)
+        check_that_nothing_is_left(server)
+        assert "Traceback" not in server.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

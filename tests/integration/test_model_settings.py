@@ -125,3 +125,60 @@ def test_fill_in_the_middle() -> None:
         assert response.status_code == 400
         assert response.json()["error"]["param"] == "suffix"
         assert "mpt" in response.json()["error"]["message"]
+
+
+def chat_usage(server: Server, *contents: str) -> tuple[int, int]:
+    """Prompt and cached tokens of a chat; the messages are a system's, a user's, and so on."""
+    roles = ["system", *("user", "assistant") * len(contents)]
+    messages = [
+        {"role": role, "content": text} for role, text in zip(roles, contents, strict=False)
+    ]
+    body = {"messages": messages, "max_tokens": 4, "temperature": 0, "stream": False}
+    response = server.http.post("/v1/chat/completions", json=body)
+    assert response.status_code == 200, response.text
+    usage = response.json()["usage"]
+    return usage["prompt_tokens"], usage["prompt_tokens_details"]["cached_tokens"]
+
+
+def test_a_warm_prompt_is_in_every_workers_cache(tmp_path: Path) -> None:
+    system = "You are Marvin, a robot. You answer every question briefly, and with a sigh."
+    (tmp_path / "system.txt").write_text(system)
+    with served(WARM_PROMPT=str(tmp_path / "system.txt"), WORKERS="1", PARKED="2") as server:
+        status = server.ready()
+        n_tokens = status["template"]["prefix_tokens"]
+        assert n_tokens > 15
+        assert [worker["cached_tokens"] for worker in status["workers"]] == [n_tokens] * 3
+        for question in ("Who are you?", "How are you?", "Why?"):
+            prompt_tokens, cached_tokens = chat_usage(server, system, question)
+            assert n_tokens <= cached_tokens < prompt_tokens
+        metrics = server.http.get("/metrics").text
+        assert f"ggml_template_prefix_tokens {n_tokens:.1f}" in metrics
+
+
+def test_a_warm_prompt_must_leave_room_in_the_context() -> None:
+    said = said_before_it_ended(1, WARM_PROMPT="again and " * 300, CONTEXT_LENGTH="256")
+    assert "the model cannot be served: WARM_PROMPT: the prefix has" in said
+    assert "fewer than the 256 of the context" in said
+
+
+def test_a_warm_prompt_that_the_chat_template_leaves_out(tmp_path: Path) -> None:
+    (tmp_path / "users.jinja").write_text("{{ messages[-1]['content'] }}")
+    said = said_before_it_ended(
+        1, WARM_PROMPT="Be kind.", CHAT_TEMPLATE=str(tmp_path / "users.jinja")
+    )
+    assert "WARM_PROMPT: the chat template 'users.jinja' leaves out system messages" in said
+
+
+def test_parked_conversations_go_on_where_they_were() -> None:
+    """More conversations than may run at the same time, by turns."""
+    with served(WORKERS="1", PARKED="3") as server:
+        talks = {name: [f"You are {name}.", f"{name}, tell me of {name}."] for name in "ABCD"}
+        known = dict.fromkeys(talks, 0)
+        for turn in range(3):
+            for name, talk in talks.items():
+                prompt_tokens, cached_tokens = chat_usage(server, *talk)
+                # All but where our answer to the last turn differs from the model's.
+                assert cached_tokens >= known[name]
+                known[name] = prompt_tokens - 1
+                talks[name] = [*talk, "Well.", f"And {turn}?"]
+        assert server.ready()["evictions"] == 0

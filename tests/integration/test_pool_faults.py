@@ -26,7 +26,7 @@ from tests.integration.pools import (
     started,
     until,
 )
-from tests.serving import DEADLINE_S, is_alive
+from tests.serving import DEADLINE_S, is_alive, wait_for_end
 
 
 async def refusal(pool: LocalPool) -> tuple[ErrorCode, str]:
@@ -120,7 +120,7 @@ def test_a_pool_can_be_closed_while_no_worker_is_ready() -> None:
         pids = pids_of(pool)
         await pool.close()
         await starting
-        assert not [pid for pid in pids if is_alive(pid)]
+        assert all([await asyncio.to_thread(wait_for_end, pid) for pid in pids])
 
     run(work())
 

@@ -58,6 +58,7 @@ def cpus(monkeypatch: pytest.MonkeyPatch) -> Callable[[set[int]], None]:
 def test_no_files_at_all(tmp_path: Path, cpus: Callable[[set[int]], None]) -> None:
     cpus({0, 1, 5})
     assert machine.usable_cores(tmp_path) == 3
+    assert machine.usable_cpus(tmp_path) == 3
     assert machine.cpu_quota(tmp_path) is None
     assert machine.available_memory(tmp_path) is None
 
@@ -75,6 +76,7 @@ def test_hyperthreads_share_a_core(tree: Tree, cpus: Callable[[set[int]], None])
     for mask, cores in (({*range(8)}, 4), ({0, 4}, 1), ({0, 5}, 2), ({1, 2, 3, 5}, 3)):
         cpus(mask)
         assert machine.usable_cores(root) == cores
+        assert machine.usable_cpus(root) == len(mask)
 
 
 def test_quota_limits_the_cores(tree: Tree, cpus: Callable[[set[int]], None]) -> None:

@@ -75,7 +75,7 @@ def test_memory_limits_the_workers(file: ModelSource, have: SetMachine) -> None:
 def test_unknown_memory_limits_nothing(file: ModelSource, have: SetMachine) -> None:
     have(3, None)
     assert fit(Settings(), file).workers == 3
-    assert fit(Settings(workers=256), file).workers == 256
+    assert fit(Settings(workers=1024), file).workers == 1024
 
 
 def test_workers_and_threads_as_they_were_asked_for(file: ModelSource) -> None:
@@ -136,6 +136,54 @@ def test_context_length(file: ModelSource, tmp_path: Path) -> None:
     assert fit(Settings(), cut).worker.n_ctx == 3000
     with pytest.raises(UsageError, match=r"the engine can take .*trained for 5000.* most 3000"):
         fit(Settings(context_length=3001), cut)
+
+
+def test_parked_workers_take_the_memory_that_is_left(file: ModelSource, have: SetMachine) -> None:
+    plan = fit(Settings(), file)
+    assert (plan.workers, plan.parked, plan.learns) == (4, 16, True)
+    assert plan.caches == 22
+    for places, parked, learns in ((2, 0, False), (3, 0, False), (4, 0, True), (20, 16, True)):
+        have(2, memory_for(places))
+        plan = fit(Settings(), file)
+        assert (plan.workers, plan.parked, plan.learns) == (2, parked, learns), places
+        assert plan.most_bytes <= memory_for(places)
+    have(2, None)
+    assert fit(Settings(), file).parked == 16
+
+
+def test_parked_workers_as_they_were_asked_for(file: ModelSource, have: SetMachine) -> None:
+    assert fit(Settings(parked=0), file).parked == 0
+    assert fit(Settings(parked=100), file).parked == 100
+    have(2, memory_for(5))
+    plan = fit(Settings(parked=3), file)
+    assert (plan.workers, plan.parked, plan.learns) == (2, 3, False)
+    with pytest.raises(UsageError, match=r"^2 workers and 4 parked ones .*; lower WORKERS, PARKED"):
+        fit(Settings(parked=4), file)
+
+
+def test_more_threads_than_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "usable_cpus", lambda: 4)
+    assert plan_for(Settings(model_type="echo", threads=4)).worker.threads == 4
+    with pytest.raises(UsageError, match=r"^THREADS=5 is more than the 4 CPUs"):
+        plan_for(Settings(model_type="echo", threads=5))
+
+
+def test_a_warm_prompt_has_a_cache_of_its_own(file: ModelSource, have: SetMachine) -> None:
+    settings = Settings(warm_prompt="You are kind.")
+    have(2, memory_for(2))
+    assert fit(settings, file).workers == 1
+    with pytest.raises(UsageError, match=r"^2 workers, and WARM_PROMPT, with .*; lower WORKERS or"):
+        fit(replace(settings, workers=2), file)
+    have(2, memory_for(3))
+    plan = replace(fit(settings, file), warm_prompt="You are kind.")
+    assert (plan.workers, plan.parked, plan.learns, plan.caches) == (2, 0, False, 3)
+
+
+def test_a_warm_prompt_is_read_with_the_plan(file: ModelSource) -> None:
+    settings = Settings(model_name=str(file.file.path), warm_prompt="You are kind.")
+    assert plan_for(settings).warm_prompt == "You are kind."
+    with pytest.raises(UsageError, match=r"^WARM_PROMPT=none\.txt: No such file"):
+        plan_for(replace(settings, warm_prompt="none.txt"))
 
 
 def test_memory_in_a_line(file: ModelSource) -> None:

@@ -1,43 +1,9 @@
-"""Tests of the schedule: some cases by hand, and its invariants under any sequence of calls."""
+"""Tests of the schedule: what runs where, and what waits."""
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import (
-    Bundle,
-    RuleBasedStateMachine,
-    consumes,
-    invariant,
-    multiple,
-    precondition,
-    rule,
-)
 
-from gateway.pool.scheduler import Scheduler
-from shared.messages import Generate
-
-
-def request(request_id: str, prompt: str = "") -> Generate:
-    return Generate(request_id, (prompt,))
-
-
-def scheduler(workers: int, max_queue: int = 10) -> Scheduler:
-    made = Scheduler(max_queue)
-    for worker_id in range(workers):
-        made.add_worker(worker_id)
-    return made
-
-
-def started(made: Scheduler) -> list[tuple[str, int]]:
-    """Start all that can be started."""
-    result = []
-    while pair := made.next():
-        result.append((pair[0].request_id, pair[1]))
-    return result
-
-
-def waiting(made: Scheduler) -> list[str]:
-    return [request.request_id for request in made.waiting]
+from gateway.pool.jobs import Start
+from tests.unit.gateway.schedules import SYSTEM, request, scheduler, started, waiting, with_caches
 
 
 def test_first_in_first_out() -> None:
@@ -54,10 +20,10 @@ def test_first_in_first_out() -> None:
 
 
 def test_nothing_starts_without_a_worker_or_without_a_request() -> None:
-    made = scheduler(0)
-    assert made.next() is None
+    made = scheduler(0, slots=1)
+    assert made.next(0) is None
     made.submit(request("a"))
-    assert made.next() is None
+    assert made.next(0) is None
     made.add_worker(7)
     assert started(made) == [("a", 7)]
 
@@ -115,20 +81,9 @@ def test_resubmit_goes_to_the_head_whatever_the_bound() -> None:
     assert started(made) == [("a", 0)]
 
 
-def with_caches(*texts: str) -> Scheduler:
-    """Free workers 0, 1, ... whose caches hold these texts; the first was used the longest ago."""
-    made = scheduler(len(texts))
-    for number in range(len(texts)):
-        made.submit(request(str(number)))
-    started(made)
-    for number, text in enumerate(texts):
-        made.finish(str(number), text)
-    return made
-
-
 @pytest.mark.parametrize(
     ("prompt", "worker_id"),
-    [("hello world", 1), ("hello", 0), ("help", 0), ("hella", 0), ("hero", 0), ("abc", 2), ("", 0)],
+    [("hello world", 1), ("hello", 0), ("help", 0), ("hella", 0), ("abc", 2), ("", 0)],
 )
 def test_the_longest_shared_prefix_wins(prompt: str, worker_id: int) -> None:
     made = with_caches("hello", "hello w", "ab")
@@ -147,11 +102,45 @@ def test_ties_go_to_the_least_recently_used() -> None:
     made = with_caches("same", "same", "same")
     made.submit(request("a", "same"))
     assert started(made) == [("a", 0)]
-    made.finish("a", "same")
+    made.finish("a", "")
     made.submit(request("b", "same"))
     made.submit(request("c", "same"))
     made.submit(request("d", "same"))
     assert started(made) == [("b", 1), ("c", 2), ("d", 0)]
+
+
+def test_a_few_shared_characters_are_no_reason_to_lose_a_conversation() -> None:
+    made = with_caches("An old talk. " * 20, "A newer talk. " * 20)
+    made.submit(request("next", "A new day"))
+    assert started(made) == [("next", 0)]
+    assert made.evictions == 1
+
+
+def test_a_worker_that_was_never_used_loses_nothing() -> None:
+    made = with_caches("An old talk. " * 20)
+    made.slots = 2
+    made.add_worker(1)
+    made.submit(request("next", "An old friend"))
+    assert started(made) == [("next", 1)]
+    assert made.evictions == 0
+
+
+def test_a_long_prefix_is_worth_a_short_conversation() -> None:
+    made = with_caches(SYSTEM + "Hi there")
+    made.slots = 2
+    made.add_worker(1)
+    made.submit(request("next", SYSTEM + "Good day"))
+    assert started(made) == [("next", 0)]
+    assert made.evictions == 1
+
+
+def test_who_asks_again_comes_to_the_same_worker() -> None:
+    made = scheduler(2)
+    for request_id in "abc":
+        made.submit(request(request_id, "Tell me a story."))
+        assert started(made) == [(request_id, 0)]
+        made.finish(request_id, "Once upon a time. " * 10)
+    assert made.evictions == 0
 
 
 def test_a_new_worker_has_an_empty_cache() -> None:
@@ -160,6 +149,42 @@ def test_a_new_worker_has_an_empty_cache() -> None:
     made.add_worker(1)
     made.submit(request("a", "hello"))
     assert started(made) == [("a", 0)]
+
+
+def test_only_so_many_run_at_the_same_time() -> None:
+    made = scheduler(4, slots=2)
+    assert made.startable == 2
+    for request_id in "abc":
+        assert made.submit(request(request_id, request_id))
+    assert started(made) == [("a", 0), ("b", 1)]
+    assert (made.startable, waiting(made)) == (0, ["c"])
+    made.finish("a", "")
+    # Not where the other conversation is: it may go on.
+    assert started(made) == [("c", 2)]
+
+
+def test_parked_conversations_find_their_caches() -> None:
+    made = scheduler(5, slots=2)
+    texts = {name: f"{name} is a name. " * 20 for name in "abcd"}
+    for turn in range(3):
+        for n, name in enumerate(texts):
+            request_id = f"{name}{turn}"
+            made.submit(request(request_id, texts[name]))
+            step = made.next(0)
+            assert isinstance(step, Start)
+            assert (step.worker_id, step.continues) == (n, turn > 0)
+            made.finish(request_id, " Indeed.")
+            texts[name] += " Indeed. Go on."
+    assert made.evictions == 0
+
+
+def test_a_refused_prompt_leaves_the_cache_as_it_was() -> None:
+    made = with_caches("A long talk. " * 20, "")
+    made.submit(request("a", "A long talk. " * 20 + "And more."))
+    assert started(made) == [("a", 0)]
+    made.finish("a", None)
+    made.submit(request("b", "A long talk. " * 20))
+    assert started(made) == [("b", 0)]
 
 
 def test_remove_worker() -> None:
@@ -177,136 +202,20 @@ def test_remove_worker() -> None:
     assert started(made) == [("c", 1)]
 
 
-class Model:
-    """What the machine below knows: plain lists, written without the scheduler's ideas."""
-
-    def __init__(self) -> None:
-        self.max_queue = 3
-        self.waiting: list[Generate] = []
-        self.running: dict[str, int] = {}
-        self.done: set[str] = set()
-        self.lost: dict[str, Generate] = {}
-        self.all: dict[str, Generate] = {}
-        self.caches: dict[int, str] = {}  # of free workers
-        self.used: dict[int, int] = {}  # when a free worker became free
-        self.now = 0
+def test_a_prompt_that_was_cancelled_before_its_end_leaves_what_was_shared() -> None:
+    made = with_caches("A long talk. " * 20)
+    made.submit(request("a", "A long talk. A new turn. " * 20))
+    assert started(made) == [("a", 0)]
+    made.finish("a", None)
+    made.submit(request("b", "A long talk. A new turn. " * 20))
+    assert started(made) == [("b", 0)]
+    (running,) = made._running.values()
+    assert running.shared == len("A long talk. A ")
 
 
-class SchedulerMachine(RuleBasedStateMachine):
-    """Calls the scheduler as the pool may, in any order."""
-
-    workers = Bundle("workers")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.model = Model()
-        self.scheduler = Scheduler(self.model.max_queue)
-        self.ids = map(str, range(10**6))
-
-    @rule(prompt=st.text("ab", max_size=4))
-    def submit(self, prompt: str) -> None:
-        made = request(next(self.ids), prompt)
-        model = self.model
-        room = len(model.waiting) < model.max_queue + len(model.caches)
-        assert self.scheduler.submit(made) is room
-        if room:
-            model.all[made.request_id] = made
-            model.waiting.append(made)
-
-    @rule(target=workers)
-    def add_worker(self) -> object:
-        worker_id = len(self.model.caches) + len(self.model.running)
-        if worker_id in self.model.caches or worker_id in self.model.running.values():
-            return multiple()
-        self.free(worker_id, "")
-        self.scheduler.add_worker(worker_id)
-        return worker_id
-
-    @rule(worker_id=consumes(workers))
-    def worker_dies(self, worker_id: int) -> None:
-        model = self.model
-        self.scheduler.remove_worker(worker_id)
-        model.caches.pop(worker_id, None)
-        for request_id, running_on in list(model.running.items()):
-            if running_on == worker_id:
-                del model.running[request_id]
-                model.lost[request_id] = model.all[request_id]
-
-    @precondition(lambda self: self.model.lost)
-    @rule(again=st.booleans(), data=st.data())
-    def rescue(self, again: bool, data: st.DataObject) -> None:
-        request_id = data.draw(st.sampled_from(sorted(self.model.lost)))
-        lost = self.model.lost.pop(request_id)
-        if again:
-            self.scheduler.resubmit(lost)
-            self.model.waiting.insert(0, lost)
-        else:
-            self.model.done.add(request_id)
-
-    @rule(data=st.data())
-    def withdraw(self, data: st.DataObject) -> None:
-        model = self.model
-        request_id = data.draw(st.sampled_from([*sorted(model.all), "none"]))
-        is_waiting = request_id in [waiting.request_id for waiting in model.waiting]
-        assert self.scheduler.withdraw(request_id) is is_waiting
-        if is_waiting:
-            model.waiting = [w for w in model.waiting if w.request_id != request_id]
-            model.done.add(request_id)
-
-    @rule()
-    def start_next(self) -> None:
-        model = self.model
-        pair = self.scheduler.next()
-        if not model.waiting or not model.caches:
-            assert pair is None
-            return
-        assert pair is not None
-        made, worker_id = pair
-        assert made is model.waiting.pop(0)
-
-        prompt = "".join(made.prompt)
-
-        def preference(free: int) -> tuple[int, int]:
-            cached = model.caches[free]
-            shared = max(n for n in range(len(cached) + 1) if prompt.startswith(cached[:n]))
-            return -shared, model.used[free]
-
-        assert worker_id == min(model.caches, key=preference)
-        del model.caches[worker_id]
-        model.running[made.request_id] = worker_id
-
-    @precondition(lambda self: self.model.running)
-    @rule(text=st.text("ab", max_size=4), data=st.data())
-    def finish(self, text: str, data: st.DataObject) -> None:
-        request_id = data.draw(st.sampled_from(sorted(self.model.running)))
-        cached = "".join(self.model.all[request_id].prompt) + text
-        self.scheduler.finish(request_id, cached)
-        self.free(self.model.running.pop(request_id), cached)
-        self.model.done.add(request_id)
-
-    def free(self, worker_id: int, text: str) -> None:
-        self.model.now += 1
-        self.model.caches[worker_id] = text
-        self.model.used[worker_id] = self.model.now
-
-    @invariant()
-    def each_request_is_in_one_place(self) -> None:
-        model = self.model
-        ids = waiting(self.scheduler)
-        places = [*ids, *self.scheduler.running, *model.lost, *model.done]
-        assert sorted(places) == sorted(model.all)
-
-    @invariant()
-    def agrees_with_the_model(self) -> None:
-        assert list(self.scheduler.waiting) == self.model.waiting
-        assert self.scheduler.running == self.model.running
-
-    @invariant()
-    def a_worker_runs_one_request(self) -> None:
-        workers = list(self.scheduler.running.values())
-        assert len(set(workers)) == len(workers)
-        assert not set(workers) & set(self.model.caches)
-
-
-TestSchedulerMachine = SchedulerMachine.TestCase
-TestSchedulerMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+def test_a_cache_that_cannot_be_cut_back_is_worth_nothing_but_to_who_goes_on() -> None:
+    made = with_caches("A long talk. " * 20, "An older talk")
+    made.can_rewind = False
+    made.submit(request("new", "A long talk. " * 19 + "Something else."))
+    made.submit(request("more", "A long talk. " * 20 + "And so on."))
+    assert started(made) == [("new", 1), ("more", 0)]

@@ -16,6 +16,8 @@ VALUES: dict[str, tuple[str, Any, str, Any]] = {
     "tokenizer": ("tokenizer.json", "tokenizer.json", "/x/t.json", "/x/t.json"),
     "chat_template": ("chatml", "chatml", "Own.jinja", "Own.jinja"),
     "workers": ("3", 3, "auto", None),
+    "parked": ("0", 0, "auto", None),
+    "warm_prompt": ("You are kind.", "You are kind.", "@a.txt", "@a.txt"),
     "threads": ("4", 4, "auto", None),
     "host": ("0.0.0.0", "0.0.0.0", "::1", "::1"),
     "port": ("0", 0, "65535", 65535),
@@ -24,6 +26,7 @@ VALUES: dict[str, tuple[str, Any, str, Any]] = {
     "log_level": ("DEBUG", "debug", "error", "error"),
     "max_body_bytes": ("1024", 1024, "1073741824", 1073741824),
     "drain_timeout": ("0", 0.0, "1.5", 1.5),
+    "ct_lib": ("avx2", "avx2", "/x/lib.so", "/x/lib.so"),
     "echo_delay_ms": ("0.25", 0.25, "60000", 60000.0),
 }
 DEFAULTS = {
@@ -33,6 +36,8 @@ DEFAULTS = {
     "tokenizer": None,
     "chat_template": None,
     "workers": None,
+    "parked": None,
+    "warm_prompt": None,
     "threads": None,
     "host": "127.0.0.1",
     "port": 8000,
@@ -41,6 +46,7 @@ DEFAULTS = {
     "log_level": "info",
     "max_body_bytes": 2 << 20,
     "drain_timeout": 30.0,
+    "ct_lib": None,
     "echo_delay_ms": 0.0,
 }
 BAD = [
@@ -49,10 +55,12 @@ BAD = [
         "bloom",
         "one of: llama, falcon, starcoder, mpt, gpt2, gpt-neox, gguf, echo",
     ),
-    ("workers", "0", "auto, or a whole number from 1 to 256"),
-    ("workers", "257", "auto, or a whole number from 1 to 256"),
-    ("workers", "many", "auto, or a whole number from 1 to 256"),
-    ("workers", "1.5", "auto, or a whole number from 1 to 256"),
+    ("workers", "0", "auto, or a whole number from 1 to 1024"),
+    ("workers", "1025", "auto, or a whole number from 1 to 1024"),
+    ("workers", "many", "auto, or a whole number from 1 to 1024"),
+    ("workers", "1.5", "auto, or a whole number from 1 to 1024"),
+    ("parked", "-1", "auto, or a whole number from 0 to 256"),
+    ("parked", "257", "auto, or a whole number from 0 to 256"),
     ("threads", "-1", "auto, or a whole number from 1 to 256"),
     ("threads", "257", "auto, or a whole number from 1 to 256"),
     ("port", "65536", "a whole number from 0 to 65535"),
@@ -135,7 +143,9 @@ def test_bad_value_is_named_with_what_is_allowed(name: str, text: str, allowed: 
 
 
 def test_every_setting_that_is_not_free_text_has_a_bad_value() -> None:
-    free_text = {"model_name", "model_file", "tokenizer", "chat_template", "host"}
+    free_text = {
+        "model_name", "model_file", "tokenizer", "chat_template", "warm_prompt", "host", "ct_lib",
+    }  # fmt: skip
     assert {name for name, _, _ in BAD} == set(VALUES) - free_text
 
 

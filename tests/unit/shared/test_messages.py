@@ -24,6 +24,7 @@ from shared.messages import (
     Ready,
     SetThreads,
     Shutdown,
+    Warmed,
     decode,
     encode,
 )
@@ -75,6 +76,7 @@ messages: dict[type[object], st.SearchStrategy[Message]] = {
         ),
     ),
     LoadFailed: st.builds(LoadFailed, reason=texts),
+    Warmed: st.builds(Warmed, prefix_tokens=counts),
     Prefilled: st.builds(
         Prefilled,
         request_id=texts,
@@ -105,6 +107,11 @@ def test_round_trip(message: Message) -> None:
     again = decode(line)
     assert type(again) is type(message)
     assert again == message
+
+
+@given(st.one_of(*messages.values()))
+def test_all_messages_look_alike(message: Message) -> None:
+    assert encode(message) == orjson.dumps((type(message).__name__, message))
 
 
 @given(st.lists(st.one_of(*messages.values()), max_size=5))
@@ -154,6 +161,10 @@ GARBAGE = [
     b'["Ready", {"model": 1}]',
     b'["Ready", {"model": {}}]',
     b'["Shutdown", {}] x',
+    b'["Delta", {"request_id": "a", "text": "b"}]',
+    b'["Delta", {"request_id": "a", "text": "b", "tokens": 1, "more": 1}]',
+    b'["Delta", ["a", "b", 1]]',
+    b'["Delta", null]',
     b"\xff\xfe",
     b"\0",
     b"[" * 100_000,

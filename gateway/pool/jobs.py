@@ -1,0 +1,92 @@
+"""What the schedule is made of: what waits, where it can run, what is to be done. Data only."""
+
+from dataclasses import dataclass
+
+from gateway.pool.prefix import Prefix
+from shared.messages import Generate
+
+
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """A generation in the backlog.
+
+    Attributes:
+        request: the generation.
+        prefix: its prompt.
+        awaits: the worker that is being replaced for it.
+        passed_since_s: since when it could have started, but waited for a worker that suits it.
+    """
+
+    request: Generate
+    prefix: Prefix
+    awaits: int | None = None
+    passed_since_s: float | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """A worker that is free or runs a generation.
+
+    Attributes:
+        born: what its cache held at first.
+        cached: what it holds now; of a running one, what it held before.
+    """
+
+    born: Prefix
+    cached: Prefix
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether it has never run a generation."""
+        return self.cached is self.born
+
+    def is_continued(self, shared: int) -> bool:
+        """Whether a prompt that shares so much begins with the whole prompt of the cache."""
+        return self.is_blank or shared >= self.cached.prompt_length
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """A generation that runs.
+
+    Attributes:
+        worker_id: where.
+        worker: the same worker.
+        prefix: its prompt.
+        shared: how many characters of that the worker had cached.
+        started_s: when it started.
+        expected_ms: how long it was expected to take then.
+        awaited_by: the request that waits for its worker, if one does.
+    """
+
+    worker_id: int
+    worker: Worker
+    prefix: Prefix
+    shared: int
+    started_s: float
+    expected_ms: float
+    awaited_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start a generation.
+
+    Attributes:
+        request: which.
+        worker_id: where.
+        prefix: its prompt.
+        continues: whether that worker's cache holds its conversation so far.
+    """
+
+    request: Generate
+    prefix: Prefix
+    worker_id: int
+    continues: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Replace a free worker's process, since a new one is born with what this one lacks."""
+
+    worker_id: int

@@ -1,0 +1,39 @@
+"""Tests of what the pool expects of generations."""
+
+import pytest
+
+from gateway.pool.estimates import Estimates
+from shared.messages import Finished, Prefilled
+
+
+def test_what_is_measured_again_and_again_is_believed() -> None:
+    estimates = Estimates()
+    for _ in range(100):
+        estimates.learn_prefill(1000, Prefilled("r", 300, 100, 400.0))
+        estimates.learn_completion(Finished("r", "stop", 50, 1000.0))
+        estimates.learn_start(25.0)
+    assert estimates.prefill_ms_per_token == pytest.approx(2.0)
+    assert estimates.decode_ms_per_token == pytest.approx(20.0)
+    assert estimates.chars_per_token == pytest.approx(1000 / 300)
+    assert estimates.completion_tokens == pytest.approx(50)
+    assert estimates.start_ms == pytest.approx(25.0)
+    assert estimates.prefill_ms(1000) == pytest.approx(600.0)
+    assert estimates.generation_ms(1000, None) == pytest.approx(600.0 + 50 * 20)
+    assert estimates.generation_ms(1000, 10) == pytest.approx(600.0 + 10 * 20)
+    assert estimates.generation_ms(1000, 1000) == pytest.approx(600.0 + 50 * 20)
+
+
+def test_one_measurement_does_not_turn_everything_over() -> None:
+    estimates, before = Estimates(), Estimates()
+    estimates.learn_prefill(400, Prefilled("r", 100, 0, 100 * before.prefill_ms_per_token * 2))
+    assert before.prefill_ms_per_token < estimates.prefill_ms_per_token
+    assert estimates.prefill_ms_per_token < 1.5 * before.prefill_ms_per_token
+
+
+def test_what_says_little_is_left_out() -> None:
+    estimates, before = Estimates(), Estimates()
+    estimates.learn_prefill(400, Prefilled("r", 100, 99, 500.0))
+    assert estimates == before
+    estimates.learn_completion(Finished("r", "stop", 0, 3.0))
+    assert estimates.decode_ms_per_token == before.decode_ms_per_token
+    assert estimates.completion_tokens < before.completion_tokens
