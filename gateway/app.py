@@ -8,17 +8,24 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
+from starlette.types import Receive, Scope, Send
 
 from gateway.chat.choice import choose_template
 from gateway.chat.rendering import tried
 from gateway.errors import HANDLERS, UnexpectedErrors
+from gateway.metrics import Metrics
+from gateway.offload import Offload
 from gateway.openai.schema import add_request_schemas
 from gateway.pool.base import WorkerPool
 from gateway.request_log import RequestLog
 from gateway.routes import chat, completions, models, ops
 from gateway.serving import VERSION, Serving, ServingConfig
+from gateway.sse import DIRECT_SEND
 
 logger = logging.getLogger(__name__)
+
+# Those that will be refused as wrong take no place in the pool, but time as well.
+_LEAST_LARGE_BODIES = 8
 
 
 def create_app(config: ServingConfig, pool: WorkerPool) -> FastAPI:
@@ -32,13 +39,19 @@ def create_app(config: ServingConfig, pool: WorkerPool) -> FastAPI:
         middleware=[Middleware(RequestLog), Middleware(UnexpectedErrors)],
         exception_handlers=HANDLERS,
     )
-    app.state.serving = Serving(config, pool)
+    # Whatever the pool would take at once may come with a large body.
+    offload = Offload(max(_LEAST_LARGE_BODIES, config.workers + pool.load().max_queue))
+    app.state.serving = Serving(config, pool, Metrics(pool, config.most_bytes), offload)
     for module in (completions, chat, models, ops):
         app.include_router(module.router)
     return app
 
 
 class _Application(FastAPI):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[DIRECT_SEND] = send
+        await super().__call__(scope, receive, send)
+
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
             add_request_schemas(super().openapi())
@@ -56,6 +69,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
         await serving.pool.close()
+        serving.offload.close()
 
 
 async def _start(serving: Serving) -> None:
@@ -63,6 +77,6 @@ async def _start(serving: Serving) -> None:
         await serving.pool.start()
     except Exception:
         logger.exception("the worker pool did not start")
-    model = serving.pool.status().model
+    model = serving.pool.load().model
     if model is not None:
         tried(choose_template(serving.config, model), model)  # says in the log what is wrong

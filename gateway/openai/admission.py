@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from gateway.errors import DEFAULT_RETRY_AFTER, ApiError
-from gateway.pool.base import PoolRefused, PoolStatus
+from gateway.pool.base import PoolLoad, PoolRefused
 from gateway.serving import ServingConfig
 from shared.errors import ErrorCode
 from shared.messages import ModelInfo
@@ -20,17 +20,17 @@ def check_model_name(name: str | None, config: ServingConfig) -> None:
         raise ApiError(ErrorCode.MODEL_NOT_FOUND, message, "model")
 
 
-def loaded_model(status: PoolStatus) -> ModelInfo:
+def loaded_model(load: PoolLoad) -> ModelInfo:
     """The model, which a prompt cannot be rendered or measured without.
 
     Raises:
         PoolRefused: there is none yet, or there will be none.
     """
-    if status.model is not None:
-        return status.model
-    match status.state:
+    if load.model is not None:
+        return load.model
+    match load.state:
         case "failed":
-            code, message = ErrorCode.MODEL_UNAVAILABLE, f"The model is not there: {status.reason}"
+            code, message = ErrorCode.MODEL_UNAVAILABLE, f"The model is not there: {load.reason}"
         case "closing":
             code, message = ErrorCode.SHUTTING_DOWN, "The server is shutting down."
         case _:
@@ -38,7 +38,7 @@ def loaded_model(status: PoolStatus) -> ModelInfo:
     raise PoolRefused(code, message, DEFAULT_RETRY_AFTER)
 
 
-def check_fan_out(prompts: int, n: int, param: str, workers: int, status: PoolStatus) -> None:
+def check_fan_out(prompts: int, n: int, param: str, workers: int, load: PoolLoad) -> None:
     """Refuse a request for more generations than the pool can take, before any is started.
 
     Raises:
@@ -46,12 +46,12 @@ def check_fan_out(prompts: int, n: int, param: str, workers: int, status: PoolSt
         PoolRefused: it cannot take as many now.
     """
     wanted = prompts * n
-    most = workers + status.max_queue
+    most = workers + load.max_queue
     if wanted > most:
         message = f"This asks for {wanted} generations at once; this server takes {most}."
         raise ApiError(ErrorCode.INVALID_VALUE, message, param if prompts > 1 else "n")
-    room = status.idle + status.max_queue - status.waiting
-    if status.state == "ready" and wanted > room:
+    room = load.idle + load.max_queue - load.waiting
+    if load.state == "ready" and wanted > room:
         message = f"{wanted} generations do not fit into the queue now, {max(room, 0)} would."
         raise PoolRefused(ErrorCode.QUEUE_FULL, message, DEFAULT_RETRY_AFTER)
 

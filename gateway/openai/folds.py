@@ -1,6 +1,8 @@
 """From events to an answer: chunk by chunk, or as one object. A fold over the same events."""
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+import orjson
 
 from gateway import sse
 from gateway.openai import responses
@@ -11,6 +13,9 @@ from shared.typing import assert_never
 
 Progress: TypeAlias = Prefilled | Delta | Finished
 """An event of a generation that has not failed."""
+
+# Where the text of a chunk belongs. No string in JSON holds a zero byte.
+_HOLE = b"\0"
 
 
 class Tally:
@@ -45,19 +50,23 @@ class StreamFold:
         self._chat = plan.chat
         self._include_usage = plan.include_usage
         self._tally = Tally(plan.n)
-        self._begun: set[int] = set()
+        # For each choice that has begun, what comes before and after a piece of its text.
+        self._envelopes: dict[int, tuple[bytes, bytes]] = {}
 
     def feed(self, index: int, event: Progress) -> bytes:
         """What to send because of this event; empty if nothing."""
         match event:
             case Delta():
-                return self._chunk(index, event.text)
+                beginning = b"" if index in self._envelopes else self._begin(index)
+                before, after = self._envelopes[index]
+                return b"%b%b%b%b" % (beginning, before, orjson.dumps(event.text), after)
             case Prefilled():
                 self._tally.prefilled(index, event)
                 return b""
             case Finished():
                 self._tally.finished(event)
-                return self._chunk(index, "", event.finish_reason)
+                beginning = b"" if index in self._envelopes else self._begin(index)
+                return beginning + self._finish(index, event.finish_reason)
             case _:
                 assert_never(event)
 
@@ -73,16 +82,22 @@ class StreamFold:
         chunk["usage"] = self._tally.usage()
         return sse.event(chunk) + sse.DONE
 
-    def _chunk(self, index: int, text: str, finish_reason: str | None = None) -> bytes:
-        if not self._chat:
-            choice = responses.text_choice(index, text, finish_reason)
-            return self._event(responses.text_chunk(self._header, [choice]))
-        delta: responses.ChatDelta = {"content": text} if text else {}
-        chunk = self._chat_event(index, delta, finish_reason)
-        if index in self._begun:
-            return chunk
-        self._begun.add(index)
-        return self._chat_event(index, {"role": "assistant", "content": ""}) + chunk
+    def _begin(self, index: int) -> bytes:
+        """Prepare the envelope of a choice; returns what to send before its first text."""
+        before, after = self._text_event(index, orjson.Fragment(_HOLE)).split(_HOLE)
+        self._envelopes[index] = before, after
+        return self._chat_event(index, {"role": "assistant", "content": ""}) if self._chat else b""
+
+    def _text_event(self, index: int, text: Any) -> bytes:
+        if self._chat:
+            return self._chat_event(index, {"content": text})
+        return self._event(responses.text_chunk(self._header, [responses.text_choice(index, text)]))
+
+    def _finish(self, index: int, reason: str) -> bytes:
+        if self._chat:
+            return self._chat_event(index, {}, reason)
+        choice = responses.text_choice(index, "", reason)
+        return self._event(responses.text_chunk(self._header, [choice]))
 
     def _chat_event(
         self, index: int, delta: responses.ChatDelta, finish_reason: str | None = None

@@ -86,10 +86,29 @@ def _prompts(value: object) -> object:
     return _listed(value)
 
 
-# Checking holds up the event loop. `fail_fast`: a body of millions of wrong items is one error, not
-# millions; `max_length`: nor are there millions of right ones, where each takes microseconds.
+def _not_too_many(value: object) -> object:
+    # pydantic would look at each of the first `MAX_ITEMS` before it counts.
+    if isinstance(value, list) and len(value) > MAX_ITEMS:
+        message = f"should have at most {MAX_ITEMS} items, not {len(value)}"
+        raise PydanticCustomError("invalid_value", message)
+    return value
+
+
+def _not_too_many_in_all(value: object) -> object:
+    if isinstance(value, list):
+        count = sum(len(conversation) for conversation in value if isinstance(conversation, list))
+        if count > MAX_ITEMS:
+            message = f"should have at most {MAX_ITEMS} messages in all, not {count}"
+            raise PydanticCustomError("invalid_value", message)
+    return value
+
+
+# Checking takes time. `fail_fast`: a body of millions of wrong items is one error, not millions;
+# `max_length`: nor are there millions of right ones, where each takes microseconds.
 Conversation: TypeAlias = Annotated[
-    list[Message], Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True)
+    list[Message],
+    Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True),
+    BeforeValidator(_not_too_many),
 ]
 Prompts: TypeAlias = Annotated[
     list[str],
@@ -165,7 +184,11 @@ class ChatRequest(GenerationRequest):
 class ManyChatsRequest(GenerationRequest):
     """The body of ``/v2/chat/completions`` with several conversations."""
 
-    messages: Annotated[list[Conversation], Field(min_length=1, fail_fast=True)]
+    messages: Annotated[
+        list[Conversation],
+        Field(min_length=1, fail_fast=True),
+        BeforeValidator(_not_too_many_in_all),
+    ]
 
     @property
     def conversations(self) -> list[Conversation]:

@@ -1,4 +1,4 @@
-"""Reads a request body as a JSON object."""
+"""Reads request bodies, which are JSON objects."""
 
 from contextlib import aclosing
 from typing import Any
@@ -10,16 +10,24 @@ from gateway.errors import ApiError
 from shared.errors import ErrorCode
 
 
-async def read_json(request: Request, limit: int) -> dict[str, Any]:
+async def read_body(request: Request, limit: int) -> bytes:
     """The body, which has at most ``limit`` bytes.
 
     FastAPI's own parsing knows no limit, wants a content type, and answers 422.
 
     Raises:
-        ApiError: it is too long, says that it is something else, or is not a JSON object.
+        ApiError: it is too long, or says that it is something else than JSON.
     """
     _check_media_type(request.headers.get("content-type", ""))
-    body = await _read(request, limit)
+    return await _read(request, limit)
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """The JSON object that a body is.
+
+    Raises:
+        ApiError: it is none.
+    """
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError as error:

@@ -1,5 +1,8 @@
 """``/v1/chat/completions`` and ``/v2/chat/completions``: conversations in, answers out."""
 
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
 from fastapi import APIRouter, Request, Response
 
 from gateway.chat.choice import choose_template
@@ -14,11 +17,14 @@ from gateway.openai.admission import (
 from gateway.openai.requests import ChatRequest, ManyChatsRequest
 from gateway.openai.responses import ChatCompletion
 from gateway.openai.schema import request_body, stream_or
-from gateway.openai.translate import plan_answer, template_messages
+from gateway.openai.translate import AnswerPlan, plan_answer, template_messages
 from gateway.openai.validation import chat_request, chats_request
+from gateway.pool.base import PoolLoad
 from gateway.routes.answer import answer
-from gateway.routes.body import read_json
-from gateway.serving import Serving, serving_of
+from gateway.routes.body import json_object, read_body
+from gateway.serving import ServingConfig, serving_of
+
+Check: TypeAlias = Callable[[Mapping[str, Any]], ChatRequest | ManyChatsRequest]
 
 router = APIRouter(tags=["chat"])
 _EXAMPLE = {"messages": [{"role": "user", "content": "Tell me a story."}], "max_tokens": 100}
@@ -35,9 +41,7 @@ async def chat_completions(request: Request) -> Response:
 
     Without `model` in the body, the answer is streamed unless `stream` is false.
     """
-    serving = serving_of(request)
-    body = chat_request(await read_json(request, serving.config.max_body_bytes))
-    return await _chat(request, serving, body)
+    return await _chat(request, chat_request)
 
 
 @router.post(
@@ -51,24 +55,28 @@ async def many_chat_completions(request: Request) -> Response:
     `messages` may be a list of conversations. Each becomes a choice; they run side by side, and
     in a stream their chunks interleave, told apart by `index`.
     """
+    return await _chat(request, chats_request)
+
+
+async def _chat(request: Request, check: Check) -> Response:
     serving = serving_of(request)
-    body = chats_request(await read_json(request, serving.config.max_body_bytes))
-    return await _chat(request, serving, body)
+    body = await read_body(request, serving.config.max_body_bytes)
+    load = serving.pool.load()
+    plan = await serving.offload.run(
+        request.receive, len(body), lambda: _plan(body, check, serving.config, load)
+    )
+    return await answer(request, serving.pool, plan)
 
 
-async def _chat(
-    request: Request, serving: Serving, body: ChatRequest | ManyChatsRequest
-) -> Response:
-    config, pool = serving.config, serving.pool
+def _plan(content: bytes, check: Check, config: ServingConfig, load: PoolLoad) -> AnswerPlan:
+    body = check(json_object(content))
     check_model_name(body.model, config)
-    status = pool.status()
-    check_fan_out(len(body.conversations), body.n or 1, "messages", config.workers, status)
-    model = loaded_model(status)
+    check_fan_out(len(body.conversations), body.n or 1, "messages", config.workers, load)
+    model = loaded_model(load)
     chat_format = choose_template(config, model)
     prompts = []
     for conversation in body.conversations:
         check_message_count(len(conversation), model)
         prompts.append(render(chat_format, model, template_messages(conversation)))
         check_length(prompts[-1], "messages", model)
-    plan = plan_answer(body, prompts, config, chat_format.stops(model.special_tokens))
-    return await answer(request, pool, plan)
+    return plan_answer(body, prompts, config, chat_format.stops(model.special_tokens))

@@ -6,11 +6,12 @@ from gateway.openai.admission import check_fan_out, check_length, check_model_na
 from gateway.openai.requests import CompletionRequest
 from gateway.openai.responses import TextCompletion
 from gateway.openai.schema import request_body, stream_or
-from gateway.openai.translate import completion_prompt, plan_answer
+from gateway.openai.translate import AnswerPlan, completion_prompt, plan_answer
 from gateway.openai.validation import completion_request
+from gateway.pool.base import PoolLoad
 from gateway.routes.answer import answer
-from gateway.routes.body import read_json
-from gateway.serving import serving_of
+from gateway.routes.body import json_object, read_body
+from gateway.serving import ServingConfig, serving_of
 
 router = APIRouter(tags=["completions"])
 
@@ -27,13 +28,21 @@ async def completions(request: Request) -> Response:
 
     Without `model` in the body, the answer is the continuation alone, as a JSON string.
     """
-    config, pool = (serving := serving_of(request)).config, serving.pool
-    body = completion_request(await read_json(request, config.max_body_bytes))
+    serving = serving_of(request)
+    body = await read_body(request, serving.config.max_body_bytes)
+    load = serving.pool.load()
+    plan = await serving.offload.run(
+        request.receive, len(body), lambda: _plan(body, serving.config, load)
+    )
+    return await answer(request, serving.pool, plan)
+
+
+def _plan(content: bytes, config: ServingConfig, load: PoolLoad) -> AnswerPlan:
+    body = completion_request(json_object(content))
     check_model_name(body.model, config)
-    status = pool.status()
-    check_fan_out(len(body.prompt), body.n or 1, "prompt", config.workers, status)
-    model = loaded_model(status)
+    check_fan_out(len(body.prompt), body.n or 1, "prompt", config.workers, load)
+    model = loaded_model(load)
     prompts = [completion_prompt(text, body.suffix, model) for text in body.prompt]
     for prompt in prompts:
         check_length(prompt, "prompt", model)
-    return await answer(request, pool, plan_answer(body, prompts, config))
+    return plan_answer(body, prompts, config)

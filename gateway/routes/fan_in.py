@@ -1,22 +1,27 @@
 """Several generations as one stream of events."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from gateway.errors import failure
 from gateway.openai.folds import Progress
 from gateway.pool.base import WorkerPool
 from shared.messages import Event, Failed, Generate
 
-Progresses: TypeAlias = AsyncGenerator[tuple[int, Progress], None]
+Fed = TypeVar("Fed")
+Feed: TypeAlias = Callable[[int, Progress], Fed]
+"""Takes an event and the index of its generation."""
 
 
 def run(
-    pool: WorkerPool, generations: Sequence[Generate], prompt_param: str = "prompt"
-) -> Progresses:
-    """Run generations side by side; yields each event with the index of its generation.
+    pool: WorkerPool,
+    generations: Sequence[Generate],
+    feed: Feed[Fed],
+    prompt_param: str = "prompt",
+) -> AsyncGenerator[Fed, None]:
+    """Run generations side by side; yields what ``feed`` makes of each event.
 
     The first that fails or is refused ends all, with an `ApiError` or `PoolRefused`. Closing the
     generator cancels all.
@@ -24,33 +29,39 @@ def run(
     Args:
         pool: where they run.
         generations: at least one.
+        feed: called with each event as it comes.
         prompt_param: what an error calls the field of the request that the prompts come from.
     """
     if len(generations) == 1:
-        return _single(pool, generations[0], prompt_param)
-    return _merged(pool, generations, prompt_param)
+        return _single(pool, generations[0], feed, prompt_param)
+    return _merged(pool, generations, feed, prompt_param)
 
 
-async def _single(pool: WorkerPool, generation: Generate, prompt_param: str) -> Progresses:
+async def _single(
+    pool: WorkerPool, generation: Generate, feed: Feed[Fed], prompt_param: str
+) -> AsyncGenerator[Fed, None]:
     async with aclosing(pool.generate(generation)) as events:
         async for event in events:
-            yield 0, _progress(event, prompt_param)
+            if isinstance(event, Failed):
+                raise failure(event, prompt_param)
+            yield feed(0, event)
 
 
 async def _merged(
-    pool: WorkerPool, generations: Sequence[Generate], prompt_param: str
-) -> Progresses:
-    # None says that a generation has ended.
-    arrivals: asyncio.Queue[tuple[int, Event | Exception | None]] = asyncio.Queue()
+    pool: WorkerPool, generations: Sequence[Generate], feed: Feed[Fed], prompt_param: str
+) -> AsyncGenerator[Fed, None]:
+    # None says that a generation has ended. Bounded, so that what a slow client does not take
+    # waits in the pool, where it is merged.
+    arrivals: asyncio.Queue[tuple[int, Event | Exception | None]] = asyncio.Queue(len(generations))
 
     async def pump(index: int, generation: Generate) -> None:
         try:
             async with aclosing(pool.generate(generation)) as events:
                 async for event in events:
-                    arrivals.put_nowait((index, event))
-            arrivals.put_nowait((index, None))
+                    await arrivals.put((index, event))
+            await arrivals.put((index, None))
         except Exception as error:
-            arrivals.put_nowait((index, error))
+            await arrivals.put((index, error))
 
     pumps = [asyncio.create_task(pump(i, generation)) for i, generation in enumerate(generations)]
     try:
@@ -61,15 +72,11 @@ async def _merged(
                 running -= 1
             elif isinstance(event, Exception):
                 raise event
+            elif isinstance(event, Failed):
+                raise failure(event, prompt_param)
             else:
-                yield index, _progress(event, prompt_param)
+                yield feed(index, event)
     finally:
         for task in pumps:
             task.cancel()
         await asyncio.gather(*pumps, return_exceptions=True)
-
-
-def _progress(event: Event, prompt_param: str) -> Progress:
-    if isinstance(event, Failed):
-        raise failure(event, prompt_param)
-    return event

@@ -47,7 +47,7 @@ async def retrieve_model(request: Request, model_id: str) -> ModelEntry:
 
 
 def _entry(serving: Serving) -> ModelEntry:
-    config, model = serving.config, serving.pool.status().model
+    config, model = serving.config, serving.pool.load().model
     return {
         "id": config.model_id,
         "object": "model",

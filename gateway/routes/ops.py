@@ -5,9 +5,10 @@ from html import escape
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 
 from gateway.errors import DEFAULT_RETRY_AFTER
+from gateway.metrics import CONTENT_TYPE
 from gateway.serving import serving_of
 
 router = APIRouter(tags=["operations"])
@@ -40,11 +41,20 @@ async def ready(request: Request) -> Response:
         "reason": status.reason,
         "waiting": status.waiting,
         "running": status.running,
+        "slots": status.slots,
         "workers": [asdict(worker) for worker in status.workers],
+        "template": asdict(status.template),
+        "evictions": status.totals.evictions,
     }
     if status.state == "ready":
         return JSONResponse(content)
     return JSONResponse(content, 503, {"retry-after": str(DEFAULT_RETRY_AFTER)})
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+async def metrics(request: Request) -> Response:
+    """Say the same in numbers, for Prometheus."""
+    return Response(serving_of(request).metrics.text(), media_type=CONTENT_TYPE)
 
 
 @router.head("/", include_in_schema=False)

@@ -12,7 +12,7 @@ import httpx
 import uvicorn
 
 from gateway.app import create_app
-from gateway.pool.base import PoolStatus, WorkerStatus
+from gateway.pool.base import PoolLoad, PoolStatus, WorkerStatus
 from gateway.serving import ServingConfig
 from shared.messages import Delta, Event, Failed, Finished, Generate, ModelInfo, Prefilled
 
@@ -85,6 +85,9 @@ class ScriptedPool:
             self.cancelled.append(request.request_id)
             self.cancellation.set()
             raise
+
+    def load(self) -> PoolLoad:
+        return self.current.load
 
     def status(self) -> PoolStatus:
         return self.current

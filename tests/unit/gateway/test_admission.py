@@ -35,21 +35,21 @@ def test_only_the_served_model_has_a_name_here() -> None:
 )
 def test_without_a_model_nothing_can_be_rendered(state: str, code: ErrorCode) -> None:
     with pytest.raises(PoolRefused) as caught:
-        loaded_model(replace(loading(), state=state))  # type: ignore[arg-type]
+        loaded_model(replace(loading(), state=state).load)  # type: ignore[arg-type]
     assert caught.value.code is code
-    assert loaded_model(READY) is MODEL
+    assert loaded_model(READY.load) is MODEL
 
 
 def test_fan_out_has_a_limit_forever_and_one_for_now() -> None:
-    check_fan_out(2, 3, "prompt", 2, READY)
+    check_fan_out(2, 3, "prompt", 2, READY.load)
     for prompts, n, param in ((1, 7, "n"), (7, 1, "prompt"), (1, 10**12, "n")):
         with pytest.raises(ApiError, match="takes 6") as caught:
-            check_fan_out(prompts, n, "prompt", 2, READY)
+            check_fan_out(prompts, n, "prompt", 2, READY.load)
         assert caught.value.param == param
     with pytest.raises(PoolRefused) as refused:
-        check_fan_out(1, 4, "prompt", 2, replace(READY, waiting=3))
+        check_fan_out(1, 4, "prompt", 2, replace(READY, waiting=3).load)
     assert refused.value.code is ErrorCode.QUEUE_FULL
-    check_fan_out(1, 6, "prompt", 2, loading(waiting=3))  # whatever: the pool itself refuses
+    check_fan_out(1, 6, "prompt", 2, loading(waiting=3).load)  # whatever: the pool itself refuses
 
 
 def test_a_prompt_that_cannot_fit_is_refused_with_both_numbers() -> None:

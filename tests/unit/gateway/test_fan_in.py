@@ -15,9 +15,13 @@ from tests.unit.gateway.fakes import ScriptedPool, deltas, failed, finished, pre
 ONE, TWO = Generate("one", ("1",)), Generate("two", ("2",))
 
 
+def pair(index: int, event: Event) -> tuple[int, Event]:
+    return index, event
+
+
 def collect(pool: ScriptedPool, *generations: Generate) -> list[tuple[int, Event]]:
     async def scenario() -> list[tuple[int, Event]]:
-        return [pair async for pair in run(pool, generations)]
+        return [fed async for fed in run(pool, generations, pair)]
 
     return asyncio.run(asyncio.wait_for(scenario(), 5))
 
@@ -63,7 +67,7 @@ def test_closing_cancels_all(generations: tuple[Generate, ...]) -> None:
     pool = ScriptedPool(lambda request: [*deltas(request, "a"), None, finished(request)])
 
     async def scenario() -> None:
-        events = run(pool, generations)
+        events = run(pool, generations, pair)
         await events.__anext__()
         await events.aclose()
         assert sorted(pool.cancelled) == sorted(g.request_id for g in generations)

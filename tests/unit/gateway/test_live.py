@@ -43,7 +43,9 @@ def test_a_client_that_leaves_cancels_its_generations(
     assert len(pool.cancelled) == n
     lines = [r.getMessage() for r in caplog.records if r.name == "gateway.access"]
     assert [line.startswith(f"POST {path} 499 ") for line in lines] == [True]
-    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    # The advice on the chat format comes once in a process, in whichever test is the first.
+    records = [record for record in caplog.records if record.name != "gateway.chat.rendering"]
+    assert not [record for record in records if record.levelno >= logging.WARNING]
 
 
 def test_an_error_in_mid_stream_ends_the_response_properly() -> None:

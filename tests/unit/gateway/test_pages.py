@@ -13,10 +13,21 @@ def test_ready_tells_the_state_of_each_worker() -> None:
         "reason": None,
         "waiting": 3,
         "running": 0,
+        "slots": None,
         "workers": [
-            {"worker_id": i, "state": "idle", "pid": 100 + i, "restarts": 0, "reason": None}
+            {
+                "worker_id": i,
+                "state": "idle",
+                "pid": 100 + i,
+                "restarts": 0,
+                "reason": None,
+                "cached_tokens": 0,
+                "generation": 0,
+            }
             for i in range(2)
         ],
+        "template": {"generation": 0, "prefix_tokens": 0, "learned": 0},
+        "evictions": 0,
     }
 
 

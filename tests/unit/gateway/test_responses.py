@@ -1,10 +1,15 @@
 """From events to chunks and objects."""
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from gateway import sse
+from gateway.openai import responses
 from gateway.openai.folds import ObjectFold, Progress, StreamFold
 from gateway.openai.translate import AnswerPlan, plan_answer
 from gateway.openai.validation import chat_request, completion_request
@@ -74,6 +79,36 @@ def test_nothing_is_sent_before_the_first_text_which_comes_with_the_role() -> No
     prefilled, delta, _ = events("Hi")
     assert fold.feed(0, prefilled) == b""
     assert fold.feed(0, delta).count(b"data: ") == 2
+
+
+@given(
+    chat=st.booleans(),
+    include_usage=st.booleans(),
+    model=st.text(),
+    pieces=st.lists(st.tuples(st.integers(0, 2), st.text(min_size=1)), max_size=8),
+)
+def test_chunks_are_the_bytes_of_the_whole_objects(
+    chat: bool, include_usage: bool, model: str, pieces: list[tuple[int, str]]
+) -> None:
+    plan = made(chat, n=3, stream=True, stream_options={"include_usage": include_usage})
+    plan = replace(plan, header=replace(plan.header, model=model))
+    fold = StreamFold(plan)
+    begun = set()
+
+    def event(choice: Any) -> bytes:
+        chunk: Any = (responses.chat_chunk if chat else responses.text_chunk)(plan.header, [choice])
+        return sse.event({**chunk, "usage": None} if include_usage else chunk)
+
+    for index, text in pieces:
+        due = b""
+        if chat and index not in begun:
+            due = event(responses.chat_delta(index, {"role": "assistant", "content": ""}))
+        begun.add(index)
+        if chat:
+            due += event(responses.chat_delta(index, {"content": text}))
+        else:
+            due += event(responses.text_choice(index, text))
+        assert fold.feed(index, Delta("r", text, 1)) == due
 
 
 def test_an_empty_chat_answer_still_has_role_and_reason() -> None:

@@ -27,7 +27,9 @@ class Client:
         self.sent.append(message)
 
     async def get(self, events: AsyncGenerator[bytes, None]) -> bytes:
-        await asyncio.wait_for(sse.EventStream(events)({}, self.receive, self.send), 5)
+        await asyncio.wait_for(
+            sse.EventStream(events, lambda: b"end")({}, self.receive, self.send), 5
+        )
         assert self.sent[0]["type"] == "http.response.start"
         assert self.sent[-1]["more_body"] is False
         return b"".join(message["body"] for message in self.sent[1:])
@@ -44,7 +46,7 @@ def test_a_stream_sends_each_chunk_as_it_comes() -> None:
 
     async def scenario() -> None:
         client = Client()
-        assert await client.get(events()) == b"onetwo"
+        assert await client.get(events()) == b"onetwoend"
         assert client.sent[0]["status"] == 200
         headers = dict(client.sent[0]["headers"])
         assert headers[b"content-type"] == b"text/event-stream; charset=utf-8"

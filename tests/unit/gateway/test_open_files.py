@@ -1,0 +1,41 @@
+"""The limit on open files, in processes of their own."""
+
+import subprocess
+import sys
+
+import pytest
+
+from gateway.open_files import needed_files
+
+pytest.importorskip("resource")
+RAISE = """
+import logging, resource
+from gateway.open_files import raise_limit
+logging.basicConfig(format="%(levelname)s %(message)s")
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, {hard}))
+raise_limit(2, {max_queue})
+print(*resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+
+
+def raised(hard: int, max_queue: int) -> tuple[str, str]:
+    """The limits that a process then has, and what it says."""
+    code = RAISE.format(hard=hard, max_queue=max_queue)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip(), done.stderr.strip()
+
+
+def test_the_soft_limit_becomes_the_hard_one() -> None:
+    assert raised(1000, 64) == ("1000 1000", "")
+
+
+def test_a_hard_limit_that_is_too_low_is_said() -> None:
+    limits, said = raised(1000, 2000)
+    assert limits == "1000 1000"
+    assert said.startswith("WARNING") and "MAX_QUEUE=2000" in said and "1000" in said
+    assert str(needed_files(2, 2000)) in said
+
+
+def test_each_request_and_each_worker_needs_files() -> None:
+    assert needed_files(2, 65) == needed_files(2, 64) + 1
+    assert needed_files(3, 64) > needed_files(2, 64) + 1
