@@ -19,7 +19,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
-from scripts.bench_sides import ROOT, Server  # noqa: E402
+from scripts.bench_sides import ROOT, Server, ServerFailed  # noqa: E402
 from shared.inspector import inspect  # noqa: E402
 
 FAMILIES = ("falcon", "starcoder", "mpt")
@@ -63,7 +63,7 @@ def measure(path: Path, rounds: int) -> None:
     )
     for workers in WORKERS:
         started = time.perf_counter()
-        server = Server(MODEL_NAME=str(path), WORKERS=str(workers), LOG_LEVEL="error")
+        server = Server(MODEL_NAME=str(path), WORKERS=str(workers), PARKED="0", LOG_LEVEL="error")
         ready_s = time.perf_counter() - started
         ready = max(memory(pid, "Private_Dirty") for pid in worker_pids(server))
         words = words_for(server, CHAT_TOKENS)
@@ -143,4 +143,7 @@ def memory(pid: int, kind: str) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ServerFailed as error:
+        sys.exit(str(error))

@@ -1,0 +1,1 @@
+"""The benchmarks of BENCHMARKS.md; ``scripts/bench`` runs them."""

@@ -1,0 +1,1 @@
+"""Load tests for servers with an OpenAI-style API; `locustfile.py` is what locust runs."""

@@ -1,0 +1,295 @@
+"""Load tests of a server with an OpenAI-style API, for locust.
+
+`scripts/load-test` runs them; so does locust with ``-f scripts/load/locustfile.py`` and its own
+options. What locust shows while they run includes the warm-up; the report at the end does not.
+"""
+
+# Neither library tells its types.
+# mypy: disable-error-code="import-untyped, no-untyped-call, untyped-decorator"
+
+import logging
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gevent
+from gevent.pool import Group
+from locust import LoadTestShape, User, events, task
+from locust.runners import LocalRunner
+
+# locust loads this file by its path.
+sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
+
+from scripts.load import report  # noqa: E402
+from scripts.load.arrivals import intervals  # noqa: E402
+from scripts.load.client import Client, model_of  # noqa: E402
+from scripts.load.options import HELP, SCENARIOS, Options  # noqa: E402
+from scripts.load.outcome import Outcome  # noqa: E402
+from scripts.load.response import StreamedResponse  # noqa: E402
+from scripts.load.run import Run, free_workers  # noqa: E402
+from scripts.load.scenario import Request, Scenario  # noqa: E402
+
+_PAUSE_AFTER_BURST_S = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+@events.init_command_line_parser.add_listener
+def add_options(parser: Any, **_: Any) -> None:
+    """Add our options to locust's."""
+    for name, value in asdict(Options()).items():
+        option = "--" + name.replace("_", "-")
+        if name == "ignore_eos":
+            parser.add_argument("--no-ignore-eos", dest=name, action="store_false", help=HELP[name])
+        elif name == "scenario":
+            parser.add_argument(option, default=value, choices=SCENARIOS, help=HELP[name])
+        else:
+            # Text, which `Options` reads: only one place says what is allowed.
+            default = str(value)
+            parser.add_argument(
+                option,
+                default=default,
+                metavar=type(value).__name__.upper().replace("STR", "TEXT"),
+                is_secret=name == "api_key",
+                help=f"{HELP[name]} (default: {default or 'none'})".replace("%", "%%"),
+            )
+
+
+@events.init.add_listener
+def check(environment: Any, **_: Any) -> None:
+    """Refuse what cannot be run before anything is."""
+    if environment.parsed_options is None:
+        return
+    if not isinstance(environment.runner, LocalRunner):
+        sys.exit("the report needs all requests in one process: leave out --master, --worker and"
+                 " --processes")  # fmt: skip
+    try:
+        options = Options.read(vars(environment.parsed_options))
+        if options.sweep:
+            _refuse_beside_sweep(environment.parsed_options)
+        if environment.web_ui is None or options.sweep:
+            server = _server_of(environment, options)
+            users = options.steps(server[2])
+            environment.shape_class = Sweep(users, options.step_time) if users else None
+    except (ValueError, OSError) as error:
+        sys.exit(f"load test: {error}")
+
+
+def _refuse_beside_sweep(parsed: Any) -> None:
+    """Refuse locust's options that a sweep would ignore.
+
+    Raises:
+        ValueError: one is given; the message says what takes its place.
+    """
+    for name, option in (("num_users", "-u"), ("spawn_rate", "-r"), ("run_time", "-t")):
+        if getattr(parsed, name, None) is not None:
+            raise ValueError(
+                f"{option} has no meaning with --sweep, which lists the users of each step;"
+                " --step-time says how long each takes"
+            )
+
+
+def _server_of(environment: Any, options: Options) -> tuple[str, str, int]:
+    """Address, model and number of workers of the server under test.
+
+    Raises:
+        ValueError: the address is none.
+        OSError: no such server answers there.
+    """
+    url = environment.host or "http://127.0.0.1:8000"
+    client = Client(url, options.api_key, options.request_timeout)
+    try:
+        model = options.model or model_of(client)
+        ready = client.get("/ready")
+    except OSError as error:
+        raise ConnectionError(f"no OpenAI-style server answers at {url}: {error}") from error
+    finally:
+        client.close()
+    state = ready if isinstance(ready, dict) else {}
+    # Of our workers only so many generate at once; a server that says nothing counts as one.
+    return url, model, state.get("slots") or len(state.get("workers") or ()) or 1
+
+
+class Sweep(LoadTestShape):
+    """One step after another, each with its number of users."""
+
+    abstract = True
+
+    def __init__(self, users: list[int], step_time_s: float) -> None:
+        """Plan steps of ``step_time_s`` seconds with these numbers of users."""
+        super().__init__()
+        self._users = users
+        self._step_time_s = step_time_s
+        self._number = 0
+
+    def reset_time(self) -> None:
+        """Begin with the first step; locust calls this at the start of each test."""
+        super().reset_time()
+        self._number = 0
+
+    def tick(self) -> tuple[int, float] | None:
+        """The users at this moment; None at the end."""
+        number = int(self.get_run_time() // self._step_time_s)
+        if number >= len(self._users):
+            return None
+        users = self._users[number]
+        # `start` has begun the first.
+        if LoadUser.current is not None and number != self._number:
+            LoadUser.current.begin_step(users, time.perf_counter())
+            self._number = number
+        return users, 1000.0
+
+
+@events.test_start.add_listener
+def start(environment: Any, **_: Any) -> None:
+    """Begin a run."""
+    LoadUser.current = None
+    try:
+        options = Options.read(vars(environment.parsed_options))
+        url, model, workers = _server_of(environment, options)
+    except (ValueError, OSError) as error:
+        logger.error("%s", error)
+        environment.process_exit_code = 2
+        gevent.spawn(environment.runner.stop)
+        return
+    run = Run(options, url, model)
+    users = options.steps(workers) or [int(environment.parsed_options.num_users or 1)]
+    run.begin_step(users[0], time.perf_counter())
+    LoadUser.current = run
+
+
+@events.test_stopping.add_listener
+def stop(**_: Any) -> None:
+    """End what is measured; what still runs is cut off."""
+    if LoadUser.current is not None:
+        LoadUser.current.end(time.perf_counter())
+
+
+@events.test_stop.add_listener
+def finish(environment: Any, **_: Any) -> None:
+    """Check, print and write the report."""
+    run = LoadUser.current
+    if run is None:
+        return
+    summaries = run.summaries()
+    checks = run.checks(free_workers(run.url, run.options.api_key))
+    print(f"\n{run.options.scenario} on {run.url}, {run.model}\n")
+    print(report.table(summaries, checks), flush=True)
+    if run.options.report:
+        try:
+            paths = report.write(Path(run.options.report), run.settings(), summaries, checks)
+            print("\nwritten: " + ", ".join(map(str, paths)), flush=True)
+        except OSError as error:
+            logger.error("the report cannot be written: %s", error)
+            environment.process_exit_code = 1
+    if not all(check.passed for check in checks):
+        environment.process_exit_code = 1
+
+
+class LoadUser(User):
+    """Sends the requests of the scenario, one after another or at the open loop's times."""
+
+    current: ClassVar[Run | None] = None
+
+    def on_start(self) -> None:
+        """Prepare a user; what it sends depends on its number alone."""
+        run = LoadUser.current
+        if run is None:
+            gevent.sleep(1e6)  # the test is being stopped
+        assert run is not None
+        self._run, options = run, run.options
+        user = run.next_user()
+        self._scenario = Scenario(options, run.model, user)
+        self._free: list[Client] = []
+        self._requests = Group()
+        share = options.rate / max(1, self.environment.runner.target_user_count)
+        self._intervals = (
+            intervals(share, options.burstiness, options.seed, user) if share else None
+        )
+
+    def on_stop(self) -> None:
+        """Cut off what is still running."""
+        if LoadUser.current is not None:
+            self._requests.kill()
+            for client in self._free:
+                client.close()
+
+    @task
+    def act(self) -> None:
+        """Do the next thing that the scenario has this user do."""
+        scenario, options = self._scenario, self._run.options
+        if self._intervals is not None:
+            gevent.sleep(next(self._intervals))
+            self._requests.spawn(self._send, self._next())
+            return
+        match options.scenario:
+            case "burst":
+                for _ in range(options.burst_size):
+                    self._requests.spawn(self._send, scenario.single())
+                self._requests.join()
+                gevent.sleep(_PAUSE_AFTER_BURST_S)
+            case "disconnect":
+                self._send(scenario.disconnecting())
+                # Had the worker not come back, this would wait.
+                self._send(scenario.single())
+            case "multi-turn":
+                for _ in scenario.chat(self._send):
+                    pass
+            case _:
+                self._send(scenario.single())
+
+    def _next(self) -> Request:
+        if self._run.options.scenario == "disconnect":
+            return self._scenario.disconnecting()
+        return self._scenario.single()
+
+    def _send(self, request: Request) -> Outcome:
+        options = self._run.options
+        client = (
+            self._free.pop()
+            if self._free
+            else Client(self._run.url, options.api_key, options.request_timeout)
+        )
+        response = StreamedResponse(request.name, time.perf_counter(), options.max_tokens)
+        try:
+            client.stream(request.path, request.body, response, request.close_after)
+        finally:
+            # Also when the end of the test kills this greenlet.
+            outcome = response.outcome(time.perf_counter())
+            self._run.outcomes.append(outcome)
+        self._free.append(client)
+        self._tell_locust(outcome)
+        return outcome
+
+    def _tell_locust(self, outcome: Outcome) -> None:
+        suffixes = {"refused": "_429", "unavailable": "_503", "disconnected": "_closed"}
+        name = outcome.name + suffixes.get(outcome.kind, "")
+        self._fire(
+            name,
+            outcome.e2el_s,
+            outcome.completion_tokens,
+            RuntimeError(f"{outcome.code} {outcome.detail}".strip())
+            if outcome.kind == "failed"
+            else None,
+        )
+        if outcome.kind == "completed":
+            if outcome.ttft_s is not None:
+                self._fire(f"{name}_ttft", outcome.ttft_s)
+            if outcome.tpot_s is not None:
+                self._fire(f"{name}_tpot", outcome.tpot_s)
+            for gap_s in outcome.gaps_s:
+                self._fire(f"{name}_itl", gap_s)
+
+    def _fire(
+        self, name: str, seconds: float, length: int = 0, error: Exception | None = None
+    ) -> None:
+        self.environment.events.request.fire(
+            request_type="POST",
+            name=name,
+            response_time=seconds * 1e3,
+            response_length=length,
+            exception=error,
+            context={},
+        )
