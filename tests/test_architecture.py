@@ -23,8 +23,8 @@ LIBRARIES = {
     "shared": {"orjson"},
     "worker": {"orjson", "numpy"},
     "gateway": {
-        "fastapi", "filelock", "huggingface_hub", "jinja2", "orjson", "pydantic",
-        "pydantic_core", "starlette", "typing_extensions",
+        "fastapi", "filelock", "huggingface_hub", "jinja2", "orjson", "prometheus_client",
+        "pydantic", "pydantic_core", "starlette", "typing_extensions",
     },
 }  # fmt: skip
 # Libraries that belong to one file each.
@@ -37,6 +37,7 @@ ONE_FILE_LIBRARIES = {
     "worker/convert/source.py": {"safetensors"},
     "worker/convert/tensors.py": {"gguf"},
     "worker/main.py": {"multiprocess"},
+    "gateway/pool/fork_server.py": {"multiprocess"},
     "gateway/pool/template.py": {"multiprocess"},
     "gateway/server.py": {"uvicorn"},
     "gateway/__main__.py": {"uvloop"},
@@ -58,11 +59,16 @@ COMPOSITION_ROOT = "gateway/__main__.py"
 # For files and folders within a room: all that they may import of our own code.
 NARROWED = {
     "gateway/pool/": {"gateway.pool", "shared"},
-    "gateway/pool/scheduler.py": {"gateway.pool.prefix", "shared.messages"},
+    "gateway/pool/scheduler.py": {
+        "gateway.pool.estimates", "gateway.pool.jobs", "gateway.pool.prefix", "shared.messages",
+    },
+    "gateway/pool/jobs.py": {"gateway.pool.prefix", "shared.messages"},
+    "gateway/pool/estimates.py": {"shared.messages"},
+    "gateway/pool/learning.py": {"gateway.pool.prefix"},
     "gateway/pool/prefix.py": set(),
     "gateway/routes/": {
-        "gateway.chat", "gateway.errors", "gateway.openai", "gateway.pool.base",
-        "gateway.routes", "gateway.serving", "gateway.sse", "shared",
+        "gateway.chat", "gateway.errors", "gateway.metrics", "gateway.openai",
+        "gateway.pool.base", "gateway.routes", "gateway.serving", "gateway.sse", "shared",
     },
     "worker/loop.py": {"shared", "worker.engines.base", "worker.sequence", "worker.threads"},
     "worker/engines/": {
@@ -70,15 +76,20 @@ NARROWED = {
         "worker.vocabulary",
     },
     "worker/convert/": {"shared", "worker.convert"},
+    "worker/build/": {"shared", "worker.build", "worker.convert", "worker.engines"},
 }  # fmt: skip
-PURE = ("gateway/pool/scheduler.py", "gateway/pool/prefix.py")
-PURE_STDLIB = {"collections", "dataclasses", "typing"}
+PURE = (
+    "gateway/pool/estimates.py", "gateway/pool/jobs.py", "gateway/pool/learning.py",
+    "gateway/pool/prefix.py", "gateway/pool/scheduler.py",
+)  # fmt: skip
+PURE_STDLIB = {"collections", "dataclasses", "itertools", "typing"}
 IMPURE_BUILTINS = {"open", "print", "input", "exec", "eval", "__import__"}
 
 ENVIRONMENT_READERS = {
     "gateway/__main__.py",  # hands it to `Settings.load`, which reads nothing by itself
     "gateway/pool/template.py",  # the only way to tell the fork server something
     "worker/template.py",  # gets it there; sets what libraries read when they are imported
+    "worker/build/toolchain.py",  # CC, CXX and PATH are the user's, for every program that builds
     "gateway/demo_model.py",  # XDG_CACHE_HOME is the user's, for every program; no setting of ours
 }
 HEAVY = {
@@ -361,9 +372,21 @@ def test_the_gateway_names_the_worker_in_one_place() -> None:
         if is_within(name, {"worker"})
     ]
     assert sorted(lines) == [
+        f"{COMPOSITION_ROOT}: worker.build.command.main",
         f"{COMPOSITION_ROOT}: worker.convert.command.main",
+        f"{COMPOSITION_ROOT}: worker.main.run_template",
         f"{COMPOSITION_ROOT}: worker.main.run_worker",
     ]
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
+def test_git_ignores_no_source() -> None:
+    paths = "\n".join(str(path.relative_to(ROOT)) for room in (*ROOMS, "scripts", "tests")
+                      for path in (ROOT / room).rglob("*.py"))  # fmt: skip
+    done = subprocess.run(
+        ["git", "check-ignore", "--stdin"], input=paths, capture_output=True, text=True, cwd=ROOT
+    )
+    assert (done.returncode, done.stdout) == (1, ""), "1 is for: nothing is ignored"
 
 
 def loaded_by(statement: str) -> set[str]:
