@@ -7,6 +7,7 @@ from gateway import demo_model, machine, memory_plan
 from gateway.chat.choice import load_chat_template
 from gateway.chat.formats import ChatFormat
 from gateway.model_source import ModelSource, resolve
+from gateway.pool.warming import MOST_TEMPLATES
 from gateway.settings import Settings
 from gateway.warm_prompt import load_warm_prompt
 from shared.config import WorkerConfig
@@ -16,8 +17,6 @@ from shared.errors import UsageError
 _MIB = 1 << 20
 # Nobody keeps more conversations going at the same time without saying so.
 _MOST_PARKED = 16
-# Templates with a learned prefix: the newest, and the one before it while it has workers.
-_LEARNED_TEMPLATES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ class Plan:
     @property
     def caches(self) -> int:
         """How many KV caches there may be: of workers, and of templates with a prefix."""
-        templates = _LEARNED_TEMPLATES if self.learns else int(self.warm_prompt is not None)
+        templates = MOST_TEMPLATES if self.learns else int(self.warm_prompt is not None)
         return self.workers + self.parked + templates
 
     @property
@@ -133,7 +132,7 @@ def fit(settings: Settings, source: ModelSource) -> Plan:
     workers = settings.workers or max(1, min(cores, fitting - warm))
     parked = settings.parked
     if parked is None:
-        left = fitting - workers - _LEARNED_TEMPLATES
+        left = fitting - workers - MOST_TEMPLATES
         parked = min(_MOST_PARKED, max(0, left))
     needed = workers + parked + warm
     if needed > fitting:
@@ -164,7 +163,7 @@ def fit(settings: Settings, source: ModelSource) -> Plan:
         weight_bytes=weight_bytes,
         worker_bytes=worker_bytes,
         parked=parked,
-        learns=fitting >= workers + parked + _LEARNED_TEMPLATES,
+        learns=fitting >= workers + parked + MOST_TEMPLATES,
     )
 
 
