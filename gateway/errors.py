@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
 
 from gateway.pool.base import PoolRefused
+from gateway.request_record import note_error
 from shared.errors import ErrorCode
 from shared.messages import Failed
 
@@ -27,20 +28,38 @@ ERRORS: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.INVALID_VALUE: (400, "invalid_request_error"),
     ErrorCode.MISSING_PARAMETER: (400, "invalid_request_error"),
     ErrorCode.UNSUPPORTED_PARAMETER: (400, "invalid_request_error"),
+    ErrorCode.INVALID_HTTP: (400, "invalid_request_error"),
+    ErrorCode.INVALID_API_KEY: (401, "invalid_request_error"),
+    ErrorCode.HOST_NOT_ALLOWED: (403, "invalid_request_error"),
+    ErrorCode.ORIGIN_NOT_ALLOWED: (403, "invalid_request_error"),
     ErrorCode.MODEL_NOT_FOUND: (404, "invalid_request_error"),
     ErrorCode.UNKNOWN_URL: (404, "invalid_request_error"),
     ErrorCode.METHOD_NOT_ALLOWED: (405, "invalid_request_error"),
+    ErrorCode.RECEIVE_TIMEOUT: (408, "invalid_request_error"),
+    ErrorCode.RELOAD_RUNNING: (409, "invalid_request_error"),
     ErrorCode.BODY_TOO_LARGE: (413, "invalid_request_error"),
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: (415, "invalid_request_error"),
     ErrorCode.QUEUE_FULL: (429, "rate_limit_error"),
+    ErrorCode.RATE_LIMIT_EXCEEDED: (429, "rate_limit_error"),
+    ErrorCode.HEADERS_TOO_LARGE: (431, "invalid_request_error"),
     ErrorCode.ENGINE_ERROR: (500, "server_error"),
     ErrorCode.WORKER_CRASHED: (500, "server_error"),
     ErrorCode.INTERNAL_ERROR: (500, "server_error"),
+    ErrorCode.RELOAD_FAILED: (500, "server_error"),
     ErrorCode.MODEL_LOADING: (503, "server_error"),
     ErrorCode.MODEL_UNAVAILABLE: (503, "server_error"),
     ErrorCode.SHUTTING_DOWN: (503, "server_error"),
+    ErrorCode.QUEUE_TIMEOUT: (503, "server_error"),
+    ErrorCode.INSUFFICIENT_MEMORY: (503, "server_error"),
+    ErrorCode.TOO_MANY_CONNECTIONS: (503, "server_error"),
+    ErrorCode.REQUEST_TIMEOUT: (504, "server_error"),
 }
 """HTTP status and OpenAI error type of each code."""
+
+UNTOLD: dict[ErrorCode, str] = {
+    ErrorCode.MODEL_UNAVAILABLE: "The model could not be loaded; the server's log says why.",
+}
+"""What clients are told of errors whose reasons are not for them, as they name files."""
 
 
 class ErrorDetail(TypedDict):
@@ -102,10 +121,22 @@ class ApiError(Exception):
         headers = dict(self.headers)
         if self.status in (429, 503):
             headers["retry-after"] = str(self.retry_after or DEFAULT_RETRY_AFTER)
-        elif self.status == 500:
-            # OpenAI's client repeats every 5xx; the same prompt would only fail again.
+        elif self.status in (500, 504):
+            # OpenAI's client repeats every 5xx; the same prompt would only fail, or take as long.
             headers["x-should-retry"] = "false"
-        return JSONResponse(self.body(), self.status, headers)
+        return _ErrorResponse(self, headers)
+
+
+class _ErrorResponse(JSONResponse):
+    """Whoever sends it, the record of the request says which error it was."""
+
+    def __init__(self, error: ApiError, headers: dict[str, str]) -> None:
+        super().__init__(error.body(), error.status, headers)
+        self._code = error.code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        note_error(scope, self._code.value)
+        await super().__call__(scope, receive, send)
 
 
 def failure(event: Failed, prompt_param: str = "prompt") -> ApiError:
@@ -116,7 +147,8 @@ def failure(event: Failed, prompt_param: str = "prompt") -> ApiError:
         prompt_param: what the field ``prompt`` is made of in the request.
     """
     param = prompt_param if event.param == "prompt" else event.param
-    return ApiError(ErrorCode(event.code), event.message, param)
+    code = ErrorCode(event.code)
+    return ApiError(code, UNTOLD.get(code, event.message), param)
 
 
 def as_api_error(error: Exception) -> ApiError:
@@ -125,7 +157,8 @@ def as_api_error(error: Exception) -> ApiError:
         case ApiError():
             return error
         case PoolRefused():
-            return ApiError(error.code, str(error), retry_after=error.retry_after)
+            message = UNTOLD.get(error.code, str(error))
+            return ApiError(error.code, message, retry_after=error.retry_after)
         case HTTPException(status_code=404):
             message = "There is nothing at this URL. See /docs for what there is."
             return ApiError(ErrorCode.UNKNOWN_URL, message)

@@ -14,12 +14,12 @@ from shared.messages import Failed
 @pytest.mark.parametrize("code", ErrorCode)
 def test_every_code_has_a_status_that_openai_clients_understand(code: ErrorCode) -> None:
     error = ApiError(code, "Why.", "where")
-    assert error.status in (400, 404, 405, 413, 415, 429, 500, 503)
+    assert error.status in (400, 401, 403, 404, 405, 408, 409, 413, 415, 429, 431, 500, 503, 504)
     assert ERRORS[code][1] == error.body()["error"]["type"]
     response = error.response()
     assert response.status_code == error.status
     assert ("retry-after" in response.headers) == (error.status in (429, 503))
-    assert (response.headers.get("x-should-retry") == "false") == (error.status == 500)
+    assert (response.headers.get("x-should-retry") == "false") == (error.status in (500, 504))
 
 
 def test_the_body_has_the_four_fields() -> None:
@@ -64,3 +64,11 @@ def test_an_unforeseen_exception_is_logged_and_tells_nothing(
     assert error.code is ErrorCode.INTERNAL_ERROR
     assert "secret" not in error.message
     assert "secret" in caplog.text
+
+
+def test_why_the_model_is_not_there_is_not_for_clients() -> None:
+    reason = "/home/somebody/model.bin: it is cut short"
+    code = ErrorCode.MODEL_UNAVAILABLE
+    for error in (as_api_error(PoolRefused(code, reason, 9)), failure(Failed("r", code, reason))):
+        assert (error.status, error.code) == (503, code)
+        assert "somebody" not in error.message and "log" in error.message

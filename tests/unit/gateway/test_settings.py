@@ -1,12 +1,14 @@
 """Tests of the settings: every one of them, from both sources."""
 
 import dataclasses
+import re
 from typing import Any
 
 import pytest
 
 from gateway.settings import Settings
 from shared.errors import UsageError
+from tests.serving import ROOT
 
 # setting: (a text, its value, another text, its value)
 VALUES: dict[str, tuple[str, Any, str, Any]] = {
@@ -26,6 +28,31 @@ VALUES: dict[str, tuple[str, Any, str, Any]] = {
     "log_level": ("DEBUG", "debug", "error", "error"),
     "max_body_bytes": ("1024", 1024, "1073741824", 1073741824),
     "drain_timeout": ("0", 0.0, "1.5", 1.5),
+    "max_queue_seconds": ("0", 0.0, "2.5", 2.5),
+    "queue_timeout": ("0", 0.0, "2.5", 2.5),
+    "request_timeout": ("0", 0.0, "2.5", 2.5),
+    "receive_timeout": ("0", 0.0, "2.5", 2.5),
+    "send_timeout": ("0", 0.0, "2.5", 2.5),
+    "keep_alive_timeout": ("0", 0.0, "2.5", 2.5),
+    "max_connections": ("1", 1, "auto", None),
+    "max_header_bytes": ("1024", 1024, "16777216", 1 << 24),
+    "start_timeout": ("0", 0.0, "2.5", 2.5),
+    "stall_timeout": ("0.5", 0.5, "auto", None),
+    "max_worker_memory": ("512M", 512 << 20, "2GiB", 2 << 30),
+    "min_free_memory": ("0", 0, "64kb", 64 << 10),
+    "api_keys": ("a,me:b", "a,me:b", "@keys.txt", "@keys.txt"),
+    "admin_key": ("secret", "secret", "other", "other"),
+    "key_requests_per_minute": ("1", 1, "2147483648", 1 << 31),
+    "key_tokens_per_minute": ("1", 1, "2147483648", 1 << 31),
+    "key_concurrent_requests": ("1", 1, "2147483648", 1 << 31),
+    "cors_origins": ("*", ("*",), "https://a.org, HTTP://b:80", ("https://a.org", "http://b:80")),
+    "allowed_hosts": ("box", ("box",), "Box.lan, ::1", ("box.lan", "::1")),
+    "ssl_certfile": ("c.pem", "c.pem", "/x/c.pem", "/x/c.pem"),
+    "ssl_keyfile": ("k.pem", "k.pem", "/x/k.pem", "/x/k.pem"),
+    "ssl_keyfile_password": ("p", "p", "q", "q"),
+    "log_format": ("JSON", "json", "console", "console"),
+    "log_prompts": ("1", True, "no", False),
+    "otel": ("1", True, "no", False),
     "ct_lib": ("avx2", "avx2", "/x/lib.so", "/x/lib.so"),
     "echo_delay_ms": ("0.25", 0.25, "60000", 60000.0),
 }
@@ -46,10 +73,35 @@ DEFAULTS = {
     "log_level": "info",
     "max_body_bytes": 2 << 20,
     "drain_timeout": 30.0,
+    "max_queue_seconds": 300.0,
+    "queue_timeout": 300.0,
+    "request_timeout": 3600.0,
+    "receive_timeout": 60.0,
+    "send_timeout": 60.0,
+    "keep_alive_timeout": 65.0,
+    "max_connections": None,
+    "max_header_bytes": 64 << 10,
+    "start_timeout": 600.0,
+    "stall_timeout": None,
+    "max_worker_memory": None,
+    "min_free_memory": 256 << 20,
+    "api_keys": None,
+    "admin_key": None,
+    "key_requests_per_minute": 0,
+    "key_tokens_per_minute": 0,
+    "key_concurrent_requests": 0,
+    "cors_origins": (),
+    "allowed_hosts": (),
+    "ssl_certfile": None,
+    "ssl_keyfile": None,
+    "ssl_keyfile_password": None,
+    "log_format": "console",
+    "log_prompts": False,
+    "otel": False,
     "ct_lib": None,
     "echo_delay_ms": 0.0,
 }
-BAD = [
+BAD: list[tuple[str, str, str]] = [
     (
         "model_type",
         "bloom",
@@ -74,10 +126,56 @@ BAD = [
     ("log_level", "loud", "one of: debug, info, warning, error"),
     ("max_body_bytes", "1023", "a whole number from 1024 to 1073741824"),
     ("max_body_bytes", "2M", "a whole number from 1024 to 1073741824"),
-    ("drain_timeout", "-0.1", "a number of seconds from 0 to 86400"),
+    *(
+        (name, "-0.1", "a number of seconds from 0 to 86400")
+        for name in (
+            "drain_timeout",
+            "max_queue_seconds",
+            "queue_timeout",
+            "request_timeout",
+            "receive_timeout",
+            "send_timeout",
+            "keep_alive_timeout",
+            "start_timeout",
+        )
+    ),
+    *(
+        (name, "-1", "a whole number from 0 to 2147483648")
+        for name in (
+            "key_requests_per_minute",
+            "key_tokens_per_minute",
+            "key_concurrent_requests",
+        )
+    ),
+    ("max_header_bytes", "1023", "a whole number from 1024 to 16777216"),
     ("drain_timeout", "86401", "a number of seconds from 0 to 86400"),
     ("drain_timeout", "nan", "a number of seconds from 0 to 86400"),
     ("drain_timeout", "inf", "a number of seconds from 0 to 86400"),
+    ("stall_timeout", "-1", "auto, or a number of seconds from 0 to 86400"),
+    ("max_connections", "0", "auto, or a whole number from 1 to 1000000"),
+    ("max_worker_memory", "-1", "a size like 512M or 2G, or a number of bytes"),
+    ("max_worker_memory", "1.5G", "a size like 512M or 2G, or a number of bytes"),
+    ("max_worker_memory", "2 giga", "a size like 512M or 2G, or a number of bytes"),
+    ("min_free_memory", "G", "a size like 512M or 2G, or a number of bytes"),
+    ("min_free_memory", "\u0663", "a size like 512M or 2G, or a number of bytes"),
+    (
+        "cors_origins",
+        "https://a.org/",
+        "origins like https://example.org, without a path, with commas between; or *",
+    ),
+    (
+        "cors_origins",
+        "*, a.org",
+        "origins like https://example.org, without a path, with commas between; or *",
+    ),
+    (
+        "allowed_hosts",
+        "https://a.org",
+        "names of hosts, without http:// and port, with commas between",
+    ),
+    ("log_format", "xml", "one of: console, json"),
+    ("log_prompts", "2", "1 or 0"),
+    ("otel", "yes!", "1 or 0"),
     ("echo_delay_ms", "soon", "a number of milliseconds from 0 to 60000"),
     ("echo_delay_ms", "60001", "a number of milliseconds from 0 to 60000"),
 ]
@@ -145,6 +243,7 @@ def test_bad_value_is_named_with_what_is_allowed(name: str, text: str, allowed: 
 def test_every_setting_that_is_not_free_text_has_a_bad_value() -> None:
     free_text = {
         "model_name", "model_file", "tokenizer", "chat_template", "warm_prompt", "host", "ct_lib",
+        "api_keys", "admin_key", "ssl_certfile", "ssl_keyfile", "ssl_keyfile_password",
     }  # fmt: skip
     assert {name for name, _, _ in BAD} == set(VALUES) - free_text
 
@@ -170,3 +269,11 @@ def test_help_tells_of_every_setting(capsys: pytest.CaptureFixture[str]) -> None
 def test_settings_do_not_change() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().port = 1  # type: ignore[misc]
+
+
+def test_the_readme_tells_of_every_setting_and_no_other() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    section = readme.partition("\n## Settings\n")[2].partition("\n### ")[0]
+    cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    told = [name for cell in cells for name in re.findall(r"`([A-Z_]+)`", cell)]
+    assert sorted(told) == sorted(name.upper() for name in VALUES)
