@@ -22,6 +22,7 @@ class WorkerConfig:
         n_ctx: context length in tokens; None takes what the model was trained for.
         threads: the most threads that one evaluation may use.
         log_level: name of a `logging` level.
+        log_format: ``console`` or ``json``; see `shared.logging`.
         library: file of the engine's library; empty takes the package's own for this CPU.
         echo_delay_ms: how long the echo engine takes for each evaluation.
     """
@@ -34,5 +35,6 @@ class WorkerConfig:
     n_ctx: int | None = None
     threads: int = 1
     log_level: str = "INFO"
+    log_format: str = "console"
     library: str = ""
     echo_delay_ms: float = 0.0

@@ -1,8 +1,8 @@
 """Every message between the gateway and a worker, and their one encoding.
 
 Down a worker's queue go commands: `Generate`, `Cancel`, `SetThreads`, `Shutdown`. Up its pipe come
-events: `Ready`, `LoadFailed`, `Prefilled`, `Delta`, `Finished`, `Failed`. Every `Generate` is
-answered by exactly one terminal event (`Finished` or `Failed`), in the order
+events: `Ready`, `LoadFailed`, `Progress`, `Prefilled`, `Delta`, `Finished`, `Failed`. Every
+`Generate` is answered by exactly one terminal event (`Finished` or `Failed`), in the order
 ``Prefilled, Delta*, terminal``. A template that evaluates a prefix says `Warmed` or `LoadFailed`.
 
 On the wire a message is one line of JSON. JSON holds no raw newline, so a reader that got half a
@@ -30,6 +30,7 @@ class Generate:
         max_tokens_is_default: the client did not choose ``max_tokens``, so what does not fit into
             the context is cut instead of refused.
         stop: generation ends before any of these strings; they are never part of the text.
+        trace_id: the HTTP request that it belongs to (``x-request-id``), for the worker's log.
     """
 
     request_id: str
@@ -38,6 +39,7 @@ class Generate:
     max_tokens: int | None = None
     max_tokens_is_default: bool = False
     stop: tuple[str, ...] = ()
+    trace_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,16 @@ class Warmed:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """A generation goes on, though there is nothing to tell: sent now and then between its events.
+
+    Not an event of the generation: no consumer sees it.
+    """
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Prefilled:
     """The prompt has been evaluated.
 
@@ -181,7 +193,7 @@ class Failed:
     param: str | None = None
 
 
-Lifecycle: TypeAlias = Ready | LoadFailed | Warmed
+Lifecycle: TypeAlias = Ready | LoadFailed | Warmed | Progress
 Event: TypeAlias = Prefilled | Delta | Finished | Failed
 Message: TypeAlias = Command | Lifecycle | Event
 
@@ -189,7 +201,7 @@ _TYPES: dict[str, type[Any]] = {
     cls.__name__: cls
     for cls in (
         Generate, Cancel, SetThreads, Shutdown,
-        Ready, LoadFailed, Warmed, Prefilled, Delta, Finished, Failed,
+        Ready, LoadFailed, Warmed, Progress, Prefilled, Delta, Finished, Failed,
     )
 }  # fmt: skip
 
@@ -240,4 +252,5 @@ def decode(line: bytes) -> Any:
             fields["model"] = ModelInfo(**model)
         return _TYPES[name](**fields)
     except (TypeError, KeyError, AttributeError, ValueError) as error:
-        raise ValueError(f"not a message: {line[:80]!r}: {error}") from error
+        # Without the line itself: text of clients does not belong into the log.
+        raise ValueError(f"not a message, {len(line)} bytes: {error}") from error

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import EngineError, ErrorCode
+from shared.logging import request_id_var
 from shared.messages import (
     Cancel,
     Command,
@@ -18,6 +19,7 @@ from shared.messages import (
     Finished,
     Generate,
     Prefilled,
+    Progress,
     SetThreads,
     Shutdown,
     decode,
@@ -28,6 +30,8 @@ from worker.sequence import Sequence
 from worker.threads import ThreadShare
 
 _SLOT = 0
+# What runs is heard of at least so often, or after each evaluation that takes longer.
+_SILENCE_S = 0.5
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +52,7 @@ class Inbox(Protocol):
 class Outbox(Protocol):
     """The writing side of a worker's pipe; see `worker.outbox.Outbox`."""
 
-    def send(self, events: Items[Event], /) -> None:
+    def send(self, events: Items[Event | Progress], /) -> None:
         """Send events to the gateway, or keep them where it does not read fast enough."""
 
     def drain(self, until: Inbox, /) -> None:
@@ -73,6 +77,7 @@ class Loop:
         self._outbox = outbox
         self._sequence: Sequence | None = None
         self._shutdown = False
+        self._heard_s = 0.0
 
     def run(self) -> None:
         """Work until `Shutdown` arrives."""
@@ -86,6 +91,7 @@ class Loop:
         """
         while self._sequence is None or not self._inbox.empty():
             if self._sequence is None and self._inbox.empty():
+                request_id_var.set("")
                 self._outbox.drain(self._inbox)
                 self._engine.rest()
             self._handle(decode(self._inbox.get()))
@@ -96,9 +102,11 @@ class Loop:
             self._advance(sequence)
         except Exception as error:
             # Whatever went wrong ends this generation, and nothing else.
+            message = str(error)
             if not isinstance(error, EngineError):
                 logger.exception("generation %s failed", sequence.request.request_id)
-            self._fail(sequence.request.request_id, ErrorCode.ENGINE_ERROR, str(error))
+                message = "the generation failed; the server's log says why"
+            self._fail(sequence.request.request_id, ErrorCode.ENGINE_ERROR, message)
 
     def _handle(self, command: Command) -> None:
         match command:
@@ -117,6 +125,8 @@ class Loop:
                 assert_never(command)
 
     def _admit(self, request: Generate) -> None:
+        request_id_var.set(request.trace_id)
+        self._heard_s = time.monotonic()
         try:
             prompt = self._engine.tokenize(request.prompt)
         except Exception:
@@ -146,17 +156,23 @@ class Loop:
                 param="prompt" if room < 1 else "max_tokens",
             )
         else:
+            self._note_silence(request.request_id)
             cached_tokens = self._engine.reuse_prefix(_SLOT, prompt)
             self._sequence = Sequence(request, prompt, cached_tokens, min(wanted, room))
+            logger.debug(
+                "generation %s has %d tokens, %d of them cached",
+                request.request_id, n_prompt, cached_tokens,
+            )  # fmt: skip
 
     def _advance(self, sequence: Sequence) -> None:
         engine = self._engine
         prefilling = sequence.completion_tokens == 0
         chunk = SlotTokens(_SLOT, sequence.take_chunk(engine.chunk_size(_SLOT)))
         logits = self._forward(chunk)
-        if sequence.pending:
-            return
         request_id = sequence.request.request_id
+        if sequence.pending:
+            self._note_silence(request_id)
+            return
         events: list[Event] = []
         if prefilling:
             events.append(
@@ -178,6 +194,15 @@ class Loop:
             sequence.unreported_tokens = 0
         if events:
             self._outbox.send(events)
+        else:
+            self._note_silence(request_id)
+
+    def _note_silence(self, request_id: str) -> None:
+        """Say now and then that there is nothing to tell; only then the clock has to be read."""
+        now_s = time.monotonic()
+        if now_s - self._heard_s >= _SILENCE_S:
+            self._heard_s = now_s
+            self._outbox.send([Progress(request_id)])
 
     def _forward(self, chunk: SlotTokens) -> NDArray[np.float32]:
         if self._threads.is_one_thread:  # nothing to choose, and nothing to learn

@@ -4,8 +4,10 @@ import os
 import signal
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
+from shared import oom_score
 from shared.config import WorkerConfig
 from shared.errors import EngineError
 from shared.logging import configure_logging
@@ -24,7 +26,8 @@ def run_worker(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_end_with_gateway, name="end-with-gateway", daemon=True).start()
-    configure_logging(config.log_level)
+    oom_score.adjust(oom_score.WORKER)
+    configure_logging(config.log_level, config.log_format, _name())
 
     # Imported here, not above: the gateway names this function and must not load an engine. In a
     # fork of the template both are there already.
@@ -62,7 +65,7 @@ def run_template(
         alive: the reading end of a pipe whose writing ends the gateway and all forks hold.
         outbox: the writing end of a pipe for one message, `Warmed` or `LoadFailed`.
     """
-    configure_logging(config.log_level)
+    configure_logging(config.log_level, config.log_format, "template")
     from worker import template
     from worker.warm_template import warm
 
@@ -91,6 +94,13 @@ def _write_all(pipe: int, data: bytes) -> None:
         os._exit(0)  # nobody listens any more
 
 
+def _name() -> str:
+    import multiprocess
+
+    name: str = multiprocess.current_process().name
+    return name
+
+
 def _end_with_gateway() -> None:
     """Wait for the gateway's death, however it comes, even in the midst of an evaluation."""
     import multiprocess
@@ -98,4 +108,7 @@ def _end_with_gateway() -> None:
     gateway = multiprocess.parent_process()
     if gateway is not None:
         gateway.join()
+        # To the whole group: a worker that was stopped cannot notice by itself that it is to end.
+        with suppress(OSError):
+            os.killpg(0, signal.SIGCONT)
         os._exit(0)

@@ -11,8 +11,10 @@ import os
 
 import orjson
 
+from shared import oom_score
 from shared.config import TEMPLATE_VARIABLE, WorkerConfig
 from shared.errors import EngineError, ModelFileError
+from shared.logging import configure_logging
 from shared.sampling import SamplingParams
 
 # Both must be set before the libraries that read them are imported: a thread pool does not
@@ -25,6 +27,7 @@ import numpy as np
 from worker import engines
 from worker.engines.base import Engine
 from worker.loop import Loop  # noqa: F401  # imported here so that workers share it
+from worker.orphan import ends_with_parent
 from worker.sampler import Sampler
 
 _loaded: tuple[WorkerConfig, Engine | str] | None = None
@@ -58,8 +61,11 @@ def _load(config: WorkerConfig) -> Engine | str:
 
 def _preload(encoded: str) -> None:
     global _loaded
+    oom_score.adjust(oom_score.TEMPLATE)
     config = WorkerConfig(**orjson.loads(encoded))
-    _loaded = (config, _load(config))
+    configure_logging(config.log_level, config.log_format, "template")
+    with ends_with_parent():
+        _loaded = (config, _load(config))
     # Libraries load parts of themselves when they are first used: once here, not in each worker.
     Sampler(SamplingParams(), ()).sample(np.zeros(256, np.float32))
     # Objects that live as long as the process stay out of the workers' garbage collections,

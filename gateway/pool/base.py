@@ -1,7 +1,7 @@
 """The pool as the routes see it: a generation goes in, its events come out."""
 
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
 from shared.errors import ErrorCode
@@ -12,7 +12,8 @@ class PoolRefused(Exception):
     """A generation that the pool did not take; nothing of it has reached a worker.
 
     Attributes:
-        code: `ErrorCode.QUEUE_FULL`, `MODEL_LOADING`, `MODEL_UNAVAILABLE` or `SHUTTING_DOWN`.
+        code: `ErrorCode.QUEUE_FULL`, `MODEL_LOADING`, `MODEL_UNAVAILABLE`, `SHUTTING_DOWN`,
+            `INSUFFICIENT_MEMORY` or, for a request that kills workers, `WORKER_CRASHED`.
         retry_after: seconds after which it is worth trying again.
     """
 
@@ -21,6 +22,72 @@ class PoolRefused(Exception):
         super().__init__(message)
         self.code = code
         self.retry_after = retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On which a generation is taken.
+
+    Attributes:
+        is_whole: its consumer wants nothing before the end. Then it has emitted nothing before the
+            end either, and is run again whenever its worker dies.
+        deadline_s: when it fails with `ErrorCode.REQUEST_TIMEOUT` unless it has ended, by
+            `time.monotonic`; None for never.
+        queue_timeout_s: seconds it may wait for a worker, until it fails with
+            `ErrorCode.QUEUE_TIMEOUT`; None for no bound.
+    """
+
+    is_whole: bool = False
+    deadline_s: float | None = None
+    queue_timeout_s: float | None = None
+
+
+DEFAULT_TERMS = Terms()
+"""Without any bound."""
+
+TEXT_GAP_BOUNDS_S = (
+    0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3,
+    0.5, 1.0, 2.5, 5.0, 10.0,
+)  # fmt: skip
+"""Seconds by which the gaps between two pieces of text are counted."""
+
+
+@dataclass(slots=True)
+class GenerationRecord:
+    """What becomes of a generation; the pool writes it, whoever asked for that may read it.
+
+    Attributes:
+        submitted_s: when the pool took it, by `time.monotonic`; None if it did not.
+        started_s: when it was given to the worker that ran it last.
+        first_s: when the first token was there.
+        ended_s: when it ended.
+        worker_id: the worker that ran it last.
+        runs: how often it was given to a worker.
+        prompt_tokens: tokens in the prompt.
+        cached_tokens: how many of them were in the worker's KV cache.
+        completion_tokens: tokens generated; if it was cut short, those whose text has come.
+        prefill_ms: how long it took to evaluate the rest of the prompt.
+        decode_ms: how long all tokens after that took.
+        gap_counts: how many pieces of text came within each of `TEXT_GAP_BOUNDS_S` after the one
+            before, but not within the bound before; the last for those that came later.
+        gaps_s: the sum of those gaps in seconds.
+        outcome: the finish reason, ``cancelled``, or the code of the error; empty while it runs.
+    """
+
+    submitted_s: float | None = None
+    started_s: float | None = None
+    first_s: float | None = None
+    ended_s: float | None = None
+    worker_id: int | None = None
+    runs: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    prefill_ms: float = 0.0
+    decode_ms: float = 0.0
+    gap_counts: list[int] = field(default_factory=lambda: [0] * (len(TEXT_GAP_BOUNDS_S) + 1))
+    gaps_s: float = 0.0
+    outcome: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +102,7 @@ class WorkerStatus:
         reason: why the last one could not load, if so.
         cached_tokens: how many tokens its KV cache holds, as far as is known.
         generation: of the template that its process was forked from.
+        memory_bytes: its private memory when it was last measured; None if it has not been.
     """
 
     worker_id: int
@@ -44,6 +112,7 @@ class WorkerStatus:
     reason: str | None = None
     cached_tokens: int = 0
     generation: int = 0
+    memory_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +139,17 @@ class Totals:
         cached_tokens: how many of them were in a KV cache.
         completion_tokens: tokens generated.
         evictions: conversations that were lost from a KV cache since another took its place.
+        deaths: how many worker processes have died, by the value of `gateway.pool.death.Cause`;
+            causes that have not occurred are left out.
+        quarantined: how many requests were put into quarantine since they kill workers.
     """
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
     evictions: int = 0
+    deaths: Mapping[str, int] = field(default_factory=dict)
+    quarantined: int = 0
 
 
 State: TypeAlias = Literal["starting", "ready", "failed", "closing"]
@@ -87,11 +161,13 @@ class PoolLoad:
 
     Attributes:
         state: ``ready`` means at least one worker has its model.
-        reason: why the state is ``failed``, else None.
+        reason: why the state is ``failed``, or why nothing new is taken though it is ``ready``;
+            else None.
         model: the loaded model, once a worker has reported it.
         idle: how many generations could start now.
         waiting: generations in the backlog.
         max_queue: the most that may wait.
+        retry_after_s: seconds until there may be room again, if there is none now.
     """
 
     state: State
@@ -100,6 +176,7 @@ class PoolLoad:
     idle: int
     waiting: int
     max_queue: int
+    retry_after_s: int = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +185,8 @@ class PoolStatus:
 
     Attributes:
         state: ``ready`` means at least one worker has its model.
-        reason: why the state is ``failed``, else None.
+        reason: why the state is ``failed``, or why nothing new is taken though it is ``ready``;
+            else None.
         model: the loaded model, once a worker has reported it.
         workers: one entry for each worker.
         waiting: generations in the backlog.
@@ -153,11 +231,21 @@ class WorkerPool(Protocol):
     async def start(self) -> None:
         """Start the workers; returns when the first is ready or none can be."""
 
-    def generate(self, request: Generate) -> AsyncGenerator[Event, None]:
+    def generate(
+        self,
+        request: Generate,
+        terms: Terms = DEFAULT_TERMS,
+        record: GenerationRecord | None = None,
+    ) -> AsyncGenerator[Event, None]:
         """Run one generation: ``Prefilled, Delta*``, then one terminal event, then the end.
 
         Admission happens when the first event is asked for. Closing the generator cancels the
         generation.
+
+        Args:
+            request: what to generate.
+            terms: how long it may take, and what may be done when a worker dies.
+            record: where to note what becomes of it.
 
         Raises:
             PoolRefused: on the first step, if the generation is not taken.

@@ -3,16 +3,20 @@
 import asyncio
 import math
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Protocol
 
-from gateway.pool.base import Totals
+from gateway.pool.base import GenerationRecord, Terms, Totals
+from gateway.pool.death import Cause, Death
 from gateway.pool.estimates import Estimates
+from gateway.pool.generation import Generation
 from gateway.pool.jobs import Renew, Start
 from gateway.pool.mailbox import Mailbox
 from gateway.pool.prefix import Prefix
+from gateway.pool.quarantine import Quarantine
+from gateway.pool.rescue import end_after
 from gateway.pool.scheduler import Scheduler
+from gateway.pool.thread_shares import ThreadShares
 from shared.errors import ErrorCode
 from shared.messages import (
     Cancel,
@@ -40,20 +44,6 @@ class Workers(Protocol):
         """A generation has ended whose prompt was evaluated."""
 
 
-@dataclass(slots=True, eq=False)
-class _Generation:
-    """A generation that the pool has taken and not ended."""
-
-    request: Generate
-    events: Mailbox = field(default_factory=Mailbox)
-    text: list[str] = field(default_factory=list)
-    prefilled: Prefilled | None = None
-    abandoned: bool = False
-    crashes: int = 0
-    start: Start | None = None
-    started_s: float = 0.0
-
-
 class Dispatcher:
     """Sends generations to workers as the schedule says, and events to whoever consumes them.
 
@@ -61,6 +51,8 @@ class Dispatcher:
         scheduler: which generation runs where, and what waits.
         totals: what there has been since the start; evictions are counted by the scheduler.
         cached_tokens: worker id -> how many tokens its KV cache holds, as far as is known.
+        quarantine: requests that are not to be run, since they kill workers.
+        estimates: how long things take.
     """
 
     def __init__(self, workers: Workers, *, slots: int, max_queue: int, threads: int) -> None:
@@ -72,18 +64,20 @@ class Dispatcher:
             max_queue: the most that may wait.
             threads: for evaluation, shared out among those that run.
         """
-        self._estimates = Estimates()
-        self.scheduler = Scheduler(max_queue, slots, self._estimates)
+        self.estimates = Estimates()
+        self.scheduler = Scheduler(max_queue, slots, self.estimates)
         self.totals = Totals()
         self.cached_tokens: dict[int, int] = {}
         self._workers = workers
-        self._generations: dict[str, _Generation] = {}
-        self._threads = self._share = threads
-        self._threads_of: dict[int, int] = {}
+        self._generations: dict[str, Generation] = {}
+        self._threads = ThreadShares(threads)
         self._patience: asyncio.TimerHandle | None = None
-        self._mean_duration_s = 1.0
+        self._idle: list[asyncio.Future[None]] = []
+        self.quarantine = Quarantine()
+        # Worker id -> what it ran when it began to die, of those whose end has no cause yet.
+        self._orphans: dict[int, list[Generation]] = {}
 
-    def submit(self, request: Generate) -> Mailbox | None:
+    def submit(self, request: Generate, terms: Terms, record: GenerationRecord) -> Mailbox | None:
         """Take a generation.
 
         Returns:
@@ -91,26 +85,37 @@ class Dispatcher:
         """
         if not self.scheduler.submit(request):
             return None
-        generation = _Generation(request)
+        generation = Generation(request, terms, record)
         self._generations[request.request_id] = generation
+        generation.expire_with(self._expire)
         self._dispatch()
         return generation.events
 
     def abandon(self, request_id: str, events: Mailbox) -> None:
         """The consumer is gone: cancel the generation. Harmless after the terminal event."""
         generation = self._generations.get(request_id)
-        if generation is None or generation.events is not events:
+        if generation is None or generation.events is not events or generation.abandoned:
             return
+        generation.note_end("cancelled")
         if self.scheduler.withdraw(request_id):
-            del self._generations[request_id]
-            return
-        # The worker is free only after its terminal event; until then nobody reads the others.
-        generation.abandoned = True
-        self._workers.send(self.scheduler.running[request_id], Cancel(request_id))
+            self._forget(request_id)
+        else:
+            self._leave(generation)
+
+    async def idle(self) -> None:
+        """Return when no generation waits or runs, those included that nobody waits for."""
+        if self._generations:
+            self._idle.append(asyncio.get_running_loop().create_future())
+            await self._idle[-1]
+
+    def expected_wait_s(self) -> float:
+        """Seconds that a generation is expected to wait if it is taken now."""
+        return self.scheduler.expected_wait_s(time.monotonic())
 
     def retry_after(self) -> int:
-        """Seconds until the backlog has moved by one place, as far as the past can tell."""
-        return min(60, math.ceil(self._mean_duration_s / self.scheduler.slots))
+        """Seconds until one of those that wait or run now is expected to be through, 1 to 60."""
+        there = len(self.scheduler.waiting) + len(self.scheduler.running)
+        return max(1, min(60, math.ceil(self.expected_wait_s() / max(1, there))))
 
     def add_worker(
         self, worker_id: int, born: Prefix, born_tokens: int, start_ms: float | None
@@ -124,22 +129,39 @@ class Dispatcher:
             start_ms: how long a fork took, in milliseconds; None if the model was loaded first.
         """
         if start_ms is not None:
-            self._estimates.learn_start(start_ms)
+            self.estimates.learn_start(start_ms)
         self.cached_tokens[worker_id] = born_tokens
-        self._threads_of[worker_id] = self._threads
+        self._threads.add_worker(worker_id)
         self.scheduler.add_worker(worker_id, born)
         self._dispatch()
 
     def remove_worker(self, worker_id: int) -> None:
-        """Take a dead worker out of rotation, and save what it ran if that can be done."""
-        orphans = [
+        """Take a dying worker out of rotation; `rescue` is to follow."""
+        self._orphans[worker_id] = [
             self._generations[request_id]
             for request_id, running_on in self.scheduler.running.items()
             if running_on == worker_id and request_id in self._generations
         ]
         self.scheduler.remove_worker(worker_id)
-        for generation in orphans:
-            self._rescue(generation)
+
+    def rescue(self, worker_id: int, death: Death) -> None:
+        """Save what a dead worker ran, if that can be done."""
+        if death.cause is not Cause.RENEWED:
+            deaths, cause = self.totals.deaths, death.cause.value
+            deaths = {**deaths, cause: deaths.get(cause, 0) + 1}
+            self.totals = replace(self.totals, deaths=deaths)
+        now_s = time.monotonic()
+        for generation in self._orphans.pop(worker_id, ()):
+            request_id = generation.request.request_id
+            if self._generations.get(request_id) is not generation:
+                continue  # ended meanwhile
+            error = end_after(death, generation, self.quarantine, now_s)
+            if error is not None or generation.abandoned:
+                self._end_with(generation, *(error or (ErrorCode.WORKER_CRASHED, "")))
+            else:
+                generation.begin_anew()
+                self.scheduler.resubmit(generation.request)
+        self.totals = replace(self.totals, quarantined=self.quarantine.total)
         self._dispatch()
 
     def on_event(self, event: Event) -> None:
@@ -148,7 +170,7 @@ class Dispatcher:
         if generation is None:
             return  # ended by us, as in `end_all`
         if isinstance(event, Delta):
-            generation.text.append(event.text)
+            generation.note_delta(event)
         elif isinstance(event, Finished | Failed):
             self._release(generation, event)
         elif generation.prefilled is not None:
@@ -179,9 +201,13 @@ class Dispatcher:
                 self._workers.renew(step.worker_id)
             else:
                 generation = self._generations[step.request.request_id]
-                generation.start, generation.started_s = step, now_s
+                generation.note_start(step, now_s)
+                generation.expire_with(self._expire)
                 started.append(step)
-        self._share_threads([step.worker_id for step in started])
+        for worker_id, threads in self._threads.share(
+            self.scheduler.running, [step.worker_id for step in started]
+        ):
+            self._workers.send(worker_id, SetThreads(threads))
         for step in started:
             self._workers.send(step.worker_id, step.request)
         if self._patience is not None:
@@ -191,36 +217,25 @@ class Dispatcher:
             loop = asyncio.get_running_loop()
             self._patience = loop.call_later(patience_s, self._dispatch)
 
-    def _share_threads(self, started: Iterable[int]) -> None:
-        """Have each worker that runs use its share; only those that started may not know it."""
-        running = self.scheduler.running
-        threads = max(1, self._threads // max(1, len(running)))
-        if threads != self._share:
-            self._share, started = threads, running.values()
-        for worker_id in started:
-            if self._threads_of[worker_id] != threads:
-                self._threads_of[worker_id] = threads
-                self._workers.send(worker_id, SetThreads(threads))
-
-    def _prefilled(self, generation: _Generation, event: Prefilled) -> None:
-        generation.prefilled = event
-        self._estimates.learn_prefill(sum(map(len, generation.request.prompt)), event)
+    def _prefilled(self, generation: Generation, event: Prefilled) -> None:
+        generation.note_prefilled(event)
+        self.estimates.learn_prefill(sum(map(len, generation.request.prompt)), event)
         self.totals = replace(
             self.totals,
             prompt_tokens=self.totals.prompt_tokens + event.prompt_tokens,
             cached_tokens=self.totals.cached_tokens + event.cached_tokens,
         )
 
-    def _release(self, generation: _Generation, event: Finished | Failed) -> None:
+    def _release(self, generation: Generation, event: Finished | Failed) -> None:
         """A worker has ended a generation, and is free."""
         request_id = generation.request.request_id
-        duration_s = time.monotonic() - generation.started_s
-        self._mean_duration_s += 0.1 * (duration_s - self._mean_duration_s)
-        del self._generations[request_id]
+        self._forget(request_id)
         generated = None
+        generation.note_terminal(event)
         if isinstance(event, Finished):
             if event.finish_reason != "cancelled":
-                self._estimates.learn_completion(event)
+                self.estimates.learn_completion(event)
+                self.quarantine.note_success(generation.request)
             n_generated = self.totals.completion_tokens + event.completion_tokens
             self.totals = replace(self.totals, completion_tokens=n_generated)
             if generation.prefilled is not None:
@@ -231,24 +246,44 @@ class Dispatcher:
         self.scheduler.finish(request_id, generated, was_refused=was_refused)
         self._dispatch()
         if generation.prefilled is not None and generation.start is not None:
-            self._workers.on_finished(generation.start, self._estimates.chars_per_token)
+            self._workers.on_finished(generation.start, self.estimates.chars_per_token)
 
-    def _rescue(self, generation: _Generation) -> None:
-        generation.crashes += 1
-        if generation.abandoned:
-            del self._generations[generation.request.request_id]
-        elif generation.crashes == 1 and not generation.text:
-            self.scheduler.resubmit(generation.request)
-        else:
-            self._end_with(
-                generation,
-                ErrorCode.WORKER_CRASHED,
-                "the worker process died while it ran this request",
-            )
-
-    def _end_with(self, generation: _Generation, code: ErrorCode, message: str) -> None:
+    def _end_with(self, generation: Generation, code: ErrorCode, message: str) -> None:
         """End a generation that no worker will end."""
         request_id = generation.request.request_id
         self.scheduler.withdraw(request_id)
+        self._forget(request_id)
+        if not generation.abandoned:
+            generation.fail(code, message)
+
+    def _forget(self, request_id: str) -> None:
         del self._generations[request_id]
-        generation.events.put(Failed(request_id, code.value, message))
+        if self._idle and not self._generations:
+            for waiting in self._idle:
+                if not waiting.done():
+                    waiting.set_result(None)
+            self._idle.clear()
+
+    def _leave(self, generation: Generation) -> None:
+        """Cancel what a worker runs; nobody is told what more comes of it.
+
+        The worker is free only after its terminal event. There is none to tell if it is dying.
+        """
+        request_id = generation.request.request_id
+        generation.abandoned = True
+        worker_id = self.scheduler.running.get(request_id)
+        if worker_id is not None:
+            self._workers.send(worker_id, Cancel(request_id))
+
+    def _expire(self, generation: Generation, code: ErrorCode) -> None:
+        if generation.abandoned or generation.request.request_id not in self._generations:
+            return
+        if code is ErrorCode.QUEUE_TIMEOUT:
+            self._end_with(generation, code, "no worker was free in time; try again later")
+            return
+        message = "the time that this request may take is over"
+        if self.scheduler.waits(generation.request.request_id):
+            self._end_with(generation, code, message)
+        else:
+            generation.fail(code, message)
+            self._leave(generation)

@@ -6,6 +6,13 @@ from shared.messages import Finished, Prefilled
 
 # Of a new measurement, in the running means.
 _WEIGHT = 0.2
+# The longest chunk of a prompt that is evaluated in one step, in tokens.
+_CHUNK = 32
+# A step that takes so many times as long as the slowest so far will never end.
+_STALL_TIMES = 20.0
+_LEAST_STALL_S = 5.0
+# Before anything was measured: the first evaluation may have to read the model from a disk.
+_FIRST_STALL_S = 120.0
 # A prefill of fewer tokens says more about what else an evaluation costs.
 _TELLING_TOKENS = 16
 
@@ -19,6 +26,9 @@ class Estimates:
         decode_ms_per_token: milliseconds to generate a token.
         chars_per_token: characters of a prompt to a token of it.
         completion_tokens: tokens of a completion.
+        cached_share: of the tokens of a prompt, those that were in a KV cache.
+        slowest_prefill_ms: the most milliseconds per token of a prompt so far; 0 before the first.
+        slowest_decode_ms: the same of generated tokens.
         start_ms: milliseconds from the order to replace a worker until the new one is ready.
     """
 
@@ -26,14 +36,20 @@ class Estimates:
     decode_ms_per_token: float = 15.0
     chars_per_token: float = 4.0
     completion_tokens: float = 100.0
+    cached_share: float = 0.0
+    slowest_prefill_ms: float = 0.0
+    slowest_decode_ms: float = 0.0
     start_ms: float = 40.0
 
     def learn_prefill(self, n_chars: int, event: Prefilled) -> None:
         """Take note of a prompt of ``n_chars`` characters."""
         n_evaluated = event.prompt_tokens - event.cached_tokens
+        share = event.cached_tokens / event.prompt_tokens
+        self.cached_share += _WEIGHT * (share - self.cached_share)
         if n_evaluated >= _TELLING_TOKENS:
             measured = event.prefill_ms / n_evaluated
             self.prefill_ms_per_token += _WEIGHT * (measured - self.prefill_ms_per_token)
+            self.slowest_prefill_ms = max(measured, self.slowest_prefill_ms)
             measured = n_chars / event.prompt_tokens
             self.chars_per_token += _WEIGHT * (measured - self.chars_per_token)
 
@@ -42,17 +58,28 @@ class Estimates:
         if event.completion_tokens > 0:
             measured = event.decode_ms / event.completion_tokens
             self.decode_ms_per_token += _WEIGHT * (measured - self.decode_ms_per_token)
+            self.slowest_decode_ms = max(measured, self.slowest_decode_ms)
         self.completion_tokens += _WEIGHT * (event.completion_tokens - self.completion_tokens)
 
     def learn_start(self, start_ms: float) -> None:
         """Take note of a worker that was replaced."""
         self.start_ms += _WEIGHT * (start_ms - self.start_ms)
 
-    def prefill_ms(self, n_chars: int) -> float:
+    @property
+    def stall_s(self) -> float:
+        """Seconds without progress after which a worker will never make any."""
+        # A token of a prompt never takes longer than one that is evaluated alone.
+        per_token_ms = self.slowest_prefill_ms or self.slowest_decode_ms
+        if not per_token_ms:
+            return _FIRST_STALL_S
+        step_ms = max(_CHUNK * per_token_ms, self.slowest_decode_ms)
+        return max(_LEAST_STALL_S, _STALL_TIMES * step_ms / 1000)
+
+    def prefill_ms(self, n_chars: float) -> float:
         """How long so many characters of a prompt would take."""
         return n_chars / self.chars_per_token * self.prefill_ms_per_token
 
-    def generation_ms(self, n_chars: int, max_tokens: int | None) -> float:
+    def generation_ms(self, n_chars: float, max_tokens: int | None) -> float:
         """How long a generation takes of which ``n_chars`` of the prompt are to be evaluated."""
         n_tokens = self.completion_tokens
         if max_tokens is not None:

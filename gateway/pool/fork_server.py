@@ -1,12 +1,15 @@
-"""A fork server that is itself a fork, so that it shares the model with the one it came from.
+"""The fork servers: the one that loads the model, and forks of it that share the model.
 
 With `gateway.pool.template` the only file that knows private names of `multiprocess`.
 """
 
 import contextlib
 import os
+import select
+import signal
 import socket
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,9 +18,110 @@ from multiprocess import connection, forkserver, resource_tracker, util
 from shared.config import WorkerConfig
 from shared.messages import LoadFailed, Warmed, decode
 
+# What is started while the environment is changed would see it, whoever starts it.
+_environment_lock = threading.Lock()
+_of_this_thread = threading.local()
+
 
 class NotWarmed(Exception):
     """There is no template with the prefix that was asked for; the text says why."""
+
+
+@contextmanager
+def forked_from(server: forkserver.ForkServer) -> Iterator[None]:
+    """Let the processes that this thread starts meanwhile be forks of ``server``.
+
+    `multiprocess` itself knows one fork server for all. A start waits for as long as a model loads,
+    and must not hold up one from another fork server.
+    """
+    forkserver.connect_to_new_process = _connect_to_new_process
+    _of_this_thread.server = server
+    try:
+        yield
+    finally:
+        del _of_this_thread.server
+
+
+def _connect_to_new_process(descriptors: Sequence[int]) -> tuple[int, int]:
+    server = getattr(_of_this_thread, "server", forkserver._forkserver)
+    ends: tuple[int, int] = server.connect_to_new_process(descriptors)
+    return ends
+
+
+class Pidfd:
+    """A process that is known for certain: its number is not given to another meanwhile."""
+
+    def __init__(self, pid: int) -> None:
+        """Take hold of a process.
+
+        Raises:
+            ProcessLookupError: it is gone.
+        """
+        self._descriptor = os.pidfd_open(pid)
+
+    def fileno(self) -> int:
+        """The descriptor; it can be read once the process has ended."""
+        return self._descriptor
+
+    def is_alive(self) -> bool:
+        """Whether the process lives; False once this is closed."""
+        if self._descriptor < 0:
+            return False
+        ended = select.poll()  # `select.select` takes no descriptor above 1,023
+        ended.register(self._descriptor, select.POLLIN)
+        return not ended.poll(0)
+
+    def kill(self) -> None:
+        """End the process at once; harmless if it is gone."""
+        if self._descriptor >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Let go of the process; safe to call again."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+class ModelForkServer(forkserver.ForkServer):  # type: ignore[misc]  # multiprocess has no types
+    """A fork server that loads a model when it is started, and is started again when it is dead."""
+
+    def __init__(self, variables: dict[str, str], preload: Sequence[str]) -> None:
+        """Prepare; nothing is started.
+
+        Args:
+            variables: its environment, besides ours.
+            preload: modules that it imports before it forks.
+        """
+        super().__init__()
+        self.set_forkserver_preload(list(preload))
+        self._variables = variables
+
+    @property
+    def pid(self) -> int | None:
+        """Its process, which may be dead; None before the first and after `stop`."""
+        pid: int | None = self._forkserver_pid
+        return pid
+
+    def ensure_running(self) -> None:
+        """Start it if it is not running; does not wait for it to load."""
+        # Its start may start the tracker, which would end our blocking of signals with that.
+        resource_tracker.ensure_running()
+        with _environment_lock, _environment(self._variables), _blocked():
+            super().ensure_running()
+
+    def kill(self) -> None:
+        """End it at once, even while it loads; its forks live on."""
+        pid = self._forkserver_pid
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)  # nobody but us reaps it, so the number is its own
+
+    def stop(self) -> None:
+        """End it at once, and free what belongs to it."""
+        self.kill()
+        self._stop()
 
 
 class ForkedForkServer(forkserver.ForkServer):  # type: ignore[misc]  # multiprocess has no types
@@ -25,15 +129,25 @@ class ForkedForkServer(forkserver.ForkServer):  # type: ignore[misc]  # multipro
 
     It ends by itself when we have let go of it and the last worker forked from it has ended: all
     of them hold the writing end of its "alive" pipe.
+
+    Attributes:
+        pid: its process.
+        process: the same, which may be closed when this is not used any more.
     """
 
     def __init__(
-        self, context: Any, target: Callable[..., None], config: WorkerConfig, *arguments: object
+        self,
+        context: Any,
+        origin: ModelForkServer,
+        target: Callable[..., None],
+        config: WorkerConfig,
+        *arguments: object,
     ) -> None:
-        """Start its process, as a fork of the fork server of ``context``.
+        """Start its process, as a fork of ``origin``; blocks while that loads.
 
         Args:
             context: a `multiprocess` context.
+            origin: the other fork server.
             target: body of the process; see `worker.main.run_template`.
             config: for ``target``.
             arguments: the others that ``target`` takes before the socket and the pipes.
@@ -54,14 +168,19 @@ class ForkedForkServer(forkserver.ForkServer):  # type: ignore[misc]  # multipro
                 if not util.is_abstract_socket_namespace(address):
                     os.chmod(address, 0o600)
                 listener.listen()
-                self._process = context.Process(
+                process = context.Process(
                     target=target,
                     args=(config, *arguments, listener, alive_reader, writer),
                     name="template",
                     daemon=True,
                 )
-                self._process.start()
+                with forked_from(origin):
+                    process.start()
+                # Whether it lives, `multiprocess` could not say any more once its origin is dead.
+                self.pid: int = process.pid
+                self.process = Pidfd(self.pid)
         except BaseException:
+            self._reader.close()
             self.release()
             raise
 
@@ -81,27 +200,13 @@ class ForkedForkServer(forkserver.ForkServer):  # type: ignore[misc]  # multipro
             message = LoadFailed("its process died")
         if not isinstance(message, Warmed):
             self.release()
+            self.process.close()
             raise NotWarmed(message.reason)
         return message.prefix_tokens
 
     def ensure_running(self) -> None:
         """Nothing to do: if it has ended, connecting to it fails."""
         resource_tracker.ensure_running()
-
-    @contextmanager
-    def forking(self) -> Iterator[None]:
-        """Let the process that is started meanwhile be a fork of this one; not for two at once."""
-        usual = forkserver.connect_to_new_process
-        forkserver.connect_to_new_process = self.connect_to_new_process
-        try:
-            yield
-        finally:
-            forkserver.connect_to_new_process = usual
-
-    def is_alive(self) -> bool:
-        """Whether its process lives."""
-        alive: bool = self._process.is_alive()
-        return alive
 
     def release(self) -> None:
         """Let it end as soon as its last fork has."""
@@ -110,6 +215,31 @@ class ForkedForkServer(forkserver.ForkServer):  # type: ignore[misc]  # multipro
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._forkserver_address)
 
-    def kill(self) -> None:
-        """End it at once; its forks live on."""
-        self._process.kill()
+
+@contextmanager
+def _blocked() -> Iterator[None]:
+    """Let a process that is started here, and all that it forks, never get these signals.
+
+    A terminal's Ctrl-C and a service manager's SIGTERM go to every process of the group at once,
+    but only the gateway decides what ends.
+    """
+    signals = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -3,14 +3,24 @@
 import asyncio
 import logging
 import os
+import signal
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+from gateway.pool.death import STATUS_LOST, Cause, Death
+from gateway.pool.proc import activity
+from gateway.pool.stderr_log import StderrLog
 from gateway.pool.template import Template, widen
 from shared.config import WorkerConfig
 from shared.messages import Command, Message, decode, encode
+from shared.standard_error import run_with_standard_error
 
 _READ_BYTES = 1 << 16
+# From the end of a pipe to that of its process; one that takes longer has closed it, and lives.
+_END_S = 0.2
+_KILLED_S = 2.0
 
 logger = logging.getLogger(__name__)
 
@@ -21,17 +31,24 @@ class WorkerHandle:
     Attributes:
         pid: the process.
         generation: of the template that it was forked from.
+        heard: goes up whenever it has sent something.
         exited: resolved once the worker's end of the pipe is closed, which means it is dead.
     """
 
-    def __init__(self, process: Any, queue: Any, pipe: Any, generation: int) -> None:
+    def __init__(
+        self, process: Any, queue: Any, pipe: Any, stderr: StderrLog, generation: int
+    ) -> None:
         """Take over a started process; see `start`."""
         self._process = process
         self._queue = queue
         self._pipe = pipe
+        self._stderr = stderr
         self._partial = b""
         self.pid: int = process.pid
         self.generation = generation
+        self.heard = 0
+        self._verdict: Death | None = None
+        self._is_reaped = False
         self.exited: asyncio.Future[None]
 
     @classmethod
@@ -48,16 +65,21 @@ class WorkerHandle:
             queue = context.SimpleQueue()
             widen(queue)
             reader, writer = context.Pipe(duplex=False)
+            stderr, stderr_writer = context.Pipe(duplex=False)
             process = context.Process(
-                target=target, args=(config, queue, writer), name=name, daemon=True
+                target=run_with_standard_error,
+                args=(stderr_writer, target, config, queue, writer),
+                name=name,
+                daemon=True,
             )
             generation = template.start(process)
         except EOFError as error:
             raise ConnectionError("the template died while it loaded the model") from error
         # Ours must be closed: the pipe reports the worker's death when the last writer is gone.
         writer.close()
+        stderr_writer.close()
         os.set_blocking(reader.fileno(), False)
-        return cls(process, queue, reader, generation)
+        return cls(process, queue, reader, StderrLog(name, stderr), generation)
 
     def attach(self, on_message: Callable[[Message], None]) -> None:
         """Begin to read; ``on_message`` gets each message, on the running event loop.
@@ -68,6 +90,7 @@ class WorkerHandle:
         self.exited = loop.create_future()
         descriptor = self._pipe.fileno()
         loop.add_reader(descriptor, self._read, descriptor, on_message)
+        self._stderr.attach()
 
     def _read(self, descriptor: int, on_message: Callable[[Message], None]) -> None:
         try:
@@ -76,36 +99,54 @@ class WorkerHandle:
             return
         if not chunk:
             asyncio.get_running_loop().remove_reader(descriptor)
+            self._stderr.close()
             if not self.exited.done():
                 self.exited.set_result(None)
             return
+        self.heard += 1
         *lines, self._partial = (self._partial + chunk).split(b"\n")
         try:
             for line in lines:
                 on_message(decode(line))
         except ValueError:
             logger.exception("pid %d is killed: it sent what no worker may send", self.pid)
-            self.kill()
+            self.kill(Death(Cause.CRASHED, "sent what no worker may send"))
 
     def send(self, command: Command) -> None:
         """Put a command on the worker's queue."""
         self._queue.put(encode(command))
 
-    def kill(self) -> None:
-        """End the process at once."""
-        self._process.kill()
+    def kill(self, verdict: Death | None = None) -> None:
+        """End the process at once.
 
-    def reap(self) -> int | None:
+        Args:
+            verdict: what is to be said of its death; None leaves that to how it ends.
+        """
+        self._verdict = self._verdict or verdict
+        if not self._is_reaped:
+            # Not by `multiprocess`: it believes a process dead whose fork server is.
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    def reap(self) -> tuple[int | None, Death]:
         """Wait for the end of a process that is dead or dying, and free what it held.
 
         Returns:
-            Its exit status, negative for a signal; None if it could not be learned in time.
+            Its exit status, negative for a signal, None if it could not be learned; and its death.
         """
-        self._process.join(1)
-        if self._process.exitcode is None:
-            self._process.kill()  # it closed its pipe, but lives
-            self._process.join(1)
+        self._process.join(_END_S)
+        # With its status the fork server has told of its end.
+        if self._process.exitcode in (None, STATUS_LOST) and self._lives():
+            self.kill(Death(Cause.CRASHED, "closed its pipe"))
+            until_s = time.monotonic() + _KILLED_S
+            self._process.join(_KILLED_S)
+            while self._lives() and time.monotonic() < until_s:
+                time.sleep(0.001)  # its fork server is dead, and nobody else says when it ends
+        self._is_reaped = True
         self._pipe.close()
         self._queue.close()
         exitcode: int | None = self._process.exitcode
-        return exitcode
+        return exitcode, self._verdict or Death.of(exitcode)
+
+    def _lives(self) -> bool:
+        return activity(self.pid).state not in ("", "Z", "X")

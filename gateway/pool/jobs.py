@@ -13,12 +13,14 @@ class Waiting:
     Attributes:
         request: the generation.
         prefix: its prompt.
+        expected_ms: how long it is expected to take.
         awaits: the worker that is being replaced for it.
         passed_since_s: since when it could have started, but waited for a worker that suits it.
     """
 
     request: Generate
     prefix: Prefix
+    expected_ms: float = 0.0
     awaits: int | None = None
     passed_since_s: float | None = None
 
@@ -66,6 +68,12 @@ class Running:
     started_s: float
     expected_ms: float
     awaited_by: str | None = None
+
+    def remaining_ms(self, now_s: float) -> float:
+        """How much longer it is expected to take."""
+        ran_ms = (now_s - self.started_s) * 1000
+        # One that has taken longer than expected may take longer still.
+        return max(self.expected_ms - ran_ms, ran_ms / 2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,14 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal, Protocol
 
 from gateway.pool.base import WorkerStatus
+from gateway.pool.death import Cause, Death
 from gateway.pool.handle import WorkerHandle
+from gateway.pool.starting import Starter, StartTimeout
+from shared.logging import request_id_var
 from shared.messages import (
     Delta,
     Event,
@@ -18,6 +21,7 @@ from shared.messages import (
     Message,
     ModelInfo,
     Prefilled,
+    Progress,
     Ready,
 )
 
@@ -38,8 +42,14 @@ class Listener(Protocol):
     def on_event(self, event: Event) -> None:
         """It sent an event of a generation, which names the generation."""
 
-    def on_death(self, worker_id: int) -> None:
-        """It is dead, whether it had been ready or not."""
+    def on_gone(self, worker_id: int) -> None:
+        """It is dying, whether it had been ready or not; why is not known yet."""
+
+    def on_death(self, worker_id: int, death: Death) -> None:
+        """It is dead, or there has never been one: then without `on_gone`."""
+
+    def on_timeout(self, reason: str) -> None:
+        """A process had no model in time."""
 
     def on_failed(self) -> None:
         """No process can be started at present; it is tried again, ever more seldom."""
@@ -56,21 +66,15 @@ class WorkerKeeper:
         restarts: how many processes have died, those not counted that `renew` has ended.
         reason: why the last one could not be used, if so.
         renewing: `renew` has ended one, and the next is not ready yet.
+        memory_bytes: private memory of the process, if it has been measured.
     """
 
-    def __init__(
-        self,
-        worker_id: int,
-        start: Callable[[str], WorkerHandle],
-        reload: Callable[[], None],
-        listener: Listener,
-    ) -> None:
+    def __init__(self, worker_id: int, starter: Starter, listener: Listener) -> None:
         """Prepare; nothing is started.
 
         Args:
             worker_id: number of the place.
-            start: starts a process of the given name; blocks; raises `OSError`.
-            reload: makes the next start load the model again; blocks, never during a start.
+            starter: starts the processes.
             listener: who is told.
         """
         self.worker_id = worker_id
@@ -78,33 +82,32 @@ class WorkerKeeper:
         self.handle: WorkerHandle | None = None
         self.restarts = 0
         self.reason: str | None = None
-        self._start = start
-        self._reload = reload
+        self.renewing = False
+        self.memory_bytes: int | None = None
+        self._starter = starter
         self._listener = listener
         self._newest: WorkerHandle | None = None
         self._load_failed = False
-        self.renewing = False
+        self._too_long: str | None = None
+        self._expiry: asyncio.TimerHandle | None = None
         self._started = 0.0
 
-    async def keep(self, start_lock: asyncio.Lock, closing: asyncio.Event) -> None:
-        """Keep a process here until the pool closes.
-
-        Args:
-            start_lock: only one process is started at a time.
-            closing: set when the pool closes.
-        """
+    async def keep(self, closing: asyncio.Event) -> None:
+        """Keep a process here until the pool closes; ``closing`` is set then."""
+        request_id_var.set("")  # the pool may have been started by a request, for the model's sake
         failures = 0
         while True:
-            was_ready = await self._run(start_lock, closing)
+            was_ready, death = await self._run(closing)
             if closing.is_set():
                 return
-            if self.renewing and was_ready:
+            if death.cause is Cause.RENEWED:
                 continue
             self.renewing = False
             self.restarts += 1
-            young = not was_ready or time.monotonic() - self._started < _YOUNG_S
-            failures = failures + 1 if young else 0
-            if not was_ready and (self._load_failed or failures >= _FAILURES_UNTIL_FAILED):
+            is_young = time.monotonic() - self._started < _YOUNG_S and not death.is_external
+            failures = failures + 1 if is_young or not was_ready else 0
+            is_hopeless = self._load_failed or self._too_long is not None
+            if not was_ready and (is_hopeless or failures >= _FAILURES_UNTIL_FAILED):
                 logger.error("worker %d cannot be started: %s", self.worker_id, self.reason)
                 self.state = "failed"
                 self._listener.on_failed()
@@ -130,68 +133,95 @@ class WorkerKeeper:
             reason=self.reason,
             cached_tokens=cached_tokens if self.state == "ready" else 0,
             generation=self.handle.generation if self.handle else 0,
+            memory_bytes=self.memory_bytes,
         )
 
     def renew(self) -> None:
         """Replace the process, which runs nothing, by a new one from the newest template."""
         if self.handle is not None:
             self.renewing = True
-            self.handle.kill()
+            self.handle.kill(Death(Cause.RENEWED, "was replaced"))
 
     def kill(self) -> None:
         """End the process at once, also one whose start nobody waits for any more."""
         if self._newest is not None:
             self._newest.kill()
 
-    async def _run(self, start_lock: asyncio.Lock, closing: asyncio.Event) -> bool:
-        """Start a process and serve until it is dead; tells whether it was ever ready."""
-        self._load_failed = False
+    async def _run(self, closing: asyncio.Event) -> tuple[bool, Death]:
+        """Start a process and serve until it is dead; whether it was ever ready, and its death."""
+        self._load_failed, self._too_long = False, None
+        self._started = time.monotonic()
         try:
-            async with start_lock:
-                if closing.is_set():
-                    return False
-                self._started = time.monotonic()
-                handle = await asyncio.to_thread(self._start_process)
+            started = await self._starter.start(f"worker-{self.worker_id}", closing, self._begun)
         except Exception as error:  # whatever it is, the next try is due
             self.reason = f"a worker could not be started: {error}"
-            return False
+            if isinstance(error, StartTimeout):
+                self._too_long = self.reason = str(error)
+                self._listener.on_timeout(self.reason)
+            death = Death(Cause.START_FAILED, self.reason)
+            self._listener.on_death(self.worker_id, death)
+            return False, death
+        if started is None:
+            return False, Death(Cause.START_FAILED, "was not started")
+        handle, self._started = started
         self.handle = handle
         handle.attach(self._on_message)
         if closing.is_set():
             handle.kill()
+        if (limit := self._starter.limit_after(self._started)) is not None:
+            limit_s, too_long = limit
+            loop = asyncio.get_running_loop()
+            self._expiry = loop.call_later(limit_s, self._expire, handle, too_long)
         await handle.exited
+        self._cancel_expiry()
         was_ready = self.state == "ready"
-        self.handle = None
+        self.handle = self.memory_bytes = None
         if was_ready:
             self.state = "starting"
-        self._listener.on_death(self.worker_id)
-        exitcode = await asyncio.to_thread(handle.reap)
+        self._listener.on_gone(self.worker_id)
+        exitcode, death = await asyncio.to_thread(handle.reap)
         self._newest = None
+        if not was_ready:
+            death = replace(death, cause=Cause.START_FAILED)
         if self._load_failed:
             # The next try is to load the model, not to fork from the failure.
-            async with start_lock:
-                await asyncio.to_thread(self._reload)
-        elif not was_ready:
+            await self._starter.reload()
+        elif not was_ready and self._too_long is None:
             self.reason = f"a worker died before it was ready (exit status {exitcode})"
-        if not (closing.is_set() or (self.renewing and was_ready)):
+        if not (closing.is_set() or death.cause is Cause.RENEWED):
             logger.warning(
-                "worker %d (pid %d) died, exit status %s", self.worker_id, handle.pid, exitcode
-            )
-        return was_ready
+                "worker %d (pid %d) %s; exit status %s",
+                self.worker_id, handle.pid, death.why, exitcode,
+            )  # fmt: skip
+        self._listener.on_death(self.worker_id, death)
+        return was_ready, death
 
-    def _start_process(self) -> WorkerHandle:
-        # Noted in this thread: the task that waits for it may have been cancelled meanwhile.
-        self._newest = self._start(f"worker-{self.worker_id}")
-        return self._newest
+    def _begun(self, handle: WorkerHandle) -> None:
+        self._newest = handle
+
+    def _expire(self, handle: WorkerHandle, too_long: str) -> None:
+        self._too_long = self.reason = too_long
+        handle.kill(Death(Cause.START_FAILED, "was not ready in time"))
+        self._listener.on_timeout(too_long)
+
+    def _cancel_expiry(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
 
     def _on_message(self, message: Message) -> None:
         match message:
             case Prefilled() | Delta() | Finished() | Failed():
                 self._listener.on_event(message)
             case Ready(model):
+                self._cancel_expiry()
                 self.state, self.reason, self.renewing = "ready", None, False
-                self._listener.on_ready(self.worker_id, model, time.monotonic() - self._started)
+                start_s = time.monotonic() - self._started
+                self._starter.note_ready(start_s)
+                self._listener.on_ready(self.worker_id, model, start_s)
+            case Progress():
+                pass
             case LoadFailed(reason):
                 self._load_failed, self.reason = True, reason
             case _:
-                raise ValueError(f"a worker sent a command: {message!r}")
+                raise ValueError(f"a worker sent a command: {type(message).__name__}")

@@ -5,12 +5,22 @@ import atexit
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 
-from gateway.pool.base import PoolLoad, PoolRefused, PoolStatus, State
+from gateway.pool.base import (
+    DEFAULT_TERMS,
+    GenerationRecord,
+    PoolLoad,
+    PoolStatus,
+    State,
+    Terms,
+)
+from gateway.pool.death import Death
 from gateway.pool.dispatcher import Dispatcher
-from gateway.pool.handle import WorkerHandle
+from gateway.pool.guard import Guard, check_state
 from gateway.pool.jobs import Start
 from gateway.pool.keeper import WorkerKeeper
+from gateway.pool.limits import NO_LIMITS, Limits
 from gateway.pool.mailbox import Mailbox
+from gateway.pool.starting import Starter
 from gateway.pool.template import Template
 from gateway.pool.warming import Prompt, Warming
 from shared.config import WorkerConfig
@@ -36,6 +46,7 @@ class LocalPool:
         learns: bool = True,
         warm_prompts: Callable[[ModelInfo], Sequence[Prompt]] | None = None,
         preload: Sequence[str] = (),
+        limits: Limits = NO_LIMITS,
     ) -> None:
         """Prepare; nothing is started.
 
@@ -50,23 +61,23 @@ class LocalPool:
             warm_prompts: gives prompts whose common beginning all workers are born with; raises
                 `ValueError` if the model has no such prompts.
             preload: modules that load the model in the template.
+            limits: what is borne with, of workers and of what waits for them.
         """
-        self._config = config
-        self._target = target
         self._template = Template(config, preload)
         self._dispatcher = Dispatcher(
             self, slots=workers, max_queue=max_queue, threads=config.threads
         )
+        starter = Starter(self._template, target, config, limits.start_timeout_s)
         self._keepers = [
-            WorkerKeeper(worker_id, self._start_process, self._template.stop, self)
-            for worker_id in range(workers + parked)
+            WorkerKeeper(worker_id, starter, self) for worker_id in range(workers + parked)
         ]
+        self._guard = Guard(self._keepers, self._dispatcher, starter, limits)
         self._warming = Warming(self._template, template_target, self._on_newborn, learns=learns)
         self._warm_prompts = warm_prompts
         self._model: ModelInfo | None = None
         self._failure: str | None = None
+        self._is_draining = False
         self._kept: list[WorkerKeeper] = []
-        self._start_lock = asyncio.Lock()
         self._settled = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = asyncio.Event()
@@ -76,6 +87,7 @@ class LocalPool:
         # Workers ignore SIGTERM, so the way in which multiprocess ends its children at exit would
         # wait for ever, should `close` not have run.
         atexit.register(self._kill_all)
+        self._guard.begin()
         # With a prefix to be born with, the others wait for it; one has to say what the model is.
         self._keep(self._keepers[:1] if self._warm_prompts else self._keepers)
         await self._settled.wait()
@@ -85,9 +97,14 @@ class LocalPool:
         await self._settled.wait()
         return self.status()
 
-    async def generate(self, request: Generate) -> AsyncGenerator[Event, None]:
+    async def generate(
+        self,
+        request: Generate,
+        terms: Terms = DEFAULT_TERMS,
+        record: GenerationRecord | None = None,
+    ) -> AsyncGenerator[Event, None]:
         """Run one generation; see `gateway.pool.base.WorkerPool.generate`."""
-        events = self._admit(request)
+        events = self._admit(request, terms, record or GenerationRecord())
         try:
             while True:
                 event = await events.get()
@@ -106,6 +123,7 @@ class LocalPool:
             idle=scheduler.startable,
             waiting=len(scheduler.waiting),
             max_queue=scheduler.max_queue,
+            retry_after_s=self._dispatcher.retry_after(),
         )
 
     def status(self) -> PoolStatus:
@@ -130,9 +148,18 @@ class LocalPool:
             totals=replace(dispatcher.totals, evictions=scheduler.evictions),
         )
 
+    def stop_accepting(self) -> None:
+        """Refuse new generations with ``shutting_down``; those that were taken go on."""
+        self._is_draining = True
+
+    async def idle(self) -> None:
+        """Return when no generation waits or runs."""
+        await self._dispatcher.idle()
+
     async def close(self) -> None:
         """End every generation and every process; safe to call again."""
         self._closing.set()
+        self._guard.end()
         self._warming.begin_close()
         self._dispatcher.end_all(ErrorCode.SHUTTING_DOWN, "the server is shutting down")
         for keeper in self._keepers:
@@ -146,44 +173,33 @@ class LocalPool:
             self._template.kill()  # made by a start that was only beginning before
             await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._warming.close()
+        await self._guard.close()
         await asyncio.to_thread(self._template.stop)
         self._settled.set()  # also where nothing was started
         atexit.unregister(self._kill_all)
 
     def _state(self) -> tuple[State, str | None]:
         """The state, and the reason of a failure."""
-        if self._closing.is_set():
+        if self._is_draining or self._closing.is_set():
             return "closing", None
         if self._failure is not None:
             return "failed", self._failure
         if self._warm_prompts is None and any(
             keeper.state == "ready" or keeper.renewing for keeper in self._kept
         ):
-            return "ready", None
+            return "ready", self._guard.obstacle
         if self._kept and all(keeper.state == "failed" for keeper in self._kept):
             return "failed", next((keeper.reason for keeper in self._kept if keeper.reason), None)
         return "starting", None
 
-    def _admit(self, request: Generate) -> Mailbox:
+    def _admit(self, request: Generate, terms: Terms, record: GenerationRecord) -> Mailbox:
         state, reason = self._state()
-        if state == "closing":
-            raise PoolRefused(ErrorCode.SHUTTING_DOWN, "the server is shutting down", 5)
-        if state == "failed":
-            raise PoolRefused(
-                ErrorCode.MODEL_UNAVAILABLE, f"no worker could be started: {reason}", 30
-            )
-        if self._model is None or self._warm_prompts is not None:
-            raise PoolRefused(ErrorCode.MODEL_LOADING, "the model is being loaded", 2)
-        events = self._dispatcher.submit(request)
-        if events is None:
-            scheduler = self._dispatcher.scheduler
-            raise PoolRefused(
-                ErrorCode.QUEUE_FULL,
-                f"all workers are busy and {len(scheduler.waiting)} requests wait already,"
-                f" of at most {scheduler.max_queue}; try again later",
-                self._dispatcher.retry_after(),
-            )
-        return events
+        if state in ("starting", "ready"):
+            # While all workers are being replaced, what comes waits for them.
+            is_loading = self._model is None or self._warm_prompts is not None
+            state = "starting" if is_loading else "ready"
+        check_state(state, reason)
+        return self._guard.take(request, terms, record)
 
     # ---- the prefix that workers are born with
 
@@ -246,9 +262,20 @@ class LocalPool:
         self._settled.set()
         self._renew_blank()
 
-    def on_death(self, worker_id: int) -> None:
-        """Take a worker out of rotation, and save what it ran if that can be done."""
+    def on_gone(self, worker_id: int) -> None:
+        """Take a worker out of rotation."""
         self._dispatcher.remove_worker(worker_id)
+
+    def on_death(self, worker_id: int, death: Death) -> None:
+        """Save what a worker ran if that can be done."""
+        if not self._closing.is_set():
+            self._dispatcher.rescue(worker_id, death)
+
+    def on_timeout(self, reason: str) -> None:
+        """Give up if not even the first worker could load the model in time."""
+        if self._model is None:
+            self._failure = reason
+            self._settled.set()
 
     def on_failed(self) -> None:
         """End what waits if no worker can be expected any more."""
@@ -263,14 +290,9 @@ class LocalPool:
         """Pass an event on to whoever consumes its generation."""
         self._dispatcher.on_event(event)
 
-    def _start_process(self, name: str) -> WorkerHandle:
-        return WorkerHandle.start(self._template, self._target, name, self._config)
-
     def _keep(self, keepers: Sequence[WorkerKeeper]) -> None:
         self._kept += keepers
-        self._tasks += [
-            asyncio.create_task(keeper.keep(self._start_lock, self._closing)) for keeper in keepers
-        ]
+        self._tasks += [asyncio.create_task(keeper.keep(self._closing)) for keeper in keepers]
 
     def _kill_all(self) -> None:
         self._template.kill()

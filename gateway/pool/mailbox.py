@@ -2,7 +2,7 @@
 
 import asyncio
 
-from shared.messages import Delta, Event
+from shared.messages import Delta, Event, Failed, Finished
 
 
 class Mailbox:
@@ -13,10 +13,11 @@ class Mailbox:
     Both sides run on one event loop, and there is exactly one consumer.
     """
 
-    __slots__ = ("_arrival", "_events", "_loop")
+    __slots__ = ("_arrival", "_events", "_is_whole", "_loop")
 
-    def __init__(self) -> None:
-        """Begin empty."""
+    def __init__(self, is_whole: bool = False) -> None:
+        """Begin empty; if ``is_whole``, nothing can be taken before the terminal event is there."""
+        self._is_whole = is_whole
         # Never more than three: a list of them is smaller than a deque.
         self._events: list[Event] = []
         self._arrival: asyncio.Future[None] | None = None
@@ -30,9 +31,17 @@ class Mailbox:
             events[-1] = Delta(last.request_id, last.text + event.text, last.tokens + event.tokens)
         else:
             events.append(event)
+            if self._is_whole and isinstance(event, Finished | Failed):
+                self._is_whole = False
+        if self._is_whole:
+            return
         arrival = self._arrival
         if arrival is not None and not arrival.done():
             arrival.set_result(None)
+
+    def clear(self) -> None:
+        """Forget what was not taken: the generation begins anew."""
+        self._events.clear()
 
     async def get(self) -> Event:
         """Take the next event; waits until there is one. Cancelling it loses none.
@@ -41,7 +50,7 @@ class Mailbox:
             RuntimeError: somebody else is waiting already.
         """
         events = self._events
-        if not events:
+        if self._is_whole or not events:
             if self._arrival is not None:
                 raise RuntimeError("a mailbox has one consumer, and it is waiting already")
             if self._loop is None:

@@ -33,6 +33,7 @@ class Scheduler:
         estimates: how long things take.
         newborn: what the cache of a new worker holds.
         waiting: the backlog, oldest first.
+        waiting_ms: how long all in it are expected to take, one after the other.
         running: request id -> worker id.
         can_rewind: whether a cache can be cut back to a part of what it holds; else it can only be
             continued from its end, or emptied.
@@ -48,6 +49,7 @@ class Scheduler:
         self.newborn = EMPTY
         self.can_rewind = True
         self.waiting: deque[Waiting] = deque()
+        self.waiting_ms = 0.0
         self.running: dict[str, int] = {}
         self.evictions = 0
         self.patience_s: float | None = None
@@ -65,19 +67,22 @@ class Scheduler:
         """Put a generation at the end of the backlog; False if that is full."""
         if len(self.waiting) >= self.max_queue + self.startable:
             return False
-        self.waiting.append(_waiting(request))
+        self.waiting.append(self._waiting(request))
         return True
 
     def resubmit(self, request: Generate) -> None:
         """Put a generation that lost its worker at the head of the backlog, whatever its bound."""
-        self.waiting.appendleft(_waiting(request))
+        self.waiting.appendleft(self._waiting(request))
+
+    def waits(self, request_id: str) -> bool:
+        """Whether a generation is in the backlog."""
+        return any(waiting.request.request_id == request_id for waiting in self.waiting)
 
     def withdraw(self, request_id: str) -> bool:
         """Drop a generation from the backlog; False if it does not wait there."""
         for waiting in self.waiting:
             if waiting.request.request_id == request_id:
-                self.waiting.remove(waiting)
-                self._release(request_id)
+                self._remove(waiting)
                 return True
         return False
 
@@ -158,8 +163,7 @@ class Scheduler:
         if self._waits_for_busy(waiting, shared, now_s):
             return None
         self.evictions += evicts
-        self._release(request.request_id)
-        self.waiting.remove(waiting)
+        self._remove(waiting)
         del self._free[worker_id]
         expected_ms = self.estimates.generation_ms(len(prompt) - shared, request.max_tokens)
         self.running[request.request_id] = worker_id
@@ -193,9 +197,7 @@ class Scheduler:
         """Whether a running worker will be free soon enough to be worth waiting for."""
         most_ms = self.estimates.prefill_ms(len(waiting.prefix) - shared)
         for running in self._running.values():
-            ran_ms = (now_s - running.started_s) * 1000
-            # One that has taken longer than expected may take longer still.
-            remaining_ms = max(running.expected_ms - ran_ms, ran_ms / 2)
+            remaining_ms = running.remaining_ms(now_s)
             if remaining_ms >= most_ms:
                 continue
             if running.awaited_by not in (None, waiting.request.request_id):
@@ -224,6 +226,27 @@ class Scheduler:
             self.patience_s = left_ms / 1000
         return True
 
+    def expected_wait_s(self, now_s: float) -> float:
+        """Seconds that a generation is expected to wait which is put at the end of the backlog."""
+        if self.startable > len(self.waiting):
+            return 0.0
+        running_ms = sum(running.remaining_ms(now_s) for running in self._running.values())
+        at_once = max(1, min(self.slots, len(self._running) + len(self._free)))
+        return (self.waiting_ms + running_ms) / at_once / 1000
+
+    def _waiting(self, request: Generate) -> Waiting:
+        prompt = Prefix("".join(request.prompt))
+        n_new = len(prompt) * (1 - self.estimates.cached_share)
+        waiting = Waiting(request, prompt, self.estimates.generation_ms(n_new, request.max_tokens))
+        self.waiting_ms += waiting.expected_ms
+        return waiting
+
+    def _remove(self, waiting: Waiting) -> None:
+        self.waiting.remove(waiting)
+        # Not the sum of what is rounded again and again.
+        self.waiting_ms = self.waiting_ms - waiting.expected_ms if self.waiting else 0.0
+        self._release(waiting.request.request_id)
+
     def _release(self, request_id: str) -> None:
         """A generation does not wait for a worker any more."""
         for running in self._running.values():
@@ -240,7 +263,3 @@ class Scheduler:
         self.evictions += not self._free.pop(worker_id).is_blank
         self._renewing.add(worker_id)
         return Renew(worker_id)
-
-
-def _waiting(request: Generate) -> Waiting:
-    return Waiting(request, Prefix("".join(request.prompt)))

@@ -5,10 +5,9 @@ With `gateway.pool.fork_server` the only file that knows private names of `multi
 
 import logging
 import os
-import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import multiprocess
 import orjson
 
-from gateway.pool.fork_server import ForkedForkServer, NotWarmed
+from gateway.pool.fork_server import ForkedForkServer, ModelForkServer, NotWarmed, forked_from
 from shared.config import TEMPLATE_VARIABLE, WorkerConfig
 
 logger = logging.getLogger(__name__)
@@ -33,8 +32,7 @@ class Template:
     evaluated a prefix, so its forks have that in their KV caches; it ends when a newer one has
     taken its place and its last worker is gone.
 
-    A process has one fork server of its own, so there may be one `Template` at a time. Where the
-    platform has no fork server every worker is spawned and loads the model for itself.
+    Where the platform has no fork server every worker is spawned and loads the model for itself.
 
     Attributes:
         context: the `multiprocess` context of all processes.
@@ -48,7 +46,7 @@ class Template:
             preload: modules that the fork server imports before it forks.
         """
         self._config = config
-        self._variables = {
+        variables = {
             TEMPLATE_VARIABLE: orjson.dumps(asdict(config)).decode(),
             # The fork server does not get our sys.path; a checkout need not be installed.
             "PYTHONPATH": os.pathsep.join(filter(None, (_CHECKOUT, os.environ.get("PYTHONPATH")))),
@@ -56,7 +54,7 @@ class Template:
             # itself; without this it depends on what the process has freed before.
             "MALLOC_MMAP_THRESHOLD_": os.environ.get("MALLOC_MMAP_THRESHOLD_", str(1 << 20)),
         }
-        self._preload = list(preload)
+        self._first = ModelForkServer(variables, preload)
         self.context: Any = multiprocess.get_context("forkserver" if _HAS_FORK_SERVER else "spawn")
         self._lock = threading.Lock()
         self._generation = 0
@@ -76,8 +74,22 @@ class Template:
     def generations_alive(self) -> int:
         """How many generations there are besides the first."""
         with self._list_lock:
-            self._older = [each for each in self._older if each.is_alive()]
+            ended = [each for each in self._older if not each.process.is_alive()]
+            for each in ended:
+                each.process.close()
+                self._older.remove(each)
             return len(self._older) + (self._newest is not None)
+
+    @property
+    def pids(self) -> tuple[int | None, int | None]:
+        """The processes of the first generation and of the newest other, which may be dead.
+
+        None for one that was not started, or is being ended by us.
+        """
+        newest = self._newest
+        if self._ending:
+            return None, None
+        return self._first.pid, None if newest is None else newest.pid
 
     def start(self, process: Any) -> int:
         """Start a worker's process from the newest generation; blocks while the model loads.
@@ -90,16 +102,17 @@ class Template:
             EOFError: the template died meanwhile.
         """
         with self._lock:
-            if self._newest is not None:
+            newest = self._newest
+            if newest is not None:
                 try:
-                    with self._newest.forking():
+                    with forked_from(newest):
                         process.start()
                     return self._generation
                 except (OSError, EOFError) as error:
                     logger.warning("template %d is gone (%s)", self._generation, error)
                     self._drop_newest()
-            self.ensure_running()
-            process.start()
+            with forked_from(self._first):
+                process.start()
             return 0
 
     def warm(
@@ -123,11 +136,12 @@ class Template:
 
         try:
             with self._lock:
-                self.ensure_running()
-                made = ForkedForkServer(self.context, target, self._config, prompts, is_urgent)
+                made = ForkedForkServer(
+                    self.context, self._first, target, self._config, prompts, is_urgent
+                )
                 self._warming = made
             if self._ending:
-                made.kill()
+                made.process.kill()
         except (OSError, EOFError) as error:
             raise NotWarmed(f"it could not be started: {error}") from error
         try:
@@ -149,47 +163,39 @@ class Template:
                 self._newest = None
 
     def ensure_running(self) -> None:
-        """Start the fork server if it is not running; it then loads the model by itself."""
-        if not _HAS_FORK_SERVER:
-            return
-        from multiprocess import forkserver, resource_tracker
+        """Start the first generation if it is not running; it then loads the model by itself."""
+        if _HAS_FORK_SERVER:
+            self._first.ensure_running()
 
-        # The fork server starts it if need be, and would end our blocking of signals with that.
-        resource_tracker.ensure_running()
-        with _environment(self._variables), _blocked(signal.SIGINT, signal.SIGTERM):
-            forkserver.set_forkserver_preload(self._preload)
-            forkserver.ensure_running()
+    def forget_dead(self) -> bool:
+        """Fork from the newest generation no more if it is dead; tells whether it was."""
+        newest = self._newest
+        if newest is None or newest.process.is_alive():
+            return False
+        self._drop_newest()
+        return True
 
     def kill(self) -> None:
         """End all fork servers at once, even one that is still loading; forked workers live on.
 
         A start, or a prefix, that is waited for in another thread then ends with an error.
         """
-        if not _HAS_FORK_SERVER:
-            return
-        from multiprocess import forkserver
-
         self._ending = True
         with self._list_lock:
             for each in (self._warming, self._newest, *self._older):
                 if each is not None:
-                    each.kill()
-        pid = forkserver._forkserver._forkserver_pid
-        if pid is not None:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                    each.process.kill()
+        self._first.kill()
 
     def stop(self) -> None:
         """End all fork servers and free what belongs to them; not while a worker is started."""
-        if not _HAS_FORK_SERVER:
-            return
-        from multiprocess import forkserver
-
         self.kill()
         self._drop_newest()
         with self._list_lock:
+            for each in self._older:
+                each.process.close()
             self._older.clear()
-        forkserver._forkserver._stop()
+        self._first.stop()
         self._ending = False
 
 
@@ -205,31 +211,3 @@ def widen(queue: Any) -> None:
         import fcntl
 
         fcntl.fcntl(queue._writer.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-
-
-@contextmanager
-def _blocked(*signals: signal.Signals) -> Iterator[None]:
-    """Let a process that is started here, and all that it forks, never get these signals.
-
-    A terminal's Ctrl-C and a service manager's SIGTERM go to every process of the group at once,
-    but only the gateway decides what ends.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

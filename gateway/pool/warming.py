@@ -10,6 +10,7 @@ from gateway.pool.fork_server import NotWarmed
 from gateway.pool.learning import Arrival, PrefixLearner
 from gateway.pool.prefix import EMPTY, Prefix
 from gateway.pool.template import Template
+from gateway.pool.template_watch import TemplateWatch
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class Warming:
         self._prompts: tuple[Prompt, ...] = ()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
+        self._watch = TemplateWatch(template, self._on_prefix_lost)
 
     async def ask(self, prompts: tuple[Prompt, ...]) -> None:
         """Have all workers born with what the prompts begin with, before anything is served.
@@ -87,7 +89,13 @@ class Warming:
         return self._born.get(generation, (EMPTY, 0))
 
     def check(self) -> None:
-        """See whether the newest template is still there; if not, it is made again."""
+        """See whether the newest template is still there; if not, it is made again.
+
+        From the first time on, the death of a template is noticed without that.
+        """
+        self._watch.look()
+        if self._closing:
+            return
         if self._prompts and self._template.generation == 0 and self._task is None:
             self.newborn = EMPTY
             self.status = replace(self.status, generation=0, prefix_tokens=0)
@@ -97,11 +105,13 @@ class Warming:
     def begin_close(self) -> None:
         """Begin nothing more, and be silent about what fails now."""
         self._closing = True
+        self._watch.begin_close()
 
     async def close(self) -> None:
         """Wait for what is going on; the template must have been killed."""
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
+        await self._watch.close()
 
     async def _warm(
         self, prompts: tuple[Prompt, ...], *, is_urgent: bool, learned: int = 0
@@ -119,7 +129,12 @@ class Warming:
         self._born = {**recent, generation: (self.newborn, n_tokens)}
         self.status = TemplateStatus(generation, n_tokens, self.status.learned + learned)
         logger.info("template %d holds a prefix of %d tokens", generation, n_tokens)
+        self._watch.look()
         self._changed()
+
+    def _on_prefix_lost(self) -> None:
+        if self._template.forget_dead():
+            self.check()
 
     def _begin(self, prompts: tuple[Prompt, ...], learned: int) -> None:
         if not self._closing:

@@ -101,9 +101,9 @@ async def running_pid(pool: LocalPool, other_than: int | None = None) -> int:
     return pid
 
 
-async def kill(pid: int) -> None:
+async def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
     """Kill a process; returns when it is dead."""
-    os.kill(pid, signal.SIGKILL)
+    os.kill(pid, number)
     assert await asyncio.to_thread(wait_for_end, pid)
 
 

@@ -1,6 +1,7 @@
 """Bodies of worker processes that do not do what a worker should, or show what they are told."""
 
 import os
+import signal
 from typing import Any
 
 from shared.config import WorkerConfig
@@ -114,3 +115,36 @@ def tells_threads(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
 def has_no_prefix(*arguments: Any) -> None:
     """A template that says that it could not be made."""
     os.write(arguments[-1].fileno(), encode(LoadFailed("no")) + b"\n")
+
+
+def obeys(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
+    """Does what the prompt says, else answers with it; ``text SIGSEGV`` has some text first."""
+    _send(outbox, Ready(MODEL))
+    while not isinstance(command := decode(inbox.get()), Shutdown):
+        if not isinstance(command, Generate):
+            continue
+        name, (order, *words) = command.request_id, command.prompt[0].split(" ")
+        if order == "text":
+            order, *words = words
+            _send(outbox, Prefilled(name, 1, 0, 0.0), Delta(name, "text", 1))
+        if order == "once":  # a worker that has not left a mark there
+            path, order = words
+            if os.path.exists(path):
+                order = ""
+            else:
+                open(path, "w").close()
+        if order.startswith("SIG"):
+            os.kill(os.getpid(), signal.Signals[order])
+        elif order == "exit":
+            os._exit(7)
+        elif order == "spin":
+            while True:
+                pass
+        elif order == "sleep":
+            signal.pause()
+        elif order == "take":
+            taken = bytearray(int(words[0]) << 20)
+            signal.pause()
+            del taken
+        _send(outbox, Prefilled(name, 1, 0, 0.0), Delta(name, command.prompt[0], 1))
+        _send(outbox, Finished(name, "stop", 1, 1.0))

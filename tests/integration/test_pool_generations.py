@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import signal
 from contextlib import aclosing
 from typing import Any
 
@@ -247,8 +248,8 @@ def test_a_generation_that_kills_two_workers_fails_and_the_pool_lives(workers: i
         async with ready(workers=workers, delay_ms=SLOW) as pool:
             task = asyncio.create_task(collect(pool.generate(ask("poison"))))
             first = await running_pid(pool)
-            await kill(first)
-            await kill(await running_pid(pool, other_than=first))
+            await kill(first, signal.SIGSEGV)
+            await kill(await running_pid(pool, other_than=first), signal.SIGABRT)
             events = await task
             assert failure_of(events) == "worker_crashed"
             assert len(events) == 1

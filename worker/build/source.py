@@ -66,7 +66,7 @@ def _unpack(archive: Path, folder: Path) -> Path:
             if hasattr(tarfile, "data_filter"):
                 opened.extractall(folder, filter="data")
             else:
-                opened.extractall(folder)
+                opened.extractall(folder)  # nosec B202
     except (tarfile.TarError, EOFError) as error:
         raise EngineError(f"{archive}: not a source distribution (.tar.gz): {error}") from error
     inner = list(folder.iterdir())

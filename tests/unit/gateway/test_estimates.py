@@ -33,7 +33,27 @@ def test_one_measurement_does_not_turn_everything_over() -> None:
 def test_what_says_little_is_left_out() -> None:
     estimates, before = Estimates(), Estimates()
     estimates.learn_prefill(400, Prefilled("r", 100, 99, 500.0))
+    assert estimates.cached_share > 0, "that much it does say"
+    estimates.cached_share = before.cached_share
     assert estimates == before
     estimates.learn_completion(Finished("r", "stop", 0, 3.0))
     assert estimates.decode_ms_per_token == before.decode_ms_per_token
     assert estimates.completion_tokens < before.completion_tokens
+
+
+def test_how_long_a_worker_may_be_silent() -> None:
+    estimates = Estimates()
+    assert estimates.stall_s == 120.0, "the model may have to be read from a disk"
+    estimates.learn_completion(Finished("r", "stop", 10, 2000.0))
+    assert estimates.stall_s == pytest.approx(20 * 32 * 0.2), "a prompt takes no longer than that"
+    estimates.learn_prefill(400, Prefilled("r", 100, 0, 5000.0))
+    slowest = estimates.stall_s
+    assert slowest == pytest.approx(20 * 32 * 0.05)
+    estimates.learn_prefill(400, Prefilled("r", 100, 0, 100.0))
+    assert estimates.stall_s == slowest, "what was slow once may be so again"
+
+
+def test_a_fast_model_gets_some_seconds() -> None:
+    estimates = Estimates()
+    estimates.learn_prefill(400, Prefilled("r", 100, 0, 10.0))
+    assert estimates.stall_s == 5.0

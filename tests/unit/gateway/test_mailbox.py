@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.pool.mailbox import Mailbox
-from shared.messages import Delta, Event, Finished, Prefilled
+from shared.messages import Delta, Event, Failed, Finished, Prefilled
 
 BEGIN = Prefilled("a", 5, 2, 1.0)
 END = Finished("a", "stop", 3, 1.0)
@@ -25,6 +25,26 @@ def test_events_come_out_as_they_went_in() -> None:
         for event in (BEGIN, Delta("a", "x", 1), END):
             mailbox.put(event)
             assert await mailbox.get() is event
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("end", [END, Failed("a", "worker_crashed", "It broke.")])
+def test_a_whole_answer_comes_when_it_has_ended(end: Event) -> None:
+    async def scenario() -> None:
+        mailbox = Mailbox(is_whole=True)
+        taking = asyncio.ensure_future(mailbox.get())
+        mailbox.put(BEGIN)
+        mailbox.put(Delta("a", "lost", 1))
+        await asyncio.sleep(0)
+        assert not taking.done()
+        mailbox.clear()
+        again: list[Event] = [BEGIN, Delta("a", "x", 1), Delta("a", "y", 1), end]
+        for event in again:
+            mailbox.put(event)
+        assert [await taking, await mailbox.get(), await mailbox.get()] == [
+            BEGIN, Delta("a", "xy", 2), end,
+        ]  # fmt: skip
 
     run(scenario())
 

@@ -219,3 +219,24 @@ def test_a_cache_that_cannot_be_cut_back_is_worth_nothing_but_to_who_goes_on() -
     made.submit(request("new", "A long talk. " * 19 + "Something else."))
     made.submit(request("more", "A long talk. " * 20 + "And so on."))
     assert started(made) == [("new", 1), ("more", 0)]
+
+
+def test_the_expected_wait_is_what_waits_and_runs_shared_out_among_all() -> None:
+    made = scheduler(2)
+    one_s = made.estimates.generation_ms(0, None) / 1000
+    assert made.expected_wait_s(0.0) == 0.0
+    for number in range(2):
+        made.submit(request(str(number)))
+    started(made)
+    assert made.expected_wait_s(0.0) == pytest.approx(one_s)
+    for number in range(2, 6):
+        made.submit(request(str(number)))
+    assert made.expected_wait_s(0.0) == pytest.approx(3 * one_s)
+    assert made.expected_wait_s(0.5) == pytest.approx(3 * one_s - 0.5)
+    made.withdraw("5")
+    made.finish("0", "")
+    started(made, 0.5)
+    assert made.expected_wait_s(0.5) == pytest.approx(2 * one_s - 0.25)
+    for number in range(2, 5):
+        made.withdraw(str(number))
+    assert made.waiting_ms == 0.0

@@ -21,6 +21,7 @@ from shared.messages import (
     Message,
     ModelInfo,
     Prefilled,
+    Progress,
     Ready,
     SetThreads,
     Shutdown,
@@ -77,6 +78,7 @@ messages: dict[type[object], st.SearchStrategy[Message]] = {
     ),
     LoadFailed: st.builds(LoadFailed, reason=texts),
     Warmed: st.builds(Warmed, prefix_tokens=counts),
+    Progress: st.builds(Progress, request_id=texts),
     Prefilled: st.builds(
         Prefilled,
         request_id=texts,
@@ -175,6 +177,12 @@ GARBAGE = [
 def test_garbage_is_a_value_error(line: bytes) -> None:
     with pytest.raises(ValueError, match="not a message"):
         decode(line)
+
+
+def test_the_error_does_not_repeat_the_text() -> None:
+    with pytest.raises(ValueError) as error:
+        decode(b'["Delta", {"request_id": "a", "text": "sesame"}]')
+    assert "sesame" not in str(error.value)
 
 
 json_values = st.recursive(

@@ -1,0 +1,45 @@
+"""Real servers at the limits of what they bear with, and with a worker that was stopped."""
+
+import os
+import signal
+from pathlib import Path
+
+from tests.serving import run_main, served_echo
+
+
+def test_a_memory_limit_that_no_worker_can_keep() -> None:
+    done = run_main(MODEL_TYPE="echo", MAX_WORKER_MEMORY="8M")
+    assert done.returncode == 2
+    assert "MAX_WORKER_MEMORY=8M" in done.stderr and "16 MiB" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_model_that_does_not_load_in_time(tmp_path: Path) -> None:
+    # Runs at the start of each Python; with it the template never gets to load the model.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import signal, sys\nif 'forkserver' in ' '.join(sys.orig_argv):\n    signal.pause()\n"
+    )
+    done = run_main(MODEL_TYPE="echo", START_TIMEOUT="1", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    assert "did not load within 1 s" in done.stderr and "START_TIMEOUT" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_server_that_is_short_of_memory_says_so() -> None:
+    with served_echo("--min-free-memory", "1000000G") as server:
+        status = server.wait_until(lambda status: status["reason"] is not None)
+        assert "MIN_FREE_MEMORY" in status["reason"]
+        assert server.http.get("/ready").status_code == 503
+        answer = server.http.post("/v1/completions", json={"prompt": "x"})
+        assert answer.status_code == 503
+        assert answer.json()["error"]["code"] == "insufficient_memory"
+        assert int(answer.headers["retry-after"]) >= 1
+        server.stop()
+
+
+def test_no_stopped_worker_outlives_a_killed_gateway() -> None:
+    with served_echo() as server:
+        # Of several: it takes one that is not stopped.
+        os.kill(server.worker_pids()[0], signal.SIGSTOP)
+        os.kill(server.process.pid, signal.SIGKILL)
+        assert server.wait_until_gone(timeout=2) == []
