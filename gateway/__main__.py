@@ -46,12 +46,14 @@ def _serve(arguments: Sequence[str]) -> int:
 
     try:
         settings = Settings.load(arguments, os.environ)
-        configure_logging(settings.log_level.upper())
+        configure_logging(settings.log_level.upper(), settings.log_format)
         plan = plan_for(settings)
 
+        from gateway.launch import Launch
         from gateway.server import serve
 
-        return _run(serve(settings, plan, run_worker, run_template, preload=["worker.template"]))
+        launch = Launch(settings, run_worker, run_template, preload=["worker.template"])
+        return _run(serve(launch, plan))
     except UsageError as error:
         print(f"ggml-fastapi: {error}", file=sys.stderr)
         return 2

@@ -71,14 +71,21 @@ class Plan:
         )
 
 
-def plan_for(settings: Settings) -> Plan:
+def plan_for(settings: Settings, beside: Plan | None = None) -> Plan:
     """Find the model that the settings name, and fit it into this machine.
 
     Downloads the model if it has to.
 
+    Args:
+        settings: what was asked for.
+        beside: what is served until this takes its place. It gets as many workers, and its context
+            is not cut for want of memory; of parked workers there may be fewer than asked for.
+
     Raises:
         UsageError: there is no such model, it cannot be served, or it does not fit.
     """
+    if beside is not None:
+        settings = replace(settings, workers=settings.workers or beside.workers)
     # First, since what follows may be a long download.
     chat_template = load_chat_template(settings.chat_template)
     warm_prompt = load_warm_prompt(settings.warm_prompt)
@@ -91,7 +98,7 @@ def plan_for(settings: Settings) -> Plan:
     path = str(source.file.path)
     if not path.isprintable():
         raise UsageError(f"{path!r}: the path of a model must be printable Unicode")
-    plan = fit(settings, source)
+    plan = fit(settings, source, is_beside=beside is not None)
     return replace(
         plan,
         worker=replace(plan.worker, library=library.path),
@@ -101,12 +108,13 @@ def plan_for(settings: Settings) -> Plan:
     )
 
 
-def fit(settings: Settings, source: ModelSource) -> Plan:
+def fit(settings: Settings, source: ModelSource, *, is_beside: bool = False) -> Plan:
     """Fit a model into this machine.
 
     Args:
         settings: what was asked for.
         source: the model.
+        is_beside: another is served until this takes its place; see `plan_for`.
 
     Raises:
         UsageError: what was asked for is more than the model or the memory allows.
@@ -114,7 +122,9 @@ def fit(settings: Settings, source: ModelSource) -> Plan:
     file = source.file
     tokenizer = _tokenizer(settings, source)
     memory = machine.available_memory()
-    n_ctx = settings.context_length or memory_plan.default_n_ctx(file, memory)
+    n_ctx = settings.context_length or memory_plan.default_n_ctx(
+        file, None if is_beside else memory
+    )
     if n_ctx > file.n_ctx_most:
         why = (
             "than the model was trained for"
@@ -125,15 +135,16 @@ def fit(settings: Settings, source: ModelSource) -> Plan:
             f"CONTEXT_LENGTH={n_ctx} is more {why}; it must be at most {file.n_ctx_most}"
         )
     weight_bytes, worker_bytes = file.memory.weights, memory_plan.worker_bytes(file, n_ctx)
+    _check_worker_memory(settings.max_worker_memory, worker_bytes)
     cores = machine.usable_cores()
     fitting = memory_plan.fitting_workers(file, n_ctx, memory)
     # A template that has evaluated the warm prompt has a KV cache of its own.
     warm = 0 if settings.warm_prompt is None else 1
     workers = settings.workers or max(1, min(cores, fitting - warm))
     parked = settings.parked
-    if parked is None:
+    if parked is None or is_beside:
         left = fitting - workers - MOST_TEMPLATES
-        parked = min(_MOST_PARKED, max(0, left))
+        parked = min(_MOST_PARKED if parked is None else parked, max(0, left))
     needed = workers + parked + warm
     if needed > fitting:
         what = f"{workers} workers" + (f" and {parked} parked ones" if parked else "")
@@ -141,7 +152,9 @@ def fit(settings: Settings, source: ModelSource) -> Plan:
         raise UsageError(
             f"{what}{', and WARM_PROMPT,' if warm else ''} with a context of {n_ctx} tokens need"
             f" {(weight_bytes + needed * worker_bytes) // _MIB} MiB of memory,"
-            f" and {(memory or 0) // _MIB} MiB are free; lower {lower} or CONTEXT_LENGTH"
+            f" and {(memory or 0) // _MIB} MiB are free"
+            f"{' beside the model that is served' if is_beside else ''};"
+            f" lower {lower} or CONTEXT_LENGTH"
         )
     worker = WorkerConfig(
         engine="ctransformers",
@@ -152,6 +165,7 @@ def fit(settings: Settings, source: ModelSource) -> Plan:
         n_ctx=n_ctx,
         threads=settings.threads or cores,
         log_level=settings.log_level.upper(),
+        log_format=settings.log_format,
     )
     family = f"{file.family.value}, {file.quantisation}"
     return Plan(
@@ -174,8 +188,10 @@ def _fit_echo(settings: Settings) -> Plan:
         n_ctx=settings.context_length,
         threads=settings.threads or cores,
         log_level=settings.log_level.upper(),
+        log_format=settings.log_format,
         echo_delay_ms=settings.echo_delay_ms,
     )
+    _check_worker_memory(settings.max_worker_memory, memory_plan.WORKER_BYTES)
     name, workers = settings.model_name or "echo", settings.workers or cores
     return Plan(
         model_id=name,
@@ -188,6 +204,14 @@ def _fit_echo(settings: Settings) -> Plan:
         parked=settings.parked or 0,
         learns=True,
     )
+
+
+def _check_worker_memory(most_bytes: int | None, worker_bytes: int) -> None:
+    if most_bytes is not None and most_bytes < worker_bytes:
+        raise UsageError(
+            f"MAX_WORKER_MEMORY={most_bytes // _MIB}M is less than the {-(-worker_bytes // _MIB)}"
+            " MiB that a worker takes when its context is full; raise it, or lower CONTEXT_LENGTH"
+        )
 
 
 def _check_threads(threads: int | None) -> None:

@@ -4,45 +4,59 @@ import asyncio
 import contextlib
 import gc
 import logging
+import signal
 import socket
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import FrameType
+from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from gateway.app import create_app
+from gateway.auth.access import access_for, exposed
 from gateway.chat.choice import choose_template
+from gateway.http.limits import HttpLimits
+from gateway.http.listener import notice_silence
+from gateway.http.protocol import protocol_with
+from gateway.launch import Launch
+from gateway.listening import listen, tls_options, url_of
 from gateway.offload import SWITCH_INTERVAL_S
 from gateway.open_files import raise_limit
 from gateway.plan import Plan
-from gateway.pool.local import LocalPool
-from gateway.serving import ServingConfig
+from gateway.reload import Reloads
+from gateway.serving import Admin, ServingConfig
 from gateway.settings import Settings
-from gateway.warm_prompt import warm_prompts
-from shared.errors import UsageError
+from gateway.tracing import Spans
+from shared.logging import request_id_var
 from shared.messages import ModelInfo
 
 logger = logging.getLogger(__name__)
 
-# After the drain timeout every stream has been ended by us; what is left then is a client that
-# does not read.
-_LAST_WORDS_S = 2.0
-# Connections that the kernel holds until they are accepted, so that a burst gets 429, not a reset.
-_BACKLOG = 2048
+# By then every answer has been ended, by its worker or by us; what is left is a client that does
+# not read.
+_LAST_WORDS_S = 2
+_CLOSE = (b"connection", b"close")
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, but it sleeps while nothing happens, and a first signal only drains."""
+    """uvicorn's server, but it sleeps while nothing happens, and a first signal only drains.
+
+    While it drains it goes on listening, so that clients and load balancers are told why they get
+    nothing; each connection ends with its next answer.
+    """
 
     def __init__(self, config: uvicorn.Config, drain: Callable[[], None]) -> None:
         super().__init__(config)
         self._drain = drain
         self._exit = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._is_draining = False
 
     def exit(self) -> None:
-        """Take no more requests, and end when the last has been answered."""
+        """End when the last request has been answered."""
         self.should_exit = True
         self._exit.set()
 
@@ -52,123 +66,176 @@ class _Server(uvicorn.Server):
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._exit.wait(), 1)
 
+    async def on_tick(self, counter: int) -> bool:
+        should_exit = await super().on_tick(counter)
+        if self._is_draining:
+            self._end_connections()
+        return should_exit
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        giving_up = self._loop.call_later(_LAST_WORDS_S, self._abort_connections)
         await super().shutdown(sockets)
+        giving_up.cancel()
         if self.force_exit:
             # uvicorn would leave the application's own shutdown to the end of the event loop, which
-            # cancels it, and then log the cancellation as an error.
+            # cancels it, and then log the cancellation as an error; and so with the requests.
             await self.lifespan.shutdown()
+            self._abort_connections()
+            if self.server_state.tasks:
+                await asyncio.wait(self.server_state.tasks, timeout=_LAST_WORDS_S)
+
+    def _abort_connections(self) -> None:
+        for connection in list(self.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # uvicorn's own version would raise the signal again at the end, and so exit with it.
-        if self.should_exit:
+        if self._is_draining:
             self.force_exit = True
+            self._loop.call_soon_threadsafe(self.exit)
         else:
-            self.should_exit = True
-            self._drain()
+            self._is_draining = True
+            self._loop.call_soon_threadsafe(self._begin_drain)
+
+    def _begin_drain(self) -> None:
+        request_id_var.set("")  # of the request that the signal came into the midst of
+        self._end_connections()
+        self._drain()
+
+    def _end_connections(self) -> None:
+        headers = self.server_state.default_headers
+        if _CLOSE not in headers:
+            self.server_state.default_headers = [*headers, _CLOSE]
 
 
-async def serve(
-    settings: Settings,
-    plan: Plan,
-    target: Callable[..., None],
-    template_target: Callable[..., None],
-    preload: Sequence[str],
-) -> int:
+async def serve(launch: Launch, plan: Plan) -> int:
     """Serve until a signal ends it, or until it is known that no worker can load the model.
 
     Args:
-        settings: where to listen, and how.
+        launch: makes the pools; its settings say where to listen, and how.
         plan: what to start.
-        target: body of a worker process.
-        template_target: body of a template with a prefix.
-        preload: modules that load the model in the template.
 
     Returns:
         The exit status: 0 after a signal, 1 if the model cannot be served.
 
     Raises:
-        UsageError: the address cannot be listened on.
+        UsageError: the address cannot be listened on, or a setting cannot be used.
     """
-    raise_limit(plan.workers + plan.parked, settings.max_queue)
+    settings = launch.settings
+    max_connections = raise_limit(
+        plan.workers + plan.parked, settings.max_queue, settings.max_connections
+    )
+    access, tls = access_for(settings), tls_options(settings)
+    spans = Spans() if settings.otel else None
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    listener = _listen(settings.host, settings.port)
-    serving = ServingConfig(
-        model_id=plan.model_id,
-        model_file=plan.file_name,
-        workers=plan.workers,
-        most_bytes=plan.most_bytes,
-        max_body_bytes=settings.max_body_bytes,
-        created=int(time.time()),
-        chat_template=plan.chat_template,
-    )
-    pool = LocalPool(
-        plan.worker,
-        workers=plan.workers,
-        max_queue=settings.max_queue,
-        target=target,
-        parked=plan.parked,
-        template_target=template_target,
-        learns=plan.learns,
-        warm_prompts=warm_prompts(plan.warm_prompt, serving),
-        preload=preload,
-    )
-    loop = asyncio.get_running_loop()
-    closing: list[asyncio.Task[None]] = []
-
-    def end_all() -> None:
-        closing.append(loop.create_task(pool.close()))
+    listener = listen(settings.host, settings.port)
+    notice_silence(listener, settings.send_timeout)
+    if (warning := exposed(settings)) is not None:
+        logger.warning("%s", warning)
+    serving, pool = launch.pool(plan)
+    app = create_app(serving, pool, access, [spans.observe] if spans else [])
+    draining: list[asyncio.Task[None]] = []
 
     def drain() -> None:
-        logger.info("shutting down; a second signal does not wait for running requests")
-        loop.call_soon_threadsafe(loop.call_later, settings.drain_timeout, end_all)
-        loop.call_soon_threadsafe(server.exit)
+        draining.append(asyncio.create_task(_drain(server, reloads, settings.drain_timeout)))
 
-    config = uvicorn.Config(
-        create_app(serving, pool),
-        http="httptools",
+    server = _Server(_configured(settings, app, max_connections, tls), drain)
+    reloads = Reloads(launch, plan, pool, app.state, lambda: server.server_state.tasks)
+    if settings.admin_key is not None:
+        admin = Admin(settings.admin_key, reloads.reload)
+        app.state.serving = replace(app.state.serving, admin=admin)
+    with _reload_at_hangup(reloads):
+        running = asyncio.create_task(server.serve(sockets=[listener]))
+        settling = asyncio.create_task(pool.settled())
+        try:
+            await asyncio.wait((settling, running), return_when=asyncio.FIRST_COMPLETED)
+            # What is there by now stays, and need not be searched for garbage while clients wait.
+            gc.collect()
+            gc.freeze()
+            status = pool.status()
+            if status.state == "failed":
+                logger.error("the model cannot be served: %s", status.reason)
+                server.exit()
+            elif status.state == "ready" and status.model is not None:
+                url = url_of(listener, settings)
+                print(_summary(url, plan, status.model, serving), flush=True)
+            await running
+        finally:
+            await reloads.close()
+            for task in draining:
+                task.cancel()  # after a second signal it may still wait for a client
+            await asyncio.gather(*draining, return_exceptions=True)
+            if spans is not None:
+                spans.close()
+    return 1 if status.state == "failed" else 0
+
+
+def _configured(
+    settings: Settings, app: FastAPI, max_connections: int, tls: dict[str, Any]
+) -> uvicorn.Config:
+    limits = HttpLimits(
+        max_connections,
+        settings.max_header_bytes,
+        settings.receive_timeout,
+        settings.keep_alive_timeout,
+    )
+    return uvicorn.Config(
+        app,
+        http=protocol_with(limits),
+        ws="none",
         proxy_headers=False,  # nobody here asks where a request comes from
         log_config=None,
         log_level="warning",  # its own account of the start; requests are logged by the app
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=int(settings.drain_timeout + _LAST_WORDS_S),
+        timeout_graceful_shutdown=2 * _LAST_WORDS_S,
+        **tls,
     )
-    server = _Server(config, drain)
-    running = asyncio.create_task(server.serve(sockets=[listener]))
-    settling = asyncio.create_task(pool.settled())
+
+
+async def _drain(server: _Server, reloads: Reloads, timeout_s: float) -> None:
+    """Let what has begun come to its end, for so many seconds; then end it."""
+    logger.info("shutting down; a second signal does not wait for running requests")
+    reloads.begin_close()
+    pools = reloads.pools
+    for pool in pools:
+        pool.stop_accepting()
+    begun = set(server.server_state.tasks)
+
+    async def all_done() -> None:
+        if begun:
+            await asyncio.wait(begun)
+        for pool in pools:
+            await pool.idle()
+
     try:
-        await asyncio.wait((settling, running), return_when=asyncio.FIRST_COMPLETED)
-        # What is there by now stays, and need not be searched for garbage while clients wait.
-        gc.collect()
-        gc.freeze()
-        status = pool.status()
-        if status.state == "failed":
-            logger.error("the model cannot be served: %s", status.reason)
-            server.exit()
-        elif status.model is not None and not server.should_exit:
-            print(_summary(listener, plan, status.model, serving), flush=True)
-        await running
+        await asyncio.wait_for(all_done(), timeout_s)
+    except asyncio.TimeoutError:
+        await reloads.close()
     finally:
-        await pool.close()
-    return 1 if status.state == "failed" else 0
+        server.exit()
 
 
-def _listen(host: str, port: int) -> socket.socket:
+@contextlib.contextmanager
+def _reload_at_hangup(reloads: Reloads) -> Iterator[None]:
+    """Have SIGHUP load the model again."""
+    loop = asyncio.get_running_loop()
+    asked: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        task = loop.create_task(reloads.reload_for_signal())
+        asked.add(task)
+        task.add_done_callback(asked.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        raise UsageError(
-            f"cannot listen on HOST={host} PORT={port}: {error.strerror or error}"
-        ) from error
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
 
 
-def _summary(listener: socket.socket, plan: Plan, model: ModelInfo, serving: ServingConfig) -> str:
-    host, port = listener.getsockname()[:2]
-    if host in ("127.0.0.1", "0.0.0.0", "::1", "::"):
-        host = "localhost"
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+def _summary(url: str, plan: Plan, model: ModelInfo, serving: ServingConfig) -> str:
     chat_format = choose_template(serving, model)
     return (
         f"\n  ggml-fastapi is ready on {url}\n\n"

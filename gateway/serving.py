@@ -1,5 +1,6 @@
 """What the routes are given: the pool, and the facts of this server that clients see."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -35,6 +36,9 @@ class ServingConfig:
         most_bytes: the most memory that the workers take together.
         created: when this server started, in seconds of Unix time.
         chat_template: the chat format that the settings ask for; None leaves it to the model.
+        log_prompts: whether prompts and completions are logged.
+        request_timeout_s: seconds that a request may take in all; 0 for no bound.
+        queue_timeout_s: seconds that a generation may wait for a worker; 0 for no bound.
     """
 
     model_id: str
@@ -44,6 +48,9 @@ class ServingConfig:
     created: int
     most_bytes: int = 0
     chat_template: ChatFormat | None = None
+    log_prompts: bool = False
+    request_timeout_s: float = 0.0
+    queue_timeout_s: float = 0.0
 
     @property
     def system_fingerprint(self) -> str:
@@ -52,13 +59,52 @@ class ServingConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Reloaded:
+    """A model that was loaded while another was served, and has taken its place.
+
+    Attributes:
+        model_id: its name, as clients say and see it.
+        workers: how many generations run at once.
+        seconds: how long it took.
+    """
+
+    model_id: str
+    workers: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """What ``/admin`` is given.
+
+    Attributes:
+        key: who may use it.
+        reload: loads the model again; raises an `ApiError`.
+    """
+
+    key: str
+    reload: Callable[[], Awaitable[Reloaded]]
+
+
+@dataclass(frozen=True, slots=True)
 class Serving:
-    """What `create_app` was given, for the handlers."""
+    """What the handlers are given; a reload replaces it.
+
+    A handler looks for it once, and so works with one model from beginning to end.
+
+    Attributes:
+        config: what clients see of this server.
+        pool: runs the generations.
+        metrics: of all pools.
+        offload: for large bodies.
+        admin: None for no ``/admin``.
+    """
 
     config: ServingConfig
     pool: WorkerPool
     metrics: Metrics
     offload: Offload
+    admin: Admin | None = None
 
 
 def serving_of(request: Request) -> Serving:

@@ -1,13 +1,18 @@
 """The launcher: what it says to a mistake, and that it serves files and folders."""
 
+import os
 import socket
+import ssl
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
+import trustme
+from cryptography.hazmat.primitives import serialization
 
 from tests.gguf_files import tiny_llama
-from tests.serving import MAIN, chat, run_main, served
+from tests.serving import MAIN, chat, launched, run_main, served
 
 SCRIPT = (str(Path(sys.executable).with_name("ggml-fastapi")),)
 MODULE = (sys.executable, "-m", "gateway")
@@ -58,6 +63,11 @@ def complaint(**settings: str) -> str:
         ({"LOG_LEVEL": "loud"}, ["LOG_LEVEL='loud'", "debug"]),
         ({"DRAIN_TIMEOUT": "nan"}, ["DRAIN_TIMEOUT='nan'"]),
         ({"MODEL_TYPE": "echo", "HOST": "192.0.2.1"}, ["HOST=192.0.2.1"]),
+        ({"MODEL_TYPE": "echo", "HOST": "no such host"}, ["HOST=no such host"]),
+        ({"MODEL_TYPE": "echo", "HOST": "." * 80}, ["HOST=.."]),
+        ({"MODEL_TYPE": "echo", "SSL_CERTFILE": "/no/cert.pem"}, ["SSL_CERTFILE=/no/cert.pem"]),
+        ({"MODEL_TYPE": "echo", "SSL_KEYFILE": "/no/key.pem"}, ["SSL_KEYFILE", "SSL_CERTFILE"]),
+        ({"MODEL_TYPE": "echo", "SSL_CERTFILE": "README.md"}, ["SSL_CERTFILE", "PEM"]),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(settings: dict[str, str], named: list[str]) -> None:
@@ -159,6 +169,96 @@ def test_a_current_model_is_rewritten_and_served(given: str, folder: Path, tmp_p
         with served("--workers", "1", XDG_CACHE_HOME=str(cache), **settings) as server:
             server.stop()
         assert rewritten.stat().st_mtime_ns == stamp
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+    model = tiny_llama("bytes").write(tmp_path / "model.gguf")
+    model.chmod(0)
+    if os.access(model, os.R_OK):
+        pytest.skip("this user may read everything")
+    assert str(model) in complaint(MODEL_NAME=str(model))
+
+
+def test_a_port_that_is_not_for_everybody() -> None:
+    with socket.socket() as tried:
+        try:
+            tried.bind(("127.0.0.1", 1))
+        except PermissionError:
+            line = complaint_on("1")
+            assert "PORT=1:" in line and "ermission" in line
+        else:
+            pytest.skip("this user may listen on every port")
+
+
+def complaint_on(port: str) -> str:
+    ended = run_main("--port", port, MODEL_TYPE="echo")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    (line,) = ended.stderr.splitlines()
+    return line
+
+
+def test_a_template_that_dies_at_once(tmp_path: Path) -> None:
+    # Runs at the start of each Python.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\nif 'forkserver' in ' '.join(sys.orig_argv):\n    os.abort()\n"
+    )
+    ended = run_main("--workers", "2", MODEL_TYPE="echo", PYTHONPATH=str(tmp_path))
+    assert ended.returncode == 1, ended
+    assert "the model cannot be served: " in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_tls(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    made = authority.issue_cert("localhost")
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    certificate.write_bytes(b"".join(pem.bytes() for pem in made.cert_chain_pems))
+    made.private_key_pem.write_to_path(key)
+    both = tmp_path / "both.pem"
+    made.private_key_and_cert_chain_pem.write_to_path(both)
+    trusted = ssl.create_default_context()
+    authority.configure_trust(trusted)
+    for files in (
+        {"SSL_CERTFILE": str(certificate), "SSL_KEYFILE": str(key)},
+        {"SSL_CERTFILE": str(both)},
+    ):
+        with launched("--workers", "1", MODEL_TYPE="echo", **files) as server:
+            url = server.wait_for_output(r"is ready on (https://localhost:\d+)\n")[1]
+            with httpx.Client(verify=trusted, timeout=20) as client:
+                answer = client.post(f"{url}/v1/completions", json={"prompt": "x"})
+                assert answer.json() == "x"
+            server.stop()
+
+    password, encrypted = "correct horse", tmp_path / "encrypted.pem"
+    encrypted.write_bytes(
+        serialization.load_pem_private_key(key.read_bytes(), None).private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(password.encode()),
+        )
+    )
+    with_password = {"SSL_CERTFILE": str(certificate), "SSL_KEYFILE": str(encrypted)}
+    for wrong in ("", "battery staple"):
+        line = complaint(MODEL_TYPE="echo", SSL_KEYFILE_PASSWORD=wrong, **with_password)
+        assert "SSL_KEYFILE_PASSWORD" in line
+    with launched(MODEL_TYPE="echo", SSL_KEYFILE_PASSWORD=password, **with_password) as server:
+        server.wait_for_output("is ready on https://")
+        server.stop()
+
+    other = tmp_path / "other.pem"
+    authority.issue_cert("localhost").private_key_pem.write_to_path(other)
+    line = complaint(MODEL_TYPE="echo", SSL_CERTFILE=str(certificate), SSL_KEYFILE=str(other))
+    assert "SSL_CERTFILE and SSL_KEYFILE" in line
+    line = complaint(MODEL_TYPE="echo", SSL_CERTFILE=str(certificate))
+    assert "SSL_CERTFILE" in line and "private key" in line
+
+
+def test_a_public_address_without_a_key_is_warned_of() -> None:
+    with served("--workers", "1", MODEL_TYPE="echo", HOST="0.0.0.0") as server:
+        server.stop()
+    assert "HOST=0.0.0.0" in server.stderr and "API_KEYS" in server.stderr
+    with served("--workers", "1", MODEL_TYPE="echo") as server:
+        server.stop()
+    assert "API_KEYS" not in server.stderr
 
 
 def test_a_model_that_cannot_be_loaded_is_status_1(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -45,6 +46,23 @@ def test_no_worker_outlives_a_killed_gateway_for_an_evaluation() -> None:
         assert isinstance(asking.exception(), httpx.TransportError)
 
 
+def test_no_template_that_loads_outlives_a_killed_gateway(tmp_path: Path) -> None:
+    # Runs at the start of each Python.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys, time\n"
+        "if 'forkserver' in ' '.join(sys.orig_argv):\n"
+        "    from worker import engines\n"
+        "    def load(config):\n"
+        "        print('the template loads', flush=True)\n"
+        "        time.sleep(600)\n"
+        "    engines.load = load\n"
+    )
+    with launched(MODEL_TYPE="echo", PYTHONPATH=str(tmp_path)) as server:
+        server.wait_for_output("the template loads")
+        os.kill(server.process.pid, signal.SIGKILL)
+        assert server.wait_until_gone(timeout=2) == []
+
+
 def test_no_template_outlives_a_killed_gateway() -> None:
     warm = ("--warm-prompt", "You are kind.", "--chat-template", "chatml")
     with served_echo(*warm, delay_ms=20) as server, streamed(server, long_chat()) as stream:
@@ -77,6 +95,71 @@ def test_sigterm_lets_streams_finish(to_the_group: bool) -> None:
             assert so_far[-1]["choices"][0]["finish_reason"] == "stop"
         check_that_nothing_is_left(server)
     assert "Traceback" not in server.stderr
+
+
+def test_while_it_drains_it_says_so() -> None:
+    with (
+        served_echo("--drain-timeout", "600", delay_ms=20) as server,
+        streamed(server, long_chat()) as stream,
+        httpx.Client(base_url=server.url, timeout=20) as kept,
+        httpx.Client(base_url=server.url, timeout=20) as other,
+    ):
+        next(stream)
+        assert "connection" not in kept.get("/health").headers
+        server.process.terminate()
+        server.wait_for_output(SHUTTING_DOWN, "stderr")
+        # On a connection that was there before, and on a new one.
+        for client in (kept, other):
+            refused = client.post("/v1/completions", json={"prompt": "x"})
+            assert refused.status_code == 503
+            assert refused.json()["error"]["code"] == "shutting_down"
+            assert refused.headers["retry-after"]
+            assert refused.headers["connection"] == "close"
+            ready = client.get("/ready")
+            assert (ready.status_code, ready.json()["state"]) == (503, "closing")
+            assert client.get("/health").status_code == 200
+        assert next(stream)
+        server.process.terminate()
+        check_that_nothing_is_left(server)
+    assert "Traceback" not in server.stderr
+
+
+def test_a_connection_that_is_kept_alive_holds_up_nothing() -> None:
+    with (
+        served_echo("--drain-timeout", "600", "--keep-alive-timeout", "600") as server,
+        httpx.Client(base_url=server.url) as client,
+    ):
+        assert client.get("/health").status_code == 200
+        server.process.terminate()
+        check_that_nothing_is_left(server)
+
+
+def test_a_second_signal_does_not_wait_for_a_request_to_arrive() -> None:
+    with served_echo("--drain-timeout", "600", "--receive-timeout", "600") as server:
+        address = ("127.0.0.1", int(server.url.rsplit(":", 1)[1]))
+        with socket.create_connection(address) as client:
+            client.sendall(
+                b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n{"
+            )
+            server.http.get("/health")  # by then that one has been seen
+            server.process.terminate()
+            server.wait_for_output(SHUTTING_DOWN, "stderr")
+            assert server.http.get("/health").status_code == 200
+            server.process.terminate()
+            check_that_nothing_is_left(server)
+    assert "Traceback" not in server.stderr
+
+
+def test_no_drain_timeout_at_all() -> None:
+    with (
+        served_echo("--drain-timeout", "0", delay_ms=20) as server,
+        streamed(server, long_chat()) as stream,
+    ):
+        next(stream)
+        server.process.terminate()
+        *_, last = stream
+        assert last["error"]["code"] == "shutting_down"
+        check_that_nothing_is_left(server)
 
 
 def test_a_stream_longer_than_the_drain_timeout_ends_with_an_error() -> None:

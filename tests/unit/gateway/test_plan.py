@@ -161,6 +161,30 @@ def test_parked_workers_as_they_were_asked_for(file: ModelSource, have: SetMachi
         fit(Settings(parked=4), file)
 
 
+def test_beside_another_model_only_parked_workers_are_spared(
+    tmp_path: Path, file: ModelSource, have: SetMachine
+) -> None:
+    have(2, memory_for(5))
+    for asked, parked in ((100, 1), (1, 1), (0, 0), (None, 1)):
+        plan = fit(Settings(workers=2, parked=asked), file, is_beside=True)
+        assert (plan.workers, plan.parked) == (2, parked), asked
+    have(2, memory_for(1))
+    with pytest.raises(UsageError, match=r"2 workers .* beside the model that is served; lower"):
+        fit(Settings(workers=2), file, is_beside=True)
+    # Nor is its context cut.
+    long = model(tmp_path / "long.gguf", n_ctx=5000)
+    have(2, memory_for(1, n_ctx=1024, most=5000))
+    with pytest.raises(UsageError, match="1 workers with a context of 4096 tokens"):
+        fit(Settings(workers=1), long, is_beside=True)
+
+
+def test_beside_another_model_there_are_as_many_workers() -> None:
+    settings = Settings(model_type="echo")
+    before = plan_for(replace(settings, workers=3))
+    assert plan_for(settings, beside=before).workers == 3
+    assert plan_for(replace(settings, workers=2), beside=before).workers == 2
+
+
 def test_more_threads_than_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "usable_cpus", lambda: 4)
     assert plan_for(Settings(model_type="echo", threads=4)).worker.threads == 4

@@ -1,0 +1,64 @@
+"""Makes the pool of a plan: the one place where settings become its arguments."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from gateway.plan import Plan
+from gateway.pool.limits import Limits
+from gateway.pool.local import LocalPool
+from gateway.serving import ServingConfig
+from gateway.settings import Settings
+from gateway.warm_prompt import warm_prompts
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What the pools of a server have in common, whatever model they serve.
+
+    Attributes:
+        settings: what was asked for.
+        target: body of a worker process.
+        template_target: body of a template with a prefix.
+        preload: modules that load the model in the template.
+    """
+
+    settings: Settings
+    target: Callable[..., None]
+    template_target: Callable[..., None]
+    preload: Sequence[str]
+
+    def pool(self, plan: Plan) -> tuple[ServingConfig, LocalPool]:
+        """The pool for a plan, not started, and what clients see of it."""
+        settings = self.settings
+        config = ServingConfig(
+            model_id=plan.model_id,
+            model_file=plan.file_name,
+            workers=plan.workers,
+            most_bytes=plan.most_bytes,
+            max_body_bytes=settings.max_body_bytes,
+            request_timeout_s=settings.request_timeout,
+            queue_timeout_s=settings.queue_timeout,
+            created=int(time.time()),
+            chat_template=plan.chat_template,
+            log_prompts=settings.log_prompts,
+        )
+        pool = LocalPool(
+            plan.worker,
+            workers=plan.workers,
+            max_queue=settings.max_queue,
+            target=self.target,
+            parked=plan.parked,
+            template_target=self.template_target,
+            learns=plan.learns,
+            warm_prompts=warm_prompts(plan.warm_prompt, config),
+            preload=self.preload,
+            limits=Limits(
+                start_timeout_s=settings.start_timeout,
+                stall_timeout_s=settings.stall_timeout,
+                max_worker_memory=settings.max_worker_memory,
+                min_free_memory=settings.min_free_memory,
+                max_queue_seconds=settings.max_queue_seconds,
+            ),
+        )
+        return config, pool

@@ -1,0 +1,256 @@
+"""Loads the model again, or what has taken its place, beside the one that is served."""
+
+import asyncio
+import contextlib
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gateway import machine
+from gateway.chat.choice import choose_template
+from gateway.chat.rendering import tried
+from gateway.errors import ApiError
+from gateway.launch import Launch
+from gateway.plan import Plan, plan_for
+from gateway.pool.local import LocalPool
+from gateway.serving import Reloaded, Serving
+from shared.errors import ErrorCode, UsageError
+
+logger = logging.getLogger(__name__)
+
+_MIB = 1 << 20
+_PATH = re.compile(r"(?:(?<=[\s'\"=(\[:,;])|^)(?:~|\.\.?)?/(?:[^\s'\":,;]*/)?")
+
+
+class Reloads:
+    """The pools of a server: the one that serves, those before it, and the one that loads.
+
+    A request stays with the pool that it found when it began. A pool that was replaced is closed
+    when the last of its requests has ended.
+    """
+
+    def __init__(
+        self,
+        launch: Launch,
+        plan: Plan,
+        pool: LocalPool,
+        state: Any,
+        requests: Callable[[], Iterable["asyncio.Task[None]"]],
+    ) -> None:
+        """Begin with the first pool.
+
+        Args:
+            launch: makes the others.
+            plan: of the first.
+            pool: the first.
+            state: has the `gateway.serving.Serving` as ``serving``; a reload replaces it.
+            requests: the requests that are being answered now.
+        """
+        self._launch = launch
+        self._plan = plan
+        self._pool = pool
+        self._state = state
+        self._requests = requests
+        self._retiring: dict[LocalPool, asyncio.Task[None]] = {}
+        self._reloading: asyncio.Task[Reloaded] | None = None
+        self._closing = False
+
+    @property
+    def pools(self) -> list[LocalPool]:
+        """The pools that have something to do: the present one, and those that end."""
+        return [*self._retiring, self._pool]
+
+    async def reload(self) -> Reloaded:
+        """Load the model that the settings name; returns when it serves.
+
+        Raises:
+            ApiError: `RELOAD_RUNNING`; `RELOAD_FAILED`, everything is as before; `SHUTTING_DOWN`.
+        """
+        if self._closing:
+            raise _shutting_down()
+        if self._reloading is not None or self._pool.load().state == "starting":
+            raise ApiError(ErrorCode.RELOAD_RUNNING, "A model is being loaded already.")
+        # A task of its own: it goes on if whoever asked for it goes away.
+        self._reloading = asyncio.create_task(self._reload())
+        self._reloading.add_done_callback(self._on_end)
+        try:
+            return await asyncio.shield(self._reloading)
+        except asyncio.CancelledError:
+            if self._closing:
+                raise _shutting_down() from None
+            raise
+
+    async def reload_for_signal(self) -> None:
+        """The same for SIGHUP, where only the log is told."""
+        try:
+            await self.reload()
+        except ApiError as error:
+            if error.code is not ErrorCode.RELOAD_FAILED:  # which is in the log
+                logger.warning("SIGHUP: %s", error.message)
+
+    def begin_close(self) -> None:
+        """Give up the reload that is running, and begin no other."""
+        self._closing = True
+        if self._reloading is not None:
+            self._reloading.cancel()
+
+    async def close(self) -> None:
+        """End every generation and every process; safe to call again."""
+        self.begin_close()
+        if self._reloading is not None:
+            await asyncio.gather(self._reloading, return_exceptions=True)
+        retiring = dict(self._retiring)
+        for task in retiring.values():
+            task.cancel()
+        await asyncio.gather(*(pool.close() for pool in (*retiring, self._pool)))
+        await asyncio.gather(*retiring.values(), return_exceptions=True)
+
+    async def _reload(self) -> Reloaded:
+        began_s = time.monotonic()
+        logger.info("loading the model again")
+        plan, config, pool = await self._load()
+        serving: Serving = self._state.serving
+        self._state.serving = replace(serving, config=config, pool=pool)
+        serving.metrics.measure(pool, config.model_id, config.most_bytes)
+        before, self._pool, self._plan = self._pool, pool, plan
+        # Before any other request begins: these may have found the pool that is replaced.
+        begun = set(self._requests())
+        self._retiring[before] = asyncio.create_task(self._retire(before, begun, serving))
+        reloaded = Reloaded(plan.model_id, plan.workers, time.monotonic() - began_s)
+        logger.info(
+            "%s is served from now on, by %d workers and %d parked ones; it took %.1f s",
+            plan.model_id,
+            plan.workers,
+            plan.parked,
+            reloaded.seconds,
+        )
+        return reloaded
+
+    async def _load(self) -> tuple[Plan, Any, LocalPool]:
+        """Start a pool beside the present one.
+
+        Raises:
+            ApiError: `RELOAD_FAILED`; nothing of it is left.
+        """
+        try:
+            plan = await _in_daemon_thread(
+                lambda: plan_for(self._launch.settings, beside=self._plan)
+            )
+        except UsageError as error:
+            raise self._failure(str(error)) from error
+        except Exception as error:
+            logger.exception("the model could not be loaded again")
+            raise self._failure(f"{type(error).__name__}") from error
+        if plan.parked < self._plan.parked:
+            logger.warning(
+                "there is not enough memory for %d parked workers beside the model that is served;"
+                " there are %d from now on",
+                self._plan.parked,
+                plan.parked,
+            )
+        self._warn_of_memory(plan)
+        config, pool = self._launch.pool(plan)
+        try:
+            await pool.start()
+            status = pool.status()
+            if status.model is None or status.state != "ready":
+                raise self._failure(status.reason or "no worker could be started")
+            tried(choose_template(config, status.model), status.model)  # says what is wrong
+        except BaseException:
+            await pool.close()
+            raise
+        return plan, config, pool
+
+    async def _retire(
+        self, pool: LocalPool, begun: set["asyncio.Task[None]"], serving: Serving
+    ) -> None:
+        """Close a pool when those who may use it have ended, or had all the time there is."""
+        deadline_s = time.monotonic() + (self._launch.settings.request_timeout or float("inf"))
+        try:
+            if begun:
+                await asyncio.wait(begun, timeout=_left_s(deadline_s))
+            pool.stop_accepting()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(pool.idle(), _left_s(deadline_s))
+        finally:
+            await pool.close()
+            serving.metrics.retire(pool)
+            del self._retiring[pool]
+        logger.info("the model that was served before has been unloaded")
+
+    def _warn_of_memory(self, plan: Plan) -> None:
+        """Say so if both models do not fit, should all KV caches be filled meanwhile."""
+        free = machine.available_memory()
+        needed = plan.most_bytes + self._plan.caches * self._plan.worker_bytes
+        if free is not None and needed > free:
+            logger.warning(
+                "until the model that is served is unloaded, both may take %d MiB more than now,"
+                " and %d MiB are free",
+                needed // _MIB,
+                free // _MIB,
+            )
+
+    def _failure(self, reason: str) -> ApiError:
+        logger.error("the model was not loaded again, all is as before: %s", reason)
+        shown = self._without_folders(reason)
+        return ApiError(
+            ErrorCode.RELOAD_FAILED, f"The model was not loaded again, all is as before: {shown}"
+        )
+
+    def _without_folders(self, text: str) -> str:
+        """The text with the names of files in place of their paths."""
+        settings = self._launch.settings
+        named = (settings.model_name, settings.tokenizer, settings.chat_template, settings.ct_lib)
+        for path in (*named, settings.warm_prompt, self._plan.worker.model_path):
+            folder = Path(path or "").expanduser().parent
+            with contextlib.suppress(OSError, ValueError):
+                if folder != Path() and folder.is_dir():
+                    for shown in (path or "", str(Path(path or "").expanduser())):
+                        text = text.replace(shown, Path(shown).name)
+                    text = text.replace(f"{folder}/", "")
+        return _PATH.sub("", text)
+
+    def _on_end(self, reloading: "asyncio.Task[Reloaded]") -> None:
+        self._reloading = None
+        if not reloading.cancelled():
+            reloading.exception()  # whoever asked for it may have gone
+
+
+def _shutting_down() -> ApiError:
+    return ApiError(ErrorCode.SHUTTING_DOWN, "The server is shutting down.")
+
+
+def _left_s(deadline_s: float) -> float | None:
+    """Seconds until a deadline by `time.monotonic`; None if there is none."""
+    return None if deadline_s == float("inf") else max(0.0, deadline_s - time.monotonic())
+
+
+async def _in_daemon_thread(work: Callable[[], Plan]) -> Plan:
+    """Do what may be a long download, which the end of the server does not wait for."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Plan] = loop.create_future()
+
+    def deliver(plan: Plan | None, error: BaseException | None) -> None:
+        if done.cancelled():
+            return
+        if plan is not None:
+            done.set_result(plan)
+        elif error is not None:
+            done.set_exception(error)
+
+    def run() -> None:
+        plan, failure = None, None
+        try:
+            plan = work()
+        except BaseException as error:
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the event loop is closed
+            loop.call_soon_threadsafe(deliver, plan, failure)
+
+    threading.Thread(target=run, name="plan", daemon=True).start()
+    return await done
