@@ -4,8 +4,9 @@ import asyncio
 import gc
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 from starlette.types import Receive
@@ -38,6 +39,7 @@ class Offload:
         """
         self._most = most
         self._n_large = 0
+        self._n_arriving = 0
         self._small_bytes = _SMALL_BYTES
         self._long_bytes: int | None = None
         self._thread = ThreadPoolExecutor(1, "large-bodies")
@@ -66,22 +68,39 @@ class Offload:
         finally:
             self._learn(n_bytes, time.thread_time() - began_s > _LONG_S)
 
+    @contextmanager
+    def arriving(self) -> Iterator[None]:
+        """Keep memory for a large body while it is read; there are as many places as for the work.
+
+        Raises:
+            ApiError: `QUEUE_FULL`, too many large bodies are being read already.
+        """
+        if self._n_arriving >= self._most:
+            raise self._full(self._n_arriving)
+        self._n_arriving += 1
+        try:
+            yield
+        finally:
+            self._n_arriving -= 1
+
     def close(self) -> None:
         """Let the thread end after its work; `run` must not be called any more."""
         self._thread.shutdown(wait=False)
 
     async def _run_large(self, receive: Receive, work: Callable[[], Result]) -> Result:
         if self._n_large >= self._most:
-            message = (
-                f"{self._n_large} large requests are being read already,"
-                f" of at most {self._most}; try again later"
-            )
-            raise ApiError(ErrorCode.QUEUE_FULL, message, retry_after=_RETRY_AFTER_S)
+            raise self._full(self._n_large)
         self._n_large += 1
         try:
             return await until_disconnect(receive, self._in_thread(work))
         finally:
             self._n_large -= 1
+
+    def _full(self, n: int) -> ApiError:
+        message = (
+            f"{n} large requests are being read already, of at most {self._most}; try again later"
+        )
+        return ApiError(ErrorCode.QUEUE_FULL, message, retry_after=_RETRY_AFTER_S)
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         loop = asyncio.get_running_loop()

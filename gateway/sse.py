@@ -11,6 +11,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from gateway.errors import as_api_error
+from gateway.request_record import note_error
 
 Result = TypeVar("Result")
 
@@ -84,9 +85,10 @@ class EventStream(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events until they or the client are gone."""
-        await until_disconnect(receive, self._send_all(send, scope.get(DIRECT_SEND, send)))
+        await until_disconnect(receive, self._send_all(scope, send))
 
-    async def _send_all(self, send: Send, direct_send: Send) -> None:
+    async def _send_all(self, scope: Scope, send: Send) -> None:
+        direct_send: Send = scope.get(DIRECT_SEND, send)
         started = False
         try:
             async with aclosing(self._chunks) as chunks:
@@ -110,5 +112,7 @@ class EventStream(StreamingResponse):
         except Exception as error:
             if not started:
                 raise
-            last = event(as_api_error(error).body())
+            last_error = as_api_error(error)
+            note_error(scope, last_error.code.value)
+            last = event(last_error.body())
         await send({"type": "http.response.body", "body": last, "more_body": False})

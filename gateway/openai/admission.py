@@ -38,6 +38,29 @@ def loaded_model(load: PoolLoad) -> ModelInfo:
     raise PoolRefused(code, message, DEFAULT_RETRY_AFTER)
 
 
+def check_open(load: PoolLoad) -> None:
+    """Refuse whatever the request is, before time is spent on its body.
+
+    Raises:
+        PoolRefused: the pool takes nothing now.
+    """
+    loaded_model(load)
+    if load.state == "closing":
+        raise PoolRefused(
+            ErrorCode.SHUTTING_DOWN, "The server is shutting down.", DEFAULT_RETRY_AFTER
+        )
+    if load.state != "ready":
+        return  # what that means when there is a model, the pool itself knows
+    if load.reason is not None:
+        raise PoolRefused(ErrorCode.INSUFFICIENT_MEMORY, load.reason, load.retry_after_s)
+    if load.idle + load.max_queue <= load.waiting:
+        message = (
+            f"All workers are busy and {load.waiting} requests wait already,"
+            f" of at most {load.max_queue}; try again later."
+        )
+        raise PoolRefused(ErrorCode.QUEUE_FULL, message, load.retry_after_s)
+
+
 def check_fan_out(prompts: int, n: int, param: str, workers: int, load: PoolLoad) -> None:
     """Refuse a request for more generations than the pool can take, before any is started.
 
@@ -53,7 +76,7 @@ def check_fan_out(prompts: int, n: int, param: str, workers: int, load: PoolLoad
     room = load.idle + load.max_queue - load.waiting
     if load.state == "ready" and wanted > room:
         message = f"{wanted} generations do not fit into the queue now, {max(room, 0)} would."
-        raise PoolRefused(ErrorCode.QUEUE_FULL, message, DEFAULT_RETRY_AFTER)
+        raise PoolRefused(ErrorCode.QUEUE_FULL, message, load.retry_after_s)
 
 
 def check_message_count(messages: int, model: ModelInfo) -> None:

@@ -113,13 +113,18 @@ Conversation: TypeAlias = Annotated[
 Prompts: TypeAlias = Annotated[
     list[str],
     Field(min_length=1, fail_fast=True),
-    BeforeValidator(_prompts, json_schema_input_type=str | list[str]),
+    BeforeValidator(
+        _prompts, json_schema_input_type=str | Annotated[list[str], Field(min_length=1)]
+    ),
 ]
 StopString: TypeAlias = Annotated[str, Field(min_length=1, max_length=256)]
 StopStrings: TypeAlias = Annotated[
     list[StopString],
     Field(max_length=16, fail_fast=True),
-    BeforeValidator(_listed, json_schema_input_type=str | list[str]),
+    BeforeValidator(
+        _listed,
+        json_schema_input_type=StopString | Annotated[list[StopString], Field(max_length=16)],
+    ),
 ]
 
 

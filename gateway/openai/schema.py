@@ -27,8 +27,9 @@ def request_body(*models: type[BaseModel], example: dict[str, Any]) -> dict[str,
 
 def stream_or(model: Any, description: str) -> dict[int | str, dict[str, Any]]:
     """The ``responses`` of a route that answers with ``model`` or with a stream of chunks."""
-    event = {"type": "string", "description": "data: {chunk}, at last data: [DONE]"}
-    content = {"text/event-stream": {"schema": event}}
+    chunk = {"type": "string", "description": "A chunk as JSON; of the last event: [DONE]."}
+    event = {"type": "object", "required": ["data"], "properties": {"data": chunk}}
+    content = {"text/event-stream": {"itemSchema": event}}
     return {
         200: {"model": model, "description": description, "content": content},
         **ERROR_RESPONSES,

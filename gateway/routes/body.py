@@ -1,25 +1,29 @@
 """Reads request bodies, which are JSON objects."""
 
-from contextlib import aclosing
+from contextlib import AbstractContextManager, AsyncExitStack, aclosing
 from typing import Any
 
 import orjson
 from fastapi import Request
 
 from gateway.errors import ApiError
+from gateway.serving import Serving
 from shared.errors import ErrorCode
 
+_LARGE_BYTES = 64 << 10
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """The body, which has at most ``limit`` bytes.
+
+async def read_body(request: Request, serving: Serving) -> bytes:
+    """The body, which has at most as many bytes as the settings allow.
 
     FastAPI's own parsing knows no limit, wants a content type, and answers 422.
 
     Raises:
-        ApiError: it is too long, or says that it is something else than JSON.
+        ApiError: it is too long, says that it is something else than JSON, or is large while too
+            many large ones are being read.
     """
     _check_media_type(request.headers.get("content-type", ""))
-    return await _read(request, limit)
+    return await _read(request, serving.config.max_body_bytes, serving.offload.arriving())
 
 
 def json_object(body: bytes) -> dict[str, Any]:
@@ -49,17 +53,21 @@ def _check_media_type(header: str) -> None:
     raise ApiError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
 
 
-async def _read(request: Request, limit: int) -> bytes:
+async def _read(request: Request, limit: int, place: AbstractContextManager[None]) -> bytes:
     too_large = ApiError(
         ErrorCode.BODY_TOO_LARGE, f"The body is longer than the {limit} bytes that are allowed."
     )
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > limit:
         raise too_large
-    body = bytearray()
-    async with aclosing(request.stream()) as chunks:
+    body, has_place = bytearray(), False
+    async with AsyncExitStack() as stack:
+        chunks = await stack.enter_async_context(aclosing(request.stream()))
         async for chunk in chunks:
             body += chunk
             if len(body) > limit:
                 raise too_large
+            if len(body) > _LARGE_BYTES and not has_place:
+                stack.enter_context(place)
+                has_place = True
     return bytes(body)

@@ -12,6 +12,7 @@ from gateway.openai.admission import (
     check_length,
     check_message_count,
     check_model_name,
+    check_open,
     loaded_model,
 )
 from gateway.openai.requests import ChatRequest, ManyChatsRequest
@@ -22,6 +23,7 @@ from gateway.openai.validation import chat_request, chats_request
 from gateway.pool.base import PoolLoad
 from gateway.routes.answer import answer
 from gateway.routes.body import json_object, read_body
+from gateway.routes.deadlines import time_bounds
 from gateway.serving import ServingConfig, serving_of
 
 Check: TypeAlias = Callable[[Mapping[str, Any]], ChatRequest | ManyChatsRequest]
@@ -60,12 +62,15 @@ async def many_chat_completions(request: Request) -> Response:
 
 async def _chat(request: Request, check: Check) -> Response:
     serving = serving_of(request)
-    body = await read_body(request, serving.config.max_body_bytes)
-    load = serving.pool.load()
-    plan = await serving.offload.run(
-        request.receive, len(body), lambda: _plan(body, check, serving.config, load)
-    )
-    return await answer(request, serving.pool, plan)
+    bounds = time_bounds(request, serving.config)
+    with bounds.within():
+        body = await read_body(request, serving)
+        load = serving.pool.load()
+        check_open(load)
+        plan = await serving.offload.run(
+            request.receive, len(body), lambda: _plan(body, check, serving.config, load)
+        )
+    return await answer(request, serving, plan, bounds)
 
 
 def _plan(content: bytes, check: Check, config: ServingConfig, load: PoolLoad) -> AnswerPlan:

@@ -2,7 +2,13 @@
 
 from fastapi import APIRouter, Request, Response
 
-from gateway.openai.admission import check_fan_out, check_length, check_model_name, loaded_model
+from gateway.openai.admission import (
+    check_fan_out,
+    check_length,
+    check_model_name,
+    check_open,
+    loaded_model,
+)
 from gateway.openai.requests import CompletionRequest
 from gateway.openai.responses import TextCompletion
 from gateway.openai.schema import request_body, stream_or
@@ -11,6 +17,7 @@ from gateway.openai.validation import completion_request
 from gateway.pool.base import PoolLoad
 from gateway.routes.answer import answer
 from gateway.routes.body import json_object, read_body
+from gateway.routes.deadlines import time_bounds
 from gateway.serving import ServingConfig, serving_of
 
 router = APIRouter(tags=["completions"])
@@ -29,12 +36,15 @@ async def completions(request: Request) -> Response:
     Without `model` in the body, the answer is the continuation alone, as a JSON string.
     """
     serving = serving_of(request)
-    body = await read_body(request, serving.config.max_body_bytes)
-    load = serving.pool.load()
-    plan = await serving.offload.run(
-        request.receive, len(body), lambda: _plan(body, serving.config, load)
-    )
-    return await answer(request, serving.pool, plan)
+    bounds = time_bounds(request, serving.config)
+    with bounds.within():
+        body = await read_body(request, serving)
+        load = serving.pool.load()
+        check_open(load)
+        plan = await serving.offload.run(
+            request.receive, len(body), lambda: _plan(body, serving.config, load)
+        )
+    return await answer(request, serving, plan, bounds)
 
 
 def _plan(content: bytes, config: ServingConfig, load: PoolLoad) -> AnswerPlan:

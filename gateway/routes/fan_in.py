@@ -7,9 +7,11 @@ from typing import TypeAlias, TypeVar
 
 from gateway.errors import failure
 from gateway.openai.folds import Progress
-from gateway.pool.base import WorkerPool
+from gateway.pool.base import GenerationRecord, Terms, WorkerPool
 from shared.messages import Event, Failed, Generate
 
+Order: TypeAlias = tuple[Generate, Terms, GenerationRecord]
+"""What `gateway.pool.base.WorkerPool.generate` takes."""
 Fed = TypeVar("Fed")
 Feed: TypeAlias = Callable[[int, Progress], Fed]
 """Takes an event and the index of its generation."""
@@ -17,7 +19,7 @@ Feed: TypeAlias = Callable[[int, Progress], Fed]
 
 def run(
     pool: WorkerPool,
-    generations: Sequence[Generate],
+    orders: Sequence[Order],
     feed: Feed[Fed],
     prompt_param: str = "prompt",
 ) -> AsyncGenerator[Fed, None]:
@@ -28,19 +30,19 @@ def run(
 
     Args:
         pool: where they run.
-        generations: at least one.
+        orders: at least one.
         feed: called with each event as it comes.
         prompt_param: what an error calls the field of the request that the prompts come from.
     """
-    if len(generations) == 1:
-        return _single(pool, generations[0], feed, prompt_param)
-    return _merged(pool, generations, feed, prompt_param)
+    if len(orders) == 1:
+        return _single(pool, orders[0], feed, prompt_param)
+    return _merged(pool, orders, feed, prompt_param)
 
 
 async def _single(
-    pool: WorkerPool, generation: Generate, feed: Feed[Fed], prompt_param: str
+    pool: WorkerPool, order: Order, feed: Feed[Fed], prompt_param: str
 ) -> AsyncGenerator[Fed, None]:
-    async with aclosing(pool.generate(generation)) as events:
+    async with aclosing(pool.generate(*order)) as events:
         async for event in events:
             if isinstance(event, Failed):
                 raise failure(event, prompt_param)
@@ -48,22 +50,22 @@ async def _single(
 
 
 async def _merged(
-    pool: WorkerPool, generations: Sequence[Generate], feed: Feed[Fed], prompt_param: str
+    pool: WorkerPool, orders: Sequence[Order], feed: Feed[Fed], prompt_param: str
 ) -> AsyncGenerator[Fed, None]:
     # None says that a generation has ended. Bounded, so that what a slow client does not take
     # waits in the pool, where it is merged.
-    arrivals: asyncio.Queue[tuple[int, Event | Exception | None]] = asyncio.Queue(len(generations))
+    arrivals: asyncio.Queue[tuple[int, Event | Exception | None]] = asyncio.Queue(len(orders))
 
-    async def pump(index: int, generation: Generate) -> None:
+    async def pump(index: int, order: Order) -> None:
         try:
-            async with aclosing(pool.generate(generation)) as events:
+            async with aclosing(pool.generate(*order)) as events:
                 async for event in events:
                     await arrivals.put((index, event))
             await arrivals.put((index, None))
         except Exception as error:
             await arrivals.put((index, error))
 
-    pumps = [asyncio.create_task(pump(i, generation)) for i, generation in enumerate(generations)]
+    pumps = [asyncio.create_task(pump(i, order)) for i, order in enumerate(orders)]
     try:
         running = len(pumps)
         while running:

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 
+from gateway.auth.guard import is_stranger
 from gateway.errors import DEFAULT_RETRY_AFTER
 from gateway.metrics import CONTENT_TYPE
 from gateway.serving import serving_of
@@ -32,7 +33,7 @@ async def health() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/ready", responses={503: {"description": "No worker has its model."}})
+@router.get("/ready", responses={503: {"description": "Nothing is taken at present."}})
 async def ready(request: Request) -> Response:
     """Say whether a generation could start, and what each worker is doing."""
     status = serving_of(request).pool.status()
@@ -46,7 +47,9 @@ async def ready(request: Request) -> Response:
         "template": asdict(status.template),
         "evictions": status.totals.evictions,
     }
-    if status.state == "ready":
+    if is_stranger(request.scope):
+        content = {"state": content["state"]}
+    if status.state == "ready" and status.reason is None:
         return JSONResponse(content)
     return JSONResponse(content, 503, {"retry-after": str(DEFAULT_RETRY_AFTER)})
 

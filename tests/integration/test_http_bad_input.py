@@ -26,6 +26,12 @@ def test_no_bad_input_is_a_mistake_of_the_server(echo_server: Server) -> None:
     assert "Traceback" not in echo_server.stderr
 
 
+def test_max_tokens_may_be_null(echo_server: Server) -> None:
+    # Not in the table: a real model would take its time for the default.
+    answer = echo_server.http.post("/v1/completions", json={"prompt": "Hi", "max_tokens": None})
+    assert answer.json() == "Hi"
+
+
 def test_a_long_body_is_refused_before_it_is_sent(echo_server: Server) -> None:
     url = httpx.URL(echo_server.url)
     connection = http.client.HTTPConnection(url.host, url.port, timeout=20)

@@ -3,8 +3,10 @@
 import http.client
 import json
 import socket
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 
+from tests.integration.raw_http import connected, post
 from tests.serving import DEADLINE_S, chat, served_echo
 
 N_TOKENS = 60_000
@@ -41,3 +43,24 @@ def test_a_client_that_stops_reading_holds_up_nothing_and_loses_nothing() -> Non
         assert choices[-1]["finish_reason"] == "length"
         # What waited for it was one piece of text, not an event for each token.
         assert len(choices) < N_TOKENS // 2
+
+
+def test_a_client_that_takes_nothing_is_cut_and_one_that_is_slow_is_not() -> None:
+    settings = ("--context-length", str(2 * N_TOKENS + 10), "--send-timeout", "1")
+    body = {"prompt": TEXT, "stream": True, "max_tokens": N_TOKENS}
+    with (
+        served_echo(*settings) as server,
+        connected(server, receive_buffer=4096) as stuck,
+        connected(server, receive_buffer=1 << 16) as slow,
+    ):
+        slow.send(post(json.dumps(body).encode()))
+        assert slow.answer_begins() == 200
+        stuck.send(post(json.dumps(body).encode()))
+        with ThreadPoolExecutor(1) as thread:
+            # It has not seen the end of its answer.
+            cut = thread.submit(server.wait_for_output, r"POST /v1/completions 499 ", "stderr")
+            while not cut.done():
+                assert len(slow.some(1 << 15)) == 1 << 15
+                wait([cut], 0.1)
+            cut.result()
+        assert b"data: [DONE]" in slow.rest_of_chunks()

@@ -12,7 +12,14 @@ import httpx
 import uvicorn
 
 from gateway.app import create_app
-from gateway.pool.base import PoolLoad, PoolStatus, WorkerStatus
+from gateway.pool.base import (
+    DEFAULT_TERMS,
+    GenerationRecord,
+    PoolLoad,
+    PoolStatus,
+    Terms,
+    WorkerStatus,
+)
 from gateway.serving import ServingConfig
 from shared.messages import Delta, Event, Failed, Finished, Generate, ModelInfo, Prefilled
 
@@ -68,7 +75,12 @@ class ScriptedPool:
     async def start(self) -> None:
         pass
 
-    async def generate(self, request: Generate) -> AsyncGenerator[Event, None]:
+    async def generate(
+        self,
+        request: Generate,
+        terms: Terms = DEFAULT_TERMS,
+        record: GenerationRecord | None = None,
+    ) -> AsyncGenerator[Event, None]:
         self.requests.append(request)
         self.begun.set()
         try:

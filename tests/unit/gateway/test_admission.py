@@ -10,9 +10,10 @@ from gateway.openai.admission import (
     check_length,
     check_message_count,
     check_model_name,
+    check_open,
     loaded_model,
 )
-from gateway.pool.base import PoolRefused
+from gateway.pool.base import PoolRefused, PoolStatus
 from shared.errors import ErrorCode
 from tests.unit.gateway.fakes import CONFIG, MODEL, READY, loading
 
@@ -40,6 +41,26 @@ def test_without_a_model_nothing_can_be_rendered(state: str, code: ErrorCode) ->
     assert loaded_model(READY.load) is MODEL
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "retry_after"),
+    [
+        (replace(READY, waiting=6), ErrorCode.QUEUE_FULL, 7),
+        (replace(READY, waiting=4, slots=0), ErrorCode.QUEUE_FULL, 7),
+        (replace(READY, reason="no memory"), ErrorCode.INSUFFICIENT_MEMORY, 7),
+        (replace(READY, state="closing"), ErrorCode.SHUTTING_DOWN, 5),
+        (loading(), ErrorCode.MODEL_LOADING, 5),
+    ],
+)
+def test_what_nobody_can_have_now_is_refused_to_all(
+    status: PoolStatus, code: ErrorCode, retry_after: int
+) -> None:
+    with pytest.raises(PoolRefused) as refused:
+        check_open(replace(status.load, retry_after_s=7))
+    assert (refused.value.code, refused.value.retry_after) == (code, retry_after)
+    check_open(replace(READY, waiting=5).load)
+    check_open(replace(READY, state="failed", reason="why").load)  # the pool itself refuses
+
+
 def test_fan_out_has_a_limit_forever_and_one_for_now() -> None:
     check_fan_out(2, 3, "prompt", 2, READY.load)
     for prompts, n, param in ((1, 7, "n"), (7, 1, "prompt"), (1, 10**12, "n")):
@@ -47,8 +68,9 @@ def test_fan_out_has_a_limit_forever_and_one_for_now() -> None:
             check_fan_out(prompts, n, "prompt", 2, READY.load)
         assert caught.value.param == param
     with pytest.raises(PoolRefused) as refused:
-        check_fan_out(1, 4, "prompt", 2, replace(READY, waiting=3).load)
-    assert refused.value.code is ErrorCode.QUEUE_FULL
+        load = replace(READY, waiting=3).load
+        check_fan_out(1, 4, "prompt", 2, replace(load, retry_after_s=7))
+    assert (refused.value.code, refused.value.retry_after) == (ErrorCode.QUEUE_FULL, 7)
     check_fan_out(1, 6, "prompt", 2, loading(waiting=3).load)  # whatever: the pool itself refuses
 
 

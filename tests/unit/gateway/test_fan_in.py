@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import pytest
 
 from gateway.errors import ApiError
-from gateway.pool.base import PoolRefused
-from gateway.routes.fan_in import run
+from gateway.pool.base import DEFAULT_TERMS, GenerationRecord, PoolRefused
+from gateway.routes.fan_in import Order, run
 from shared.errors import ErrorCode
 from shared.messages import Delta, Event, Generate
 from tests.unit.gateway.fakes import ScriptedPool, deltas, failed, finished, prefilled, says
@@ -19,9 +19,13 @@ def pair(index: int, event: Event) -> tuple[int, Event]:
     return index, event
 
 
+def orders(*generations: Generate) -> list[Order]:
+    return [(generation, DEFAULT_TERMS, GenerationRecord()) for generation in generations]
+
+
 def collect(pool: ScriptedPool, *generations: Generate) -> list[tuple[int, Event]]:
     async def scenario() -> list[tuple[int, Event]]:
-        return [fed async for fed in run(pool, generations, pair)]
+        return [fed async for fed in run(pool, orders(*generations), pair)]
 
     return asyncio.run(asyncio.wait_for(scenario(), 5))
 
@@ -67,7 +71,7 @@ def test_closing_cancels_all(generations: tuple[Generate, ...]) -> None:
     pool = ScriptedPool(lambda request: [*deltas(request, "a"), None, finished(request)])
 
     async def scenario() -> None:
-        events = run(pool, generations, pair)
+        events = run(pool, orders(*generations), pair)
         await events.__anext__()
         await events.aclose()
         assert sorted(pool.cancelled) == sorted(g.request_id for g in generations)

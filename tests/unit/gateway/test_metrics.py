@@ -1,16 +1,28 @@
-"""Tests of what ``/metrics`` and ``/ready`` say of a pool."""
+"""Tests of what ``/metrics`` says of requests."""
 
+import asyncio
 from dataclasses import replace
 
+from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.pool.base import TemplateStatus, Totals, WorkerStatus
-from tests.unit.gateway.fakes import CONFIG, READY, ScriptedPool, loading, request
+from gateway.metrics import Metrics
+from gateway.pool.base import (
+    TEXT_GAP_BOUNDS_S,
+    GenerationRecord,
+    PoolStatus,
+    TemplateStatus,
+    Totals,
+    WorkerStatus,
+)
+from gateway.request_record import CLIENT_LEFT, RequestRecord
+from shared.errors import ErrorCode
+from tests.unit.gateway.fakes import CONFIG, READY, ScriptedPool, request
 
 STATUS = replace(
     READY,
     workers=(
-        WorkerStatus(0, "running", 10, 1, cached_tokens=7),
+        WorkerStatus(0, "running", 10, 1, cached_tokens=7, memory_bytes=1000),
         WorkerStatus(1, "idle", 11, 2, cached_tokens=30, generation=2),
         WorkerStatus(2, "idle", 12, 0, generation=2),
         WorkerStatus(3, "starting", None, 0),
@@ -18,67 +30,155 @@ STATUS = replace(
     waiting=3,
     slots=2,
     template=TemplateStatus(generation=2, prefix_tokens=30, learned=1),
-    totals=Totals(prompt_tokens=100, cached_tokens=60, completion_tokens=40, evictions=5),
-)
-EXPECTED = {
-    'ggml_workers{"state": "starting"}': 1,
-    'ggml_workers{"state": "idle"}': 2,
-    'ggml_workers{"state": "running"}': 1,
-    'ggml_workers{"state": "failed"}': 0,
-    "ggml_requests_running": 1,
-    "ggml_requests_waiting": 3,
-    "ggml_cached_conversation_tokens": 37,
-    "ggml_template_generation": 2,
-    "ggml_template_prefix_tokens": 30,
-    "ggml_memory_bound_bytes": 123,
-    "ggml_prompt_tokens_total": 100,
-    "ggml_cached_tokens_total": 60,
-    "ggml_generation_tokens_total": 40,
-    "ggml_cache_evictions_total": 5,
-    "ggml_prefixes_learned_total": 1,
-    "ggml_worker_restarts_total": 3,
-}
+    totals=Totals(
+        prompt_tokens=100, cached_tokens=60, completion_tokens=40, evictions=5,
+        deaths={"killed": 2, "crashed": 1}, quarantined=1,
+    ),
+)  # fmt: skip
+GENERATION = GenerationRecord(
+    submitted_s=10.0, started_s=10.2, first_s=10.7, ended_s=12.0, worker_id=1, runs=1,
+    prompt_tokens=12, cached_tokens=8, completion_tokens=40, prefill_ms=300, decode_ms=1300,
+    outcome="stop",
+)  # fmt: skip
+RECORD = RequestRecord(
+    request_id="abc", began_s=10.0, endpoint="/v1/completions", generations=[GENERATION],
+    status=200, head_s=11.9, ended_s=12.0,
+)  # fmt: skip
 
 
-def samples(pool: ScriptedPool) -> dict[str, float]:
-    response = request(pool, "GET", "/metrics", config=replace(CONFIG, most_bytes=123))
-    assert response.status_code == 200
-    assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+def families(metrics: Metrics) -> list[Metric]:
+    return list(text_string_to_metric_families(metrics.text().decode()))
+
+
+def samples(metrics: Metrics) -> dict[str, float]:
     return {
-        sample.name + (str(sample.labels).replace("'", '"') if sample.labels else ""): sample.value
-        for family in text_string_to_metric_families(response.text)
+        sample.name + labelled(sample.labels): sample.value
+        for family in families(metrics)
         for sample in family.samples
     }
 
 
-def test_metrics_are_the_status_in_numbers() -> None:
-    found = samples(ScriptedPool(status=STATUS))
-    assert {name: found.get(name) for name in EXPECTED} == EXPECTED
-    ours = {name for name in found if not name.startswith("ggml_gateway_process_")}
-    assert ours == set(EXPECTED)
-    assert found["ggml_gateway_process_cpu_seconds_total"] > 0
+def labelled(labels: dict[str, str]) -> str:
+    shown = ",".join(f"{name}={value}" for name, value in sorted(labels.items()))
+    return f"{{{shown}}}" if labels else ""
 
 
-def test_there_are_metrics_before_there_is_a_model() -> None:
-    assert samples(ScriptedPool(status=loading()))['ggml_workers{"state": "starting"}'] == 2
+def measuring(*statuses: PoolStatus) -> tuple[Metrics, list[ScriptedPool]]:
+    metrics = Metrics("0")
+    pools = [ScriptedPool(status=status) for status in statuses]
+    for pool in pools:
+        metrics.measure(pool, "org/model", 123)
+    return metrics, pools
 
 
-def test_ready_says_what_is_cached_where() -> None:
-    content = request(ScriptedPool(status=STATUS), "GET", "/ready").json()
-    assert content["template"] == {"generation": 2, "prefix_tokens": 30, "learned": 1}
-    assert content["evictions"] == 5
-    assert content["workers"][1] == {
-        "worker_id": 1,
-        "state": "idle",
-        "pid": 11,
-        "restarts": 2,
-        "reason": None,
-        "cached_tokens": 30,
-        "generation": 2,
-    }
+def observed(*records: RequestRecord) -> dict[str, float]:
+    metrics, _ = measuring(STATUS)
+    for record in records:
+        metrics.observe(record)
+    return samples(metrics)
 
 
-def test_no_more_can_start_than_may_run() -> None:
-    assert STATUS.idle == 1
-    assert replace(STATUS, slots=1).idle == 0
-    assert replace(STATUS, slots=None).idle == 2
+def rejected(found: dict[str, float]) -> float:
+    values = [value for name, value in found.items() if name.startswith("ggml_requests_rejected")]
+    assert len(values) == len(ErrorCode)
+    return sum(values)
+
+
+def test_they_are_served_as_text() -> None:
+    response = request(ScriptedPool(status=STATUS), "GET", "/metrics", config=CONFIG)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert "ggml_requests_waiting 3.0\n" in response.text
+
+
+def test_a_request_is_counted_when_it_has_ended() -> None:
+    found = observed(RECORD)
+    labels = "{endpoint=/v1/completions,finish_reason=stop,status=200}"
+    assert found[f"ggml_requests_total{labels}"] == 1
+    for name, value in (
+        ("time_to_first_token_seconds", 0.7),
+        ("e2e_request_latency_seconds", 2.0),
+        ("request_queue_time_seconds", 0.2),
+        ("request_prefill_time_seconds", 0.3),
+        ("request_decode_time_seconds", 1.3),
+        ("request_prompt_tokens", 12),
+        ("request_generation_tokens", 40),
+    ):
+        assert found[f"ggml_{name}_count"] == 1
+        assert abs(found[f"ggml_{name}_sum"] - value) < 1e-9
+    assert found["ggml_worker_requests_total{worker=1}"] == 1
+    assert found["ggml_worker_generation_tokens_total{worker=1}"] == 40
+    assert found["ggml_worker_requests_total{worker=0}"] == 0
+    assert rejected(found) == 0
+    assert not [name for name in found if name.endswith("_created")]
+
+
+def test_the_first_text_of_a_stream_is_when_it_begins() -> None:
+    stream = replace(RECORD, is_stream=True)
+    assert abs(observed(stream)["ggml_time_to_first_token_seconds_sum"] - 1.9) < 1e-9
+
+
+def test_each_generation_of_a_request_counts() -> None:
+    other = replace(GENERATION, worker_id=2, first_s=10.5, outcome="length")
+    found = observed(replace(RECORD, generations=[GENERATION, other]))
+    labels = "{endpoint=/v1/completions,finish_reason=mixed,status=200}"
+    assert found[f"ggml_requests_total{labels}"] == 1
+    assert abs(found["ggml_time_to_first_token_seconds_sum"] - 0.5) < 1e-9
+    assert found["ggml_request_prompt_tokens_count"] == 2
+    assert found["ggml_worker_requests_total{worker=2}"] == 1
+
+
+def test_what_is_refused_has_no_times() -> None:
+    refused = replace(RECORD, status=429, error_code="queue_full", generations=[GenerationRecord()])
+    unknown = replace(RECORD, status=404, error_code="unknown_url", endpoint="other")
+    found = observed(refused, replace(unknown, generations=[]))
+    assert found["ggml_requests_rejected_total{reason=queue_full}"] == 1
+    assert found["ggml_requests_rejected_total{reason=unknown_url}"] == 1
+    assert rejected(found) == 2
+    labels = "{endpoint=other,finish_reason=unknown_url,status=404}"
+    assert found[f"ggml_requests_total{labels}"] == 1
+    counts = {name: value for name, value in found.items() if name.endswith("_count")}
+    assert counts and not any(counts.values())
+
+
+def test_what_is_cut_short_has_no_latency_and_is_not_rejected() -> None:
+    cut = replace(GENERATION, decode_ms=0.0, outcome="cancelled")
+    left = replace(RECORD, status=CLIENT_LEFT, generations=[cut], is_stream=True)
+    broken = replace(RECORD, error_code="worker_crashed", generations=[cut], is_stream=True)
+    found = observed(left, broken)
+    for reason, status in (("cancelled", CLIENT_LEFT), ("worker_crashed", 200)):
+        labels = f"{{endpoint=/v1/completions,finish_reason={reason},status={status}}}"
+        assert found[f"ggml_requests_total{labels}"] == 1
+    assert found["ggml_e2e_request_latency_seconds_count"] == 0
+    assert found["ggml_request_decode_time_seconds_count"] == 0
+    assert found["ggml_time_to_first_token_seconds_count"] == 2
+    assert rejected(found) == 0
+
+
+def test_gaps_between_texts_are_a_histogram() -> None:
+    gaps = GenerationRecord(first_s=1.0, gaps_s=20.5)
+    gaps.gap_counts[0], gaps.gap_counts[3], gaps.gap_counts[-1] = 5, 2, 1
+    record = replace(RECORD, generations=[gaps, gaps])
+    found = observed(record)
+    name = "ggml_inter_token_latency_seconds"
+    bounds = [*map(str, TEXT_GAP_BOUNDS_S), "+Inf"]
+    counts = [found[f"{name}_bucket{{le={bound}}}"] for bound in bounds]
+    assert counts == [10] * 3 + [14] * (len(bounds) - 4) + [16]
+    assert (found[f"{name}_count"], found[f"{name}_sum"]) == (16, 41)
+
+
+def test_the_lag_of_the_event_loop_is_measured() -> None:
+    metrics, _ = measuring(STATUS)
+
+    async def until_measured() -> None:
+        while not samples(metrics)["ggml_gateway_event_loop_lag_seconds_count"]:
+            await asyncio.sleep(0.05)
+
+    async def watch() -> None:
+        watching = asyncio.create_task(metrics.watch_event_loop())
+        await asyncio.wait_for(until_measured(), 10)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+    asyncio.run(watch())
+    assert samples(metrics)["ggml_gateway_event_loop_lag_seconds_count"] == 1

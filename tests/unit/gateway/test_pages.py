@@ -23,6 +23,7 @@ def test_ready_tells_the_state_of_each_worker() -> None:
                 "reason": None,
                 "cached_tokens": 0,
                 "generation": 0,
+                "memory_bytes": None,
             }
             for i in range(2)
         ],
