@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,15 +10,17 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.types import Receive, Scope, Send
 
+from gateway.auth.access import Access
 from gateway.chat.choice import choose_template
 from gateway.chat.rendering import tried
-from gateway.errors import HANDLERS, UnexpectedErrors
+from gateway.errors import HANDLERS
 from gateway.metrics import Metrics
 from gateway.offload import Offload
 from gateway.openai.schema import add_request_schemas
 from gateway.pool.base import WorkerPool
 from gateway.request_log import RequestLog
-from gateway.routes import chat, completions, models, ops
+from gateway.request_record import RequestRecord
+from gateway.routes import admin, chat, completions, models, ops
 from gateway.serving import VERSION, Serving, ServingConfig
 from gateway.sse import DIRECT_SEND
 
@@ -26,23 +28,43 @@ logger = logging.getLogger(__name__)
 
 # Those that will be refused as wrong take no place in the pool, but time as well.
 _LEAST_LARGE_BODIES = 8
+_MODULES = (completions, chat, models, ops, admin)
 
 
-def create_app(config: ServingConfig, pool: WorkerPool) -> FastAPI:
-    """The application that serves ``pool``; it starts and closes the pool with itself."""
+def create_app(
+    config: ServingConfig,
+    pool: WorkerPool,
+    access: Access | None = None,
+    observers: Sequence[Callable[[RequestRecord], None]] = (),
+) -> FastAPI:
+    """The application that serves ``pool``; it starts and closes the pool with itself.
+
+    Args:
+        config: what clients see of this server.
+        pool: runs the generations.
+        access: who may use the server; None for everybody.
+        observers: are given the record of each request when its answer has ended.
+    """
+    metrics = Metrics(VERSION)
+    metrics.measure(pool, config.model_id, config.most_bytes)
+    endpoints = {route.path for module in _MODULES for route in module.router.routes}
     app = _Application(
         title="ggml-fastapi",
         version=VERSION,
         summary=f"An OpenAI-style API for {config.model_id}",
         redirect_slashes=False,
         lifespan=_lifespan,
-        middleware=[Middleware(RequestLog), Middleware(UnexpectedErrors)],
+        # Outermost first: whatever is refused further in has an id by then, and is logged.
+        middleware=[
+            Middleware(RequestLog, endpoints, [metrics.observe, *observers]),
+            *(access or Access()).middleware(),
+        ],
         exception_handlers=HANDLERS,
     )
     # Whatever the pool would take at once may come with a large body.
     offload = Offload(max(_LEAST_LARGE_BODIES, config.workers + pool.load().max_queue))
-    app.state.serving = Serving(config, pool, Metrics(pool, config.most_bytes), offload)
-    for module in (completions, chat, models, ops):
+    app.state.serving = Serving(config, pool, metrics, offload)
+    for module in _MODULES:
         app.include_router(module.router)
     return app
 
@@ -63,11 +85,13 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
     serving: Serving = app.state.serving
     # In the background, so that /health and /ready answer while the model loads.
     starting = asyncio.create_task(_start(serving))
+    watching = asyncio.create_task(serving.metrics.watch_event_loop())
     try:
         yield
     finally:
         starting.cancel()
-        await asyncio.gather(starting, return_exceptions=True)
+        watching.cancel()
+        await asyncio.gather(starting, watching, return_exceptions=True)
         await serving.pool.close()
         serving.offload.close()
 

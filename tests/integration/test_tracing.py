@@ -1,0 +1,125 @@
+"""Tests of the spans that are exported of requests, with a collector of our own."""
+
+import gzip
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from queue import Queue
+from typing import Any
+
+import pytest
+
+from gateway.tracing import Spans
+from shared.errors import UsageError
+from tests.serving import DEADLINE_S, ROOT, run_main, served
+
+trace_service = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+@contextmanager
+def collector() -> Iterator[tuple[str, "Queue[Any]"]]:
+    """A collector of spans: its address, and the requests that it gets."""
+    exported: Queue[Any] = Queue()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            if self.headers.get("content-encoding") == "gzip":
+                body = gzip.decompress(body)
+            exported.put(trace_service.ExportTraceServiceRequest.FromString(body))
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}", exported
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def attributes(span: Any) -> dict[str, Any]:
+    return {each.key: value_of(each.value) for each in span.attributes}
+
+
+def value_of(value: Any) -> Any:
+    kind = value.WhichOneof("value")
+    if kind == "array_value":
+        return [value_of(each) for each in value.array_value.values]
+    return getattr(value, kind)
+
+
+def test_a_request_becomes_a_span_of_its_clients_trace() -> None:
+    with collector() as (address, exported):
+        more = {"OTEL_EXPORTER_OTLP_ENDPOINT": address, "OTEL_SERVICE_NAME": "mine"}
+        with served(MODEL_TYPE="echo", WORKERS="2", OTEL="1", **more) as server:
+            server.http.get("/v1/models")
+            server.http.post(
+                "/v1/completions",
+                json={"prompt": ["one", "three"], "max_tokens": 4, "stream": True},
+                headers={"traceparent": f"00-{TRACE}-{PARENT}-01", "x-request-id": "mine-1"},
+            )
+            server.http.post("/v1/completions", json={"prompt": "x" * 10, "max_tokens": 99999})
+            server.stop()
+        resource_spans = exported.get(timeout=DEADLINE_S).resource_spans
+    assert exported.empty() and len(resource_spans) == 1
+    assert attributes(resource_spans[0].resource)["service.name"] == "mine"
+    first, second = resource_spans[0].scope_spans[0].spans
+    assert (first.trace_id.hex(), first.parent_span_id.hex()) == (TRACE, PARENT)
+    assert first.name == "POST /v1/completions"
+    assert 0 < first.end_time_unix_nano - first.start_time_unix_nano < DEADLINE_S * 1e9
+    said = attributes(first)
+    assert said.pop("ggml.queue_ms") >= 0 and said.pop("ggml.time_to_first_token_ms") > 0
+    assert sorted(said.pop("ggml.workers")) == [0, 1]
+    assert sorted(said.pop("gen_ai.response.finish_reasons")) == ["length", "stop"]
+    assert said == {
+        "http.request.method": "POST",
+        "http.route": "/v1/completions",
+        "http.response.status_code": 200,
+        "gen_ai.operation.name": "text_completion",
+        "gen_ai.usage.input_tokens": 8,
+        "gen_ai.usage.output_tokens": 7,
+        "ggml.request_id": "mine-1",
+        "ggml.cached_tokens": 0,
+    }
+    assert not first.status.code
+    assert not second.parent_span_id
+    assert attributes(second)["error.type"] == "context_length_exceeded"
+    assert attributes(second)["http.response.status_code"] == 400
+
+
+def test_a_collector_that_is_not_there_disturbs_nobody() -> None:
+    address = "http://127.0.0.1:1"
+    with served(MODEL_TYPE="echo", OTEL="1", OTEL_EXPORTER_OTLP_ENDPOINT=address) as server:
+        answer = server.http.post("/v1/completions", json={"prompt": "one", "stream": False})
+        assert answer.status_code == 200
+        server.stop()
+
+
+def test_without_the_packages_the_server_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    with pytest.raises(UsageError, match=r"pip install 'ggml-fastapi\[otel\]'"):
+        Spans()
+
+
+def test_nothing_of_it_is_loaded_where_it_is_not_asked_for() -> None:
+    code = "import sys, gateway.server; print('opentelemetry.sdk' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
+
+
+def test_a_wrong_value_is_refused() -> None:
+    done = run_main(MODEL_TYPE="echo", OTEL="yes!")
+    assert done.returncode == 2 and "OTEL='yes!' is not allowed" in done.stderr
