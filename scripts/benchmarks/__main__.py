@@ -17,6 +17,7 @@ from scripts.benchmarks import (
     gateway_cost,
     latency,
     native_engine,
+    overload,
     plots,
     prompt_length,
     shared_prompt,
@@ -38,6 +39,7 @@ PARTS: dict[str, tuple[str, Callable[[Setup, Results], None]]] = {
     "lengths": ("TTFT by prompt length, with and without reuse", prompt_length.measure),
     "workers": ("memory and start of workers, sampler", workers.measure),
     "gateway": ("the gateway's CPU time, memory and stalls", gateway_cost.measure),
+    "overload": ("ten times the load that can be served", overload.measure),
     "native": ("a native build of the engine against the wheel's", native_engine.measure),
 }
 

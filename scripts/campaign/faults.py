@@ -1,0 +1,152 @@
+"""Kills workers and templates, stops workers, and measures how soon their successors are there."""
+
+import asyncio
+import random
+import signal
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from scripts.campaign.oracle import FaultLog
+from scripts.campaign.processes import send_signal
+from scripts.campaign.server import CampaignServer, Probe
+
+_SUCCESSOR_WITHIN_S = 30.0
+_POLL_S = 0.004
+_YOUNG_S = 1.5
+
+
+@dataclass(slots=True)
+class Schedule:
+    """How often what is done, in seconds; 0 for never.
+
+    Attributes:
+        kill_s: a worker is killed.
+        stop_s: a worker is stopped, and never told to go on.
+        template_s: a template is killed.
+        own_share: of the kills, those by a signal that looks like a worker's own doing.
+    """
+
+    kill_s: float = 2.0
+    stop_s: float = 10.0
+    template_s: float = 60.0
+    own_share: float = 0.15
+
+
+@dataclass(slots=True)
+class Faults:
+    """Does harm to a server, and keeps account of it.
+
+    Attributes:
+        server: the victim.
+        schedule: how often what is done.
+        source: where chance comes from.
+        log: what was done, for the oracle.
+        counts: how often, by what.
+        successor_ms: from the kill of a worker to its successor's being ready.
+        after_template_ms: the same, while there was no template.
+        missing: workers without a successor, with what ``/ready`` said.
+    """
+
+    server: CampaignServer
+    schedule: Schedule
+    source: random.Random
+    log: FaultLog = field(default_factory=FaultLog)
+    counts: Counter[str] = field(default_factory=Counter)
+    successor_ms: list[float] = field(default_factory=list)
+    after_template_ms: list[float] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    _template_killed_s: float = -1e9
+    _stopped: set[int] = field(default_factory=set)
+    _seen_s: dict[int, float] = field(default_factory=dict)
+
+    async def run(self) -> None:
+        """Do harm until cancelled."""
+        await asyncio.gather(
+            self._every(self.schedule.kill_s, self._kill),
+            self._every(self.schedule.stop_s, self._stop),
+            self._every(self.schedule.template_s, self._kill_template),
+        )
+
+    async def _every(self, interval_s: float, action: Any) -> None:
+        if not interval_s:
+            return
+        probe = Probe(self.server.port)
+        due_s = time.monotonic()
+        try:
+            while True:
+                due_s += interval_s
+                await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+                with suppress(OSError):
+                    await action(probe)
+        finally:
+            probe.close()
+
+    async def _kill(self, probe: Probe) -> None:
+        workers = await self._workers(probe)
+        # One that dies young is replaced after a pause, on purpose, so those are left to chance
+        # that another fault hits.
+        now_s = time.monotonic()
+        grown = [w for w in workers if now_s - self._seen_s[w["pid"]] > _YOUNG_S]
+        if not grown:
+            return
+        victim = self.source.choice(grown)
+        number = signal.SIGKILL
+        if self.source.random() < self.schedule.own_share:
+            number = self.source.choice((signal.SIGSEGV, signal.SIGABRT))
+        is_own = number is not signal.SIGKILL and victim["pid"] not in self._stopped
+        killed_s = time.monotonic()
+        (self.log.own if is_own else self.log.outside).append(killed_s)
+        if not send_signal(victim["pid"], number, self.server.pid):
+            return
+        self.counts[number.name] += 1
+        if victim["pid"] in self._stopped and number is not signal.SIGKILL:
+            return  # it will not die before it is told to go on
+        status = await probe.until(
+            lambda status: any(
+                w["worker_id"] == victim["worker_id"]
+                and w["pid"] not in (None, victim["pid"])
+                and w["state"] in ("idle", "running")
+                for w in status["workers"]
+            ),
+            _SUCCESSOR_WITHIN_S,
+            _POLL_S,
+        )
+        took_ms = (time.monotonic() - killed_s) * 1e3
+        if status is None:
+            self.missing.append(f"worker {victim['worker_id']} (pid {victim['pid']})")
+        elif killed_s - self._template_killed_s < self.schedule.kill_s:
+            self.after_template_ms.append(took_ms)
+        else:
+            self.successor_ms.append(took_ms)
+
+    async def _stop(self, probe: Probe) -> None:
+        workers = [w for w in await self._workers(probe) if w["pid"] not in self._stopped]
+        if not workers:
+            return
+        # One that runs something, if there is one: nothing is noticed of the others.
+        running = [w for w in workers if w["state"] == "running"]
+        victim = self.source.choice(running or workers)
+        self.log.outside.append(time.monotonic())
+        if send_signal(victim["pid"], signal.SIGSTOP, self.server.pid):
+            self._stopped.add(victim["pid"])
+            self.counts["SIGSTOP"] += 1
+
+    async def _kill_template(self, probe: Probe) -> None:
+        workers = await self._workers(probe)
+        templates = self.server.templates([w["pid"] for w in workers])
+        if not templates:
+            return
+        self._template_killed_s = time.monotonic()
+        self.log.outside.append(self._template_killed_s)
+        if send_signal(self.source.choice(templates), signal.SIGKILL, self.server.pid):
+            self.counts["template SIGKILL"] += 1
+
+    async def _workers(self, probe: Probe) -> list[dict[str, Any]]:
+        status = await probe.get()
+        workers = [w for w in status["workers"] if w["pid"] and w["state"] in ("idle", "running")]
+        now_s = time.monotonic()
+        self._seen_s = {w["pid"]: self._seen_s.get(w["pid"], now_s) for w in workers}
+        return workers

@@ -1,0 +1,43 @@
+"""The campaign's short form: the same faults and the same oracle as ``scripts/chaos``."""
+
+import asyncio
+import json
+
+from scripts.campaign import report as reports
+from scripts.campaign.clients import Plan
+from scripts.campaign.faults import Schedule
+from scripts.campaign.run import run
+from scripts.campaign.traffic import Limits
+
+SETTINGS = {
+    "MODEL_TYPE": "echo",
+    "ECHO_DELAY_MS": "3",
+    "WORKERS": "3",
+    "PARKED": "1",
+    "MAX_QUEUE": "8",
+    "REQUEST_TIMEOUT": "30",
+    "QUEUE_TIMEOUT": "15",
+    "DRAIN_TIMEOUT": "5",
+}
+
+
+def test_nothing_is_lost_wrong_or_late_while_workers_die() -> None:
+    plan = Plan(
+        seconds=7.0,
+        seed=5,
+        settings=SETTINGS,
+        limits=Limits(short=8, long=40, words=12, request_timeout_s=30.0, queue_timeout_s=15.0),
+        schedule=Schedule(kill_s=0.7, stop_s=0.0, template_s=3.0, own_share=0.2),
+        clients=8,
+        burst_s=2.5,
+        burst=60,
+        n_releases=2,
+    )
+    found = asyncio.run(run(plan))
+    assert found.violations == [], reports.text(found)
+    # It has done what it is for.
+    assert found.outcomes["answered"] >= 10, found.outcomes
+    assert found.outcomes["left"] >= 5, found.outcomes
+    assert found.faults["SIGKILL"] >= 2 and found.faults["template SIGKILL"] >= 1, found.faults
+    assert found.exit_status == 0
+    json.dumps(reports.as_json(found))

@@ -1,0 +1,111 @@
+"""The fuzzers' short forms against a real server, and that they see what must not be."""
+
+import asyncio
+import random
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+
+from scripts.campaign import raw_fuzz, schema_fuzz
+from scripts.campaign.fuzz import SETTINGS
+from scripts.campaign.raw_fuzz import FuzzReport
+from scripts.campaign.raw_requests import VALID, spoiled
+from scripts.campaign.server import CampaignServer, campaign_server
+
+SEED = 11
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[CampaignServer]:
+    with campaign_server(**SETTINGS) as server:
+        yield server
+
+
+def test_spoiled_bytes_are_answered_or_hung_up_on(server: CampaignServer) -> None:
+    report = asyncio.run(raw_fuzz.fuzz(server, 400, SEED))
+    assert report.violations == []
+    assert report.cases == 400
+    assert report.outcomes["400"] > 50 and report.outcomes["200"] > 5, report.outcomes
+
+
+def test_the_openapi_document_says_what_the_server_does(server: CampaignServer) -> None:
+    report = schema_fuzz.fuzz(f"http://127.0.0.1:{server.port}", 200, SEED)
+    assert report.violations == []
+    assert report.outcomes["200"] > 20 and report.outcomes["400"] > 20, report.outcomes
+
+
+def test_a_case_can_be_sent_again() -> None:
+    cases = [spoiled(random.Random(f"{SEED} raw {number}")) for number in range(300)]
+    assert cases == [spoiled(random.Random(f"{SEED} raw {number}")) for number in range(300)]
+    assert len(set(cases) - set(VALID)) > 250
+
+
+@pytest.mark.parametrize(
+    ("answer", "what"),
+    [
+        (b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n", "status 500"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nTraceback", "a traceback"),
+        (b"Hello\r\n", "no HTTP"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", "hangs"),
+    ],
+)
+def test_sees_a_bad_answer(answer: bytes, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raw_fuzz, "BOUND_S", 0.3)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        try:
+            if what != "no HTTP":
+                await asyncio.Event().wait()
+        finally:
+            writer.close()
+
+    async def scenario() -> FuzzReport:
+        report = FuzzReport()
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            await raw_fuzz.send_case(server.sockets[0].getsockname()[1], 0, SEED, report)
+        return report
+
+    (violation,) = asyncio.run(scenario()).violations
+    assert what in violation
+
+
+@contextmanager
+def running(app: FastAPI) -> Iterator[str]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+def test_sees_what_the_document_does_not_allow() -> None:
+    app = FastAPI()
+
+    @app.get("/wrong", response_model=dict[str, int])
+    def wrong() -> JSONResponse:
+        return JSONResponse({"n": "many"})
+
+    @app.get("/broken")
+    def broken() -> JSONResponse:
+        return JSONResponse({}, 500)
+
+    @app.get("/unknown")
+    def unknown() -> JSONResponse:
+        return JSONResponse({}, 418)
+
+    with running(app) as url:
+        violations = schema_fuzz.fuzz(url, 12, SEED).violations
+    for what in ("/wrong 200: JsonSchemaError", "/broken: status 500", "/unknown 418: Undefined"):
+        assert any(what in violation for violation in violations), violations
