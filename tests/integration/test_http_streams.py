@@ -40,6 +40,10 @@ def waiting(n: int) -> Any:
     return lambda status: status["waiting"] == n
 
 
+def deaths_of(status: dict[str, Any]) -> list[int]:
+    return [worker["restarts"] for worker in status["workers"]]
+
+
 @pytest.fixture(scope="module")
 def practised_server(slow_server: Server) -> Server:
     """It knows that it reads fast: else a prompt waits for the busy worker that has read it."""
@@ -85,15 +89,13 @@ def test_a_client_that_leaves_frees_its_workers(
     practised_server: Server, path: str, stream: bool, n: int
 ) -> None:
     server = practised_server
-    pids = server.worker_pids()
-    server.wait_until_idle()
+    deaths = deaths_of(server.wait_until_idle())
     body = long_chat(stream=stream, n=n, prompt="x" * 4000)
     with asked(server, path, body) as connection:
         if stream:
             assert connection.recv(15) == b"HTTP/1.1 200 OK"
         server.wait_until(running(n))
-    server.wait_until_idle()
-    assert server.worker_pids() == pids
+    assert deaths_of(server.wait_until_idle()) == deaths
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -61,12 +61,14 @@ class Inbox:
 
 
 class Outbox:
-    """A pipe that takes everything at once; how long something takes is no matter here."""
+    """A pipe that takes everything at once; signs of life are kept apart from the events."""
 
     def __init__(self) -> None:
         self.batches: list[list[Event]] = []
+        self.sent: list[Event | Progress] = []
 
     def send(self, events: Sequence[Event | Progress]) -> None:
+        self.sent += events
         told = [event for event in events if not isinstance(event, Progress)]
         if told:
             self.batches.append(told)
