@@ -4,6 +4,7 @@ Light at module level: every worker imports the main module of the process that 
 """
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -38,15 +39,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(arguments: Sequence[str]) -> int:
+    from gateway.auth.access import access_for
+    from gateway.listening import tls_context
     from gateway.plan import plan_for
     from gateway.settings import Settings
     from shared.errors import UsageError
     from shared.logging import configure_logging
     from worker.main import run_template, run_worker
 
+    if hasattr(signal, "SIGHUP"):
+        # It asks for the model to be loaded again, and until there is one to be replaced there is
+        # nothing to do; its default would end the server.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         settings = Settings.load(arguments, os.environ)
         configure_logging(settings.log_level.upper(), settings.log_format)
+        # Keys and certificates that are wrong need not wait for a download.
+        access_for(settings)
+        tls_context(settings)
         plan = plan_for(settings)
 
         from gateway.launch import Launch

@@ -69,25 +69,32 @@ def available_memory(root: Path = _ROOT) -> int | None:
     for line in (_read(root / "proc/meminfo") or "").splitlines():
         name, _, value = line.partition(":")
         if name == "MemAvailable":
-            limits.append(int(value.split()[0]) * 1024)
+            kib = _number(value)
+            if kib is not None:
+                limits.append(kib * 1024)
     for folder in _cgroup_folders(root, "memory"):
         for limit_name, usage_name, cache_name in (
             ("memory.max", "memory.current", "inactive_file"),
             ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
         ):
-            limit, usage = _read(folder / limit_name), _read(folder / usage_name)
-            if limit and usage and limit.isdecimal() and usage.isdecimal():
+            limit, usage = _number(_read(folder / limit_name)), _number(_read(folder / usage_name))
+            if limit is not None and usage is not None:
                 # The page cache counts as used, but is given up when memory is wanted.
-                stat = dict(map(str.split, (_read(folder / "memory.stat") or "").splitlines()))
-                used = int(usage) - int(stat.get(cache_name, 0))
-                limits.append(max(0, int(limit) - used))
+                cached = 0
+                for line in (_read(folder / "memory.stat") or "").splitlines():
+                    name, _, value = line.partition(" ")
+                    if name == cache_name:
+                        cached = _number(value) or 0
+                limits.append(max(0, limit - (usage - cached)))
     return min(limits, default=None)
 
 
 def _cgroup_folders(root: Path, controller: str) -> Iterator[Path]:
     """Folders of this process' cgroup and its parents, for either cgroup version."""
     for line in (_read(root / "proc/self/cgroup") or "").splitlines():
-        _, controllers, path = line.split(":", 2)
+        _, controllers, path = (*line.split(":", 2), "", "", "")[:3]
+        if not path:
+            continue
         if controllers == "":
             mount = root / "sys/fs/cgroup"
         elif controller in controllers.split(","):
@@ -103,5 +110,11 @@ def _cgroup_folders(root: Path, controller: str) -> Iterator[Path]:
 def _read(path: Path) -> str | None:
     try:
         return path.read_text().strip()
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return None
+
+
+def _number(text: str | None) -> int | None:
+    """The number at the beginning of a text; None if there is none, as of ``max``."""
+    first = (text or "").split(None, 1)[:1]
+    return int(first[0]) if first and first[0].isdecimal() else None

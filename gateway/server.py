@@ -20,15 +20,15 @@ from gateway.auth.access import access_for, exposed
 from gateway.chat.choice import choose_template
 from gateway.http.limits import HttpLimits
 from gateway.http.listener import notice_silence
-from gateway.http.protocol import protocol_with
+from gateway.http.protocol import HttpProtocol, protocol_with
+from gateway.http.tls import TlsContext, handshake_timeout_s
 from gateway.launch import Launch
-from gateway.listening import listen, tls_options, url_of
+from gateway.listening import listen, tls_context, url_of
 from gateway.offload import SWITCH_INTERVAL_S
 from gateway.open_files import raise_limit
 from gateway.plan import Plan
 from gateway.reload import Reloads
 from gateway.serving import Admin, ServingConfig
-from gateway.settings import Settings
 from gateway.tracing import Spans
 from shared.logging import request_id_var
 from shared.messages import ModelInfo
@@ -48,8 +48,16 @@ class _Server(uvicorn.Server):
     nothing; each connection ends with its next answer.
     """
 
-    def __init__(self, config: uvicorn.Config, drain: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        protocol: type[HttpProtocol],
+        tls: TlsContext | None,
+        drain: Callable[[], None],
+    ) -> None:
         super().__init__(config)
+        self._protocol = protocol
+        self._tls = tls
         self._drain = drain
         self._exit = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -59,6 +67,25 @@ class _Server(uvicorn.Server):
         """End when the last request has been answered."""
         self.should_exit = True
         self._exit.set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        # uvicorn's own has no bound on TLS handshakes.
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            sys.exit(1)
+        options: dict[str, Any] = {"backlog": self.config.backlog}
+        if (tls := self._tls) is not None:
+            tls.has_room = lambda: self._protocol.has_room(self.server_state, len(tls.expected))
+            timeout_s = handshake_timeout_s(self._protocol.limits.receive_timeout_s)
+            options |= {"ssl": tls, "ssl_handshake_timeout": timeout_s}
+        self.servers = [
+            await self._loop.create_server(self._connection, sock=listener, **options)
+            for listener in sockets or ()
+        ]
+        self.started = True
+
+    def _connection(self) -> HttpProtocol:
+        return self._protocol(self.config, self.server_state, self.lifespan.state)
 
     async def main_loop(self) -> None:
         # uvicorn's own wakes ten times a second. Once is what the `date` header takes.
@@ -126,7 +153,7 @@ async def serve(launch: Launch, plan: Plan) -> int:
     max_connections = raise_limit(
         plan.workers + plan.parked, settings.max_queue, settings.max_connections
     )
-    access, tls = access_for(settings), tls_options(settings)
+    access, tls = access_for(settings), tls_context(settings)
     spans = Spans() if settings.otel else None
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     listener = listen(settings.host, settings.port)
@@ -140,7 +167,15 @@ async def serve(launch: Launch, plan: Plan) -> int:
     def drain() -> None:
         draining.append(asyncio.create_task(_drain(server, reloads, settings.drain_timeout)))
 
-    server = _Server(_configured(settings, app, max_connections, tls), drain)
+    limits = HttpLimits(
+        max_connections,
+        settings.max_header_bytes,
+        settings.receive_timeout,
+        settings.keep_alive_timeout,
+        count_refused=app.state.serving.metrics.count_refused,
+    )
+    protocol = protocol_with(limits)
+    server = _Server(_configured(app, protocol), protocol, tls, drain)
     reloads = Reloads(launch, plan, pool, app.state, lambda: server.server_state.tasks)
     if settings.admin_key is not None:
         admin = Admin(settings.admin_key, reloads.reload)
@@ -171,18 +206,10 @@ async def serve(launch: Launch, plan: Plan) -> int:
     return 1 if status.state == "failed" else 0
 
 
-def _configured(
-    settings: Settings, app: FastAPI, max_connections: int, tls: dict[str, Any]
-) -> uvicorn.Config:
-    limits = HttpLimits(
-        max_connections,
-        settings.max_header_bytes,
-        settings.receive_timeout,
-        settings.keep_alive_timeout,
-    )
+def _configured(app: FastAPI, protocol: type[HttpProtocol]) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=protocol_with(limits),
+        http=protocol,
         ws="none",
         proxy_headers=False,  # nobody here asks where a request comes from
         log_config=None,
@@ -190,7 +217,6 @@ def _configured(
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=2 * _LAST_WORDS_S,
-        **tls,
     )
 
 
@@ -233,6 +259,7 @@ def _reload_at_hangup(reloads: Reloads) -> Iterator[None]:
         yield
     finally:
         loop.remove_signal_handler(signal.SIGHUP)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # one that comes too late ends nothing
 
 
 def _summary(url: str, plan: Plan, model: ModelInfo, serving: ServingConfig) -> str:

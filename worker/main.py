@@ -25,6 +25,7 @@ def run_worker(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
     # The gateway alone decides when a worker ends. A fork of the template has them blocked already.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _be_killed_with_gateway()
     threading.Thread(target=_end_with_gateway, name="end-with-gateway", daemon=True).start()
     oom_score.adjust(oom_score.WORKER)
     configure_logging(config.log_level, config.log_format, _name())
@@ -65,6 +66,7 @@ def run_template(
         alive: the reading end of a pipe whose writing ends the gateway and all forks hold.
         outbox: the writing end of a pipe for one message, `Warmed` or `LoadFailed`.
     """
+    _be_killed_with_gateway()
     configure_logging(config.log_level, config.log_format, "template")
     from worker import template
     from worker.warm_template import warm
@@ -99,6 +101,26 @@ def _name() -> str:
 
     name: str = multiprocess.current_process().name
     return name
+
+
+def _be_killed_with_gateway() -> None:
+    """Have the kernel end this process when the gateway is gone, even if it was stopped.
+
+    A parent's death could do that, too (``PR_SET_PDEATHSIG``), but the template is the parent, and
+    workers outlive that. What the gateway holds, and nobody else, is the end of a pipe.
+    """
+    import multiprocess
+
+    gateway = multiprocess.parent_process()
+    if gateway is None:
+        return
+    with suppress(ImportError, AttributeError, OSError):  # only Linux has all of it
+        import fcntl
+
+        pipe = gateway.sentinel
+        fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 def _end_with_gateway() -> None:

@@ -24,9 +24,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import numpy as np
 
-from worker import engines
+# Those that are not used here are imported so that workers share them.
+from worker import engines, inbox, main, outbox  # noqa: F401
 from worker.engines.base import Engine
-from worker.loop import Loop  # noqa: F401  # imported here so that workers share it
+from worker.loop import Loop  # noqa: F401
 from worker.orphan import ends_with_parent
 from worker.sampler import Sampler
 

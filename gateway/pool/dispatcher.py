@@ -108,6 +108,12 @@ class Dispatcher:
             self._idle.append(asyncio.get_running_loop().create_future())
             await self._idle[-1]
 
+    @property
+    def stall_s(self) -> float:
+        """Seconds without progress after which a worker will never make any."""
+        # What was learned may have been measured when one worker had all the threads.
+        return self.estimates.stall_s * self._threads.scarcity
+
     def expected_wait_s(self) -> float:
         """Seconds that a generation is expected to wait if it is taken now."""
         return self.scheduler.expected_wait_s(time.monotonic())

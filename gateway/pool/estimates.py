@@ -67,7 +67,10 @@ class Estimates:
 
     @property
     def stall_s(self) -> float:
-        """Seconds without progress after which a worker will never make any."""
+        """Seconds without progress after which a worker will never make any.
+
+        That is one with as many threads as those had that were measured.
+        """
         # A token of a prompt never takes longer than one that is evaluated alone.
         per_token_ms = self.slowest_prefill_ms or self.slowest_decode_ms
         if not per_token_ms:

@@ -4,6 +4,7 @@ With `gateway.pool.template` the only file that knows private names of `multipro
 """
 
 import contextlib
+import logging
 import os
 import select
 import signal
@@ -13,11 +14,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from multiprocess import connection, forkserver, resource_tracker, util
+from multiprocess import connection, forkserver, process, resource_tracker, spawn, util
 
 from shared.config import WorkerConfig
 from shared.messages import LoadFailed, Warmed, decode
 
+logger = logging.getLogger(__name__)
+
+# What every fork needs; those who preload more need it, too.
+_PRELOAD = (
+    "shared.standard_error", "multiprocess.popen_forkserver", "multiprocess.queues",
+    "multiprocess.synchronize",
+)  # fmt: skip
+_preparation_data = spawn.get_preparation_data
 # What is started while the environment is changed would see it, whoever starts it.
 _environment_lock = threading.Lock()
 _of_this_thread = threading.local()
@@ -27,19 +36,39 @@ class NotWarmed(Exception):
     """There is no template with the prefix that was asked for; the text says why."""
 
 
-@contextmanager
-def forked_from(server: forkserver.ForkServer) -> Iterator[None]:
-    """Let the processes that this thread starts meanwhile be forks of ``server``.
+def start_from(server: forkserver.ForkServer, started: Any) -> None:
+    """Start a `multiprocess` process as a fork of ``server``.
 
     `multiprocess` itself knows one fork server for all. A start waits for as long as a model loads,
     and must not hold up one from another fork server.
+
+    Args:
+        server: where.
+        started: the process; its target must be found by the name of its module.
+
+    Raises:
+        OSError: it could not be started.
+        EOFError: the fork server died meanwhile.
     """
     forkserver.connect_to_new_process = _connect_to_new_process
+    spawn.get_preparation_data = _preparation_data_without_main
     _of_this_thread.server = server
     try:
-        yield
+        started.start()
     finally:
         del _of_this_thread.server
+    # Each start looks, in whatever thread, for ends of processes that are known to it. One that
+    # somebody else waits for at that moment would lose its exit status.
+    process._children.discard(started)
+
+
+def _preparation_data_without_main(name: str) -> dict[str, Any]:
+    data: dict[str, Any] = _preparation_data(name)
+    if hasattr(_of_this_thread, "server"):
+        # Nothing of ours is there, and to run it takes longer than all else in a new process.
+        data.pop("init_main_from_name", None)
+        data.pop("init_main_from_path", None)
+    return data
 
 
 def _connect_to_new_process(descriptors: Sequence[int]) -> tuple[int, int]:
@@ -95,7 +124,7 @@ class ModelForkServer(forkserver.ForkServer):  # type: ignore[misc]  # multiproc
             preload: modules that it imports before it forks.
         """
         super().__init__()
-        self.set_forkserver_preload(list(preload))
+        self.set_forkserver_preload([*_PRELOAD, *preload])
         self._variables = variables
 
     @property
@@ -109,7 +138,23 @@ class ModelForkServer(forkserver.ForkServer):  # type: ignore[misc]  # multiproc
         # Its start may start the tracker, which would end our blocking of signals with that.
         resource_tracker.ensure_running()
         with _environment_lock, _environment(self._variables), _blocked():
+            _find_directory()
             super().ensure_running()
+
+    def connect_to_new_process(self, fds: Sequence[int]) -> tuple[int, int]:
+        """Have a process forked; see `multiprocess`. Waits for a model that is being loaded.
+
+        Raises:
+            OSError: that cannot be.
+        """
+        try:
+            ends: tuple[int, int] = super().connect_to_new_process(fds)
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            # It may live: whoever cleans up temporary files may have deleted its socket.
+            logger.warning("the template cannot be reached (%s); another is started", error)
+            self.stop()
+            ends = super().connect_to_new_process(fds)
+        return ends
 
     def kill(self) -> None:
         """End it at once, even while it loads; its forks live on."""
@@ -121,7 +166,9 @@ class ModelForkServer(forkserver.ForkServer):  # type: ignore[misc]  # multiproc
     def stop(self) -> None:
         """End it at once, and free what belongs to it."""
         self.kill()
-        self._stop()
+        with contextlib.suppress(FileNotFoundError):  # its socket
+            self._stop()
+        self._forkserver_address = None
 
 
 class ForkedForkServer(forkserver.ForkServer):  # type: ignore[misc]  # multiprocess has no types
@@ -157,6 +204,7 @@ class ForkedForkServer(forkserver.ForkServer):  # type: ignore[misc]  # multipro
             EOFError: the other fork server died meanwhile.
         """
         super().__init__()
+        _find_directory()
         address = connection.arbitrary_address("AF_UNIX")
         self._forkserver_address = address
         alive_reader, self._alive = context.Pipe(duplex=False)
@@ -168,16 +216,16 @@ class ForkedForkServer(forkserver.ForkServer):  # type: ignore[misc]  # multipro
                 if not util.is_abstract_socket_namespace(address):
                     os.chmod(address, 0o600)
                 listener.listen()
-                process = context.Process(
+                # Kept, since it holds what tells the process that the gateway lives.
+                self._started = context.Process(
                     target=target,
                     args=(config, *arguments, listener, alive_reader, writer),
                     name="template",
                     daemon=True,
                 )
-                with forked_from(origin):
-                    process.start()
+                start_from(origin, self._started)
                 # Whether it lives, `multiprocess` could not say any more once its origin is dead.
-                self.pid: int = process.pid
+                self.pid: int = self._started.pid
                 self.process = Pidfd(self.pid)
         except BaseException:
             self._reader.close()
@@ -214,6 +262,13 @@ class ForkedForkServer(forkserver.ForkServer):  # type: ignore[misc]  # multipro
         if not util.is_abstract_socket_namespace(self._forkserver_address):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._forkserver_address)
+
+
+def _find_directory() -> None:
+    """Have `multiprocess` make another directory for its sockets if its own was deleted."""
+    config = process.current_process()._config
+    if not os.path.isdir(config.get("tempdir") or ""):
+        config.pop("tempdir", None)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ class Generation:
         prefilled: that its prompt has been evaluated.
         abandoned: nobody waits for its events any more.
         kills: how many workers were ended from outside while they ran it.
+        crashes: how many have died while they ran it, and perhaps by its doing.
         start: where it was started last.
     """
 
@@ -36,7 +37,7 @@ class Generation:
         self.text: list[str] = []
         self.prefilled: Prefilled | None = None
         self.abandoned = False
-        self.kills = 0
+        self.kills = self.crashes = 0
         self.start: Start | None = None
         self._expiry: asyncio.TimerHandle | None = None
         self._last_text_s: float | None = None

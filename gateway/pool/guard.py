@@ -45,14 +45,20 @@ class Guard:
         self._keepers = keepers
         self._dispatcher = dispatcher
         self._limits = limits
-        running = dispatcher.scheduler.running
+        scheduler = dispatcher.scheduler
+        running = scheduler.running
         self._memory = MemoryWatch(
             keepers,
             running,
             most_bytes=limits.max_worker_memory,
             least_free_bytes=limits.min_free_memory,
         )
-        self._watchdog = Watchdog(self._handles, running, self._stall_s, starter.look)
+        self._watchdog = Watchdog(
+            self._handles,
+            running,
+            self._stall_s,
+            lambda: starter.look() or bool(scheduler.waiting),
+        )
         self._measuring: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
@@ -80,7 +86,7 @@ class Guard:
 
     def _stall_s(self) -> float:
         stall_s = self._limits.stall_timeout_s
-        return self._dispatcher.estimates.stall_s if stall_s is None else stall_s
+        return self._dispatcher.stall_s if stall_s is None else stall_s
 
     @property
     def obstacle(self) -> str | None:
@@ -122,6 +128,7 @@ class Guard:
                 f" of at most {scheduler.max_queue}; try again later",
                 dispatcher.retry_after(),
             )
+        self._watchdog.hurry()
         return events
 
 

@@ -146,6 +146,8 @@ class WorkerHandle:
         self._pipe.close()
         self._queue.close()
         exitcode: int | None = self._process.exitcode
+        if exitcode is not None:
+            self._process.close()
         return exitcode, self._verdict or Death.of(exitcode)
 
     def _lives(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 from gateway.pool.base import WorkerStatus
 from gateway.pool.death import Cause, Death
 from gateway.pool.handle import WorkerHandle
-from gateway.pool.starting import Starter, StartTimeout
+from gateway.pool.starting import Started, Starter, StartTimeout
 from shared.logging import request_id_var
 from shared.messages import (
     Delta,
@@ -36,8 +36,14 @@ _MAX_BACKOFF_S = 30.0
 class Listener(Protocol):
     """Who is told what becomes of a worker."""
 
-    def on_ready(self, worker_id: int, model: ModelInfo, start_s: float) -> None:
-        """A new process has its model, so many seconds after its start."""
+    def on_ready(self, worker_id: int, model: ModelInfo, fork_s: float | None) -> None:
+        """A new process has its model.
+
+        Args:
+            worker_id: where.
+            model: what the process has.
+            fork_s: seconds since its start began; None if the model was loaded first.
+        """
 
     def on_event(self, event: Event) -> None:
         """It sent an event of a generation, which names the generation."""
@@ -90,21 +96,22 @@ class WorkerKeeper:
         self._load_failed = False
         self._too_long: str | None = None
         self._expiry: asyncio.TimerHandle | None = None
-        self._started = 0.0
+        self._started: Started | None = None
+        self._began_s = 0.0
 
     async def keep(self, closing: asyncio.Event) -> None:
         """Keep a process here until the pool closes; ``closing`` is set then."""
         request_id_var.set("")  # the pool may have been started by a request, for the model's sake
         failures = 0
         while True:
-            was_ready, death = await self._run(closing)
+            was_ready, death = await self._run_safely(closing)
             if closing.is_set():
                 return
             if death.cause is Cause.RENEWED:
                 continue
             self.renewing = False
             self.restarts += 1
-            is_young = time.monotonic() - self._started < _YOUNG_S and not death.is_external
+            is_young = time.monotonic() - self._began_s < _YOUNG_S and not death.is_external
             failures = failures + 1 if is_young or not was_ready else 0
             is_hopeless = self._load_failed or self._too_long is not None
             if not was_ready and (is_hopeless or failures >= _FAILURES_UNTIL_FAILED):
@@ -147,10 +154,32 @@ class WorkerKeeper:
         if self._newest is not None:
             self._newest.kill()
 
+    async def _run_safely(self, closing: asyncio.Event) -> tuple[bool, Death]:
+        """The same as `_run`; whatever goes wrong in it, the next process is due."""
+        try:
+            return await self._run(closing)
+        except Exception as error:
+            logger.exception("worker %d was lost by a mistake of ours", self.worker_id)
+            self.reason = f"{type(error).__name__}: {error}"
+        self._cancel_expiry()
+        self.kill()
+        is_gone = self.handle is None
+        self.handle = self.memory_bytes = self._newest = None
+        if self.state == "ready":
+            self.state = "starting"
+        death = Death(Cause.START_FAILED, "was lost by a mistake of the server")
+        try:
+            if not is_gone:
+                self._listener.on_gone(self.worker_id)
+            self._listener.on_death(self.worker_id, death)
+        except Exception:
+            logger.exception("what worker %d ran could not be saved", self.worker_id)
+        return False, death
+
     async def _run(self, closing: asyncio.Event) -> tuple[bool, Death]:
         """Start a process and serve until it is dead; whether it was ever ready, and its death."""
         self._load_failed, self._too_long = False, None
-        self._started = time.monotonic()
+        self._began_s = time.monotonic()
         try:
             started = await self._starter.start(f"worker-{self.worker_id}", closing, self._begun)
         except Exception as error:  # whatever it is, the next try is due
@@ -163,13 +192,13 @@ class WorkerKeeper:
             return False, death
         if started is None:
             return False, Death(Cause.START_FAILED, "was not started")
-        handle, self._started = started
-        self.handle = handle
+        self._started, self._began_s = started, started.began_s
+        self.handle = handle = started.handle
         handle.attach(self._on_message)
         if closing.is_set():
             handle.kill()
-        if (limit := self._starter.limit_after(self._started)) is not None:
-            limit_s, too_long = limit
+        if started.limit is not None:
+            limit_s, too_long = started.limit
             loop = asyncio.get_running_loop()
             self._expiry = loop.call_later(limit_s, self._expire, handle, too_long)
         await handle.exited
@@ -216,9 +245,11 @@ class WorkerKeeper:
             case Ready(model):
                 self._cancel_expiry()
                 self.state, self.reason, self.renewing = "ready", None, False
-                start_s = time.monotonic() - self._started
-                self._starter.note_ready(start_s)
-                self._listener.on_ready(self.worker_id, model, start_s)
+                assert self._started is not None, "it has just spoken"
+                start_s = time.monotonic() - self._began_s
+                self._starter.note_ready(self._started, start_s)
+                fork_s = start_s if self._started.is_fork else None
+                self._listener.on_ready(self.worker_id, model, fork_s)
             case Progress():
                 pass
             case LoadFailed(reason):

@@ -244,7 +244,7 @@ class LocalPool:
 
     # ---- what the keepers tell (`gateway.pool.keeper.Listener`)
 
-    def on_ready(self, worker_id: int, model: ModelInfo, start_s: float) -> None:
+    def on_ready(self, worker_id: int, model: ModelInfo, fork_s: float | None) -> None:
         """Put a worker into rotation."""
         is_first, self._model = self._model is None, model
         self._dispatcher.scheduler.can_rewind = model.can_rewind
@@ -256,9 +256,8 @@ class LocalPool:
         handle = self._keepers[worker_id].handle
         assert handle is not None, "it has just spoken"
         born, born_tokens = self._warming.born(handle.generation)
-        self._dispatcher.add_worker(
-            worker_id, born, born_tokens, None if is_first else start_s * 1000
-        )
+        fork_ms = None if fork_s is None else fork_s * 1000
+        self._dispatcher.add_worker(worker_id, born, born_tokens, fork_ms)
         self._settled.set()
         self._renew_blank()
 

@@ -53,20 +53,31 @@ class MemoryWatch:
         self._least_free_bytes = least_free_bytes
         self._free_bytes = free_bytes
         self._next = 0
+        self._due_s = 0.0
         self._measured: dict[int, tuple[WorkerHandle, int]] = {}
 
     async def run(self) -> None:
         """Measure until cancelled."""
-        due_s = 0.0
+        has_failed = False
         while True:
-            if self._least_free_bytes:
-                free = await asyncio.to_thread(self._free_bytes)
-                self._note_free(free)
-            now_s = time.monotonic()
-            if now_s >= due_s:
-                interval_s = _UNBOUNDED_INTERVAL_S if self._most_bytes is None else _INTERVAL_S
-                due_s = now_s + max(interval_s, await self._measure_some(interval_s) / _SHARE)
+            try:
+                await self._look()
+            except Exception:
+                # Nothing is refused for what is not known.
+                self.is_short = False
+                if not has_failed:
+                    logger.exception("memory could not be measured; it is tried again and again")
+                has_failed = True
             await asyncio.sleep(_INTERVAL_S)
+
+    async def _look(self) -> None:
+        if self._least_free_bytes:
+            self._note_free(await asyncio.to_thread(self._free_bytes))
+        now_s = time.monotonic()
+        if now_s >= self._due_s:
+            interval_s = _UNBOUNDED_INTERVAL_S if self._most_bytes is None else _INTERVAL_S
+            took_s = await self._measure_some(interval_s)
+            self._due_s = now_s + max(interval_s, took_s / _SHARE)
 
     def _note_free(self, free: int | None) -> None:
         was_short = self.is_short

@@ -7,7 +7,8 @@ import hashlib
 
 from shared.messages import Generate
 
-_DEATHS = 2
+# Of workers that have run equal requests, where none of the requests has met with two.
+_DEATHS = 3
 _PERIOD_S = 300.0
 _MOST = 256
 
@@ -25,21 +26,22 @@ class Quarantine:
         # Fingerprint -> deaths, and until when it is remembered; the oldest first.
         self._deaths: dict[bytes, tuple[int, float]] = {}
 
-    def note_death(self, request: Generate, now_s: float) -> bool:
-        """A worker has died that ran ``request``; whether that is in quarantine from now on.
+    def note_death(self, request: Generate, now_s: float, *, is_proof: bool) -> None:
+        """A worker has died that ran ``request``.
 
         Args:
             request: what it ran.
             now_s: what the clock says; any that only goes forward.
+            is_proof: whether this is enough, without others, to put the request into quarantine.
         """
         key = _fingerprint(request)
-        deaths = self._count(key, now_s) + 1
+        before = self._count(key, now_s)
+        deaths = max(before + 1, _DEATHS) if is_proof else before + 1
         self._deaths.pop(key, None)
         self._deaths[key] = deaths, now_s + _PERIOD_S
         if len(self._deaths) > _MOST:
             del self._deaths[next(iter(self._deaths))]
-        self.total += deaths == _DEATHS
-        return deaths >= _DEATHS
+        self.total += before < _DEATHS <= deaths
 
     def note_success(self, request: Generate) -> None:
         """A worker has lived through ``request``, so it was not the request."""

@@ -5,6 +5,7 @@ from gateway.pool.generation import Generation
 from gateway.pool.quarantine import Quarantine
 from shared.errors import ErrorCode
 
+_MOST_CRASHES = 1
 MOST_KILLS = 10
 """So often a generation is run again whose worker was ended by somebody outside."""
 
@@ -23,7 +24,8 @@ def end_after(
     Args:
         death: of the worker that ran it.
         generation: as it is; the death is noted in it.
-        quarantine: where the death is noted if the request may be to blame.
+        quarantine: where the death is noted if the request may be to blame. It does not decide
+            about this generation, since others that are equal may have had bad luck.
         now_s: what the clock says.
 
     Returns:
@@ -33,7 +35,9 @@ def end_after(
         generation.kills += 1
         is_last = generation.kills > MOST_KILLS
     else:
-        is_last = quarantine.note_death(generation.request, now_s)
+        generation.crashes += 1
+        is_last = generation.crashes > _MOST_CRASHES
+        quarantine.note_death(generation.request, now_s, is_proof=is_last)
     if generation.has_emitted or (is_last and not death.is_external):
         return ErrorCode.WORKER_CRASHED, f"the worker process {death.why} while it ran this request"
     if is_last:

@@ -15,7 +15,7 @@ from typing import Any
 import multiprocess
 import orjson
 
-from gateway.pool.fork_server import ForkedForkServer, ModelForkServer, NotWarmed, forked_from
+from gateway.pool.fork_server import ForkedForkServer, ModelForkServer, NotWarmed, start_from
 from shared.config import TEMPLATE_VARIABLE, WorkerConfig
 
 logger = logging.getLogger(__name__)
@@ -98,21 +98,21 @@ class Template:
             The number of that generation.
 
         Raises:
-            OSError: it could not be started.
+            OSError: it could not be started, or all are being ended.
             EOFError: the template died meanwhile.
         """
         with self._lock:
             newest = self._newest
             if newest is not None:
                 try:
-                    with forked_from(newest):
-                        process.start()
+                    start_from(newest, process)
                     return self._generation
                 except (OSError, EOFError) as error:
                     logger.warning("template %d is gone (%s)", self._generation, error)
                     self._drop_newest()
-            with forked_from(self._first):
-                process.start()
+            if self._ending:
+                raise ConnectionError("the template is being ended")
+            start_from(self._first, process)
             return 0
 
     def warm(
@@ -174,6 +174,16 @@ class Template:
             return False
         self._drop_newest()
         return True
+
+    def kill_newest(self) -> bool:
+        """End the newest generation besides the first, if there is one; tells whether it did.
+
+        A start from it that is waited for in another thread goes on with the first.
+        """
+        newest = self._newest
+        if newest is not None:
+            newest.process.kill()
+        return newest is not None
 
     def kill(self) -> None:
         """End all fork servers at once, even one that is still loading; forked workers live on.

@@ -11,6 +11,11 @@ class ThreadShares:
         self._threads = self._share = threads
         self._threads_of: dict[int, int] = {}
 
+    @property
+    def scarcity(self) -> float:
+        """How many times as long an evaluation may take as with all threads, at least 1."""
+        return self._threads / self._share
+
     def add_worker(self, worker_id: int) -> None:
         """A worker is ready; at first it uses all."""
         self._threads_of[worker_id] = self._threads

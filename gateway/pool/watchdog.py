@@ -27,6 +27,7 @@ class _Watch:
     Attributes:
         handle: where.
         heard: what the worker had sent by then.
+        limit_s: the longest that it may be silent; an evaluation keeps the threads it began with.
         ticks: for how many since it has sent nothing.
         disk_ticks: in how many of them it waited for a disk.
         cpu_s: the CPU time that it had used at the first.
@@ -34,6 +35,7 @@ class _Watch:
 
     handle: WorkerHandle
     heard: int
+    limit_s: float
     ticks: int = 0
     disk_ticks: int = 0
     cpu_s: float = 0.0
@@ -51,7 +53,7 @@ class Watchdog:
         handles: Callable[[], Mapping[int, WorkerHandle]],
         running: Mapping[str, int],
         limit_s: Callable[[], float],
-        on_tick: Callable[[], None],
+        on_tick: Callable[[], bool],
     ) -> None:
         """Prepare; nothing is watched before `begin`.
 
@@ -59,7 +61,7 @@ class Watchdog:
             handles: gives the processes of those workers that are ready, by worker id.
             running: request id -> worker id; read at each tick.
             limit_s: gives the seconds without progress after which a worker is killed; 0 for never.
-            on_tick: called at each tick.
+            on_tick: called at each tick; says whether the next is to be soon though nothing runs.
         """
         self._handles = handles
         self._running = running
@@ -69,6 +71,7 @@ class Watchdog:
         self._stopped: set[WorkerHandle] = set()
         self._next_idle = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._is_busy = True
 
     def begin(self) -> None:
         """Begin to look, on the running event loop."""
@@ -78,17 +81,28 @@ class Watchdog:
         """Look no more."""
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
+
+    def hurry(self) -> None:
+        """Something may run from now on: do not wait as long as is usual while nothing does."""
+        if self._timer is not None and not self._is_busy:
+            self._timer.cancel()
+            self._is_busy = True
+            self.begin()
 
     def _tick(self) -> None:
-        is_busy = bool(self._running or self._stopped)
-        self._timer = asyncio.get_running_loop().call_later(
-            TICK_S if is_busy else _IDLE_TICK_S, self._tick
-        )
-        self._on_tick()
+        loop = asyncio.get_running_loop()
+        # First of all: whatever goes wrong in this tick, there is another.
+        self._timer = loop.call_later(_IDLE_TICK_S, self._tick)
         handles, stopped = self._handles(), set[WorkerHandle]()
         self._look_at_running(handles, stopped)
         self._look_at_idle(handles, stopped)
         self._stopped = stopped
+        is_wanted = self._on_tick()
+        self._is_busy = bool(is_wanted or self._running or stopped)
+        if self._is_busy:
+            self._timer.cancel()
+            self._timer = loop.call_later(TICK_S, self._tick)
 
     def _look_at_running(
         self, handles: Mapping[int, WorkerHandle], stopped: set[WorkerHandle]
@@ -100,9 +114,10 @@ class Watchdog:
                 continue
             watch = self._watches.get(request_id)
             if watch is None or watch.handle is not handle or watch.heard != handle.heard:
-                watches[request_id] = _Watch(handle, handle.heard)
+                watches[request_id] = _Watch(handle, handle.heard, limit_s)
                 continue
             watches[request_id] = watch
+            watch.limit_s = max(watch.limit_s, limit_s)
             watch.ticks += 1
             state, cpu_s = activity(handle.pid)
             if watch.ticks == 1:
@@ -111,7 +126,7 @@ class Watchdog:
                 self._note_stopped(handle, stopped)
                 continue
             watch.disk_ticks += state == "D"
-            if limit_s and _has_stalled(watch, state, cpu_s - watch.cpu_s, limit_s):
+            if limit_s and _has_stalled(watch, state, cpu_s - watch.cpu_s):
                 silent_s = watch.ticks * TICK_S
                 why = f"made no progress for {silent_s:g} s and was ended"
                 handle.kill(Death(Cause.STALLED, why))
@@ -137,15 +152,15 @@ class Watchdog:
             stopped.add(handle)
 
 
-def _has_stalled(watch: _Watch, state: str, computed_s: float, limit_s: float) -> bool:
+def _has_stalled(watch: _Watch, state: str, computed_s: float) -> bool:
     """Whether a silent worker would have said something by now if it ever did.
 
     Args:
         watch: what was seen of it.
         state: what it does now.
         computed_s: CPU time that it has used since the first silent tick.
-        limit_s: seconds that are enough, on a core of its own.
     """
+    limit_s = watch.limit_s
     silent_s = (watch.ticks - watch.disk_ticks) * TICK_S
     if silent_s < limit_s:
         return False

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from typing import Any
 
 from shared.config import WorkerConfig
@@ -33,7 +34,7 @@ NOT_MESSAGES = {
 }
 
 
-def _send(outbox: Any, *messages: Event | Ready) -> None:
+def _send(outbox: Any, *messages: Event | Ready | LoadFailed) -> None:
     os.write(outbox.fileno(), b"".join(encode(message) + b"\n" for message in messages))
 
 
@@ -110,6 +111,21 @@ def tells_threads(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
                     running = ""
             case Shutdown():
                 return
+
+
+def tells_imports(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
+    """Begins like a worker, and says which modules it had to import for that."""
+    from tests.integration.notes_modules import born_with
+    from worker import main, template
+    from worker.inbox import Inbox
+    from worker.loop import Loop
+    from worker.outbox import Outbox
+
+    main._be_killed_with_gateway()
+    Loop(template.engine_for(config), 1, Inbox(inbox), Outbox(outbox.fileno()))
+    imported = sorted(name for name in sys.modules if name not in born_with)
+    ours = [name for name in imported if not name.startswith("tests.") and name != "tests"]
+    _send(outbox, LoadFailed(f"imported {ours}, main is {sys.modules['__main__'].__name__}"))
 
 
 def has_no_prefix(*arguments: Any) -> None:

@@ -59,14 +59,30 @@ def test_a_request_that_kills_workers_is_not_taken_any_more(order: str) -> None:
     run(work())
 
 
-def test_a_request_that_kills_in_mid_stream_is_not_taken_a_third_time() -> None:
+def test_a_request_that_kills_in_mid_stream_is_not_taken_for_ever() -> None:
     async def work() -> None:
         async with ready(target=targets.obeys, preload=()) as pool:
-            for _ in range(2):
+            for _ in range(3):
                 events = await collect(pool.generate(ask("text SIGSEGV")))
                 assert text_of(events) == "text"
                 assert failure_of(events) == "worker_crashed"
             assert await is_refused(pool, ask("text SIGSEGV"))
+
+    run(work())
+
+
+def test_equal_requests_that_lose_one_worker_each_are_answered() -> None:
+    async def work() -> None:
+        async with ready(workers=3, delay_ms=SLOW) as pool:
+            answers = [
+                asyncio.ensure_future(collect(pool.generate(ask("ab"), Terms(is_whole=True))))
+                for _ in range(3)
+            ]
+            await until(pool, lambda status: status.running == 3)
+            await asyncio.gather(*(kill(pid, signal.SIGSEGV) for pid in pids_of(pool)))
+            assert [text_of(await answer) for answer in answers] == ["ab"] * 3
+            assert text_of(await collect(pool.generate(ask("ab")))) == "ab", "it is not held"
+            assert (await until(pool, all_idle)).totals.deaths == {"crashed": 3}
 
     run(work())
 

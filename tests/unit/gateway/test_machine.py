@@ -159,6 +159,19 @@ def test_memory_v2(tree: Tree) -> None:
     assert machine.available_memory(root) == 600 * MIB
 
 
+def test_memory_files_that_make_no_sense(tree: Tree) -> None:
+    root = tree(
+        {
+            "proc/meminfo": "MemAvailable:\nMemAvailable: many kB\nnonsense\n",
+            "proc/self/cgroup": "nonsense\n\n0::\n0::/a",
+            "sys/fs/cgroup/a/memory.max": 1000 * MIB,
+            "sys/fs/cgroup/a/memory.current": 400 * MIB,
+            "sys/fs/cgroup/a/memory.stat": "\none two three\ninactive_file\ninactive_file x\n",
+        }
+    )
+    assert machine.available_memory(root) == 600 * MIB
+
+
 def test_no_memory_limit_v2(tree: Tree) -> None:
     root = tree(
         {

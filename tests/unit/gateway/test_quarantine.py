@@ -14,29 +14,43 @@ from tests.unit.gateway.schedules import request
 BAD = request("1", "bad")
 
 
-def test_the_second_death_puts_a_request_into_quarantine() -> None:
+def test_the_second_death_of_one_generation_puts_a_request_into_quarantine() -> None:
     quarantine = Quarantine()
-    assert not quarantine.note_death(BAD, 0.0)
+    quarantine.note_death(BAD, 0.0, is_proof=False)
     assert not quarantine.holds(BAD, 1.0)
-    assert quarantine.note_death(BAD, 1.0)
+    quarantine.note_death(BAD, 1.0, is_proof=True)
     assert quarantine.holds(replace(BAD, request_id="2", trace_id="x"), 2.0)
+    quarantine.note_death(BAD, 3.0, is_proof=True)
+    assert quarantine.total == 1
+
+
+def test_so_does_the_third_of_different_ones() -> None:
+    quarantine = Quarantine()
+    for now_s in (0.0, 1.0):
+        quarantine.note_death(BAD, now_s, is_proof=False)
+    assert not quarantine.holds(BAD, 2.0)
+    quarantine.note_death(BAD, 2.0, is_proof=False)
+    assert quarantine.holds(BAD, 3.0)
     assert quarantine.total == 1
 
 
 def test_it_ends() -> None:
     quarantine = Quarantine()
-    quarantine.note_death(BAD, 0.0)
-    quarantine.note_death(BAD, 10.0)
+    quarantine.note_death(BAD, 10.0, is_proof=True)
     assert quarantine.holds(BAD, 309.0)
     assert not quarantine.holds(BAD, 310.0)
-    assert not quarantine.note_death(BAD, 310.0), "it begins anew"
+    for now_s in (310.0, 311.0):
+        quarantine.note_death(BAD, now_s, is_proof=False)
+    assert not quarantine.holds(BAD, 312.0), "it begins anew"
 
 
 def test_success_ends_the_suspicion() -> None:
     quarantine = Quarantine()
-    quarantine.note_death(BAD, 0.0)
+    for now_s in (0.0, 1.0):
+        quarantine.note_death(BAD, now_s, is_proof=False)
     quarantine.note_success(BAD)
-    assert not quarantine.note_death(BAD, 1.0)
+    quarantine.note_death(BAD, 2.0, is_proof=False)
+    assert not quarantine.holds(BAD, 3.0)
 
 
 @pytest.mark.parametrize(
@@ -51,16 +65,14 @@ def test_success_ends_the_suspicion() -> None:
 )
 def test_another_request_is_not_held(other: Generate) -> None:
     quarantine = Quarantine()
-    for now_s in (0.0, 1.0):
-        quarantine.note_death(BAD, now_s)
+    quarantine.note_death(BAD, 0.0, is_proof=True)
     assert not quarantine.holds(other, 2.0)
 
 
 def test_it_is_bounded_and_forgets_the_oldest() -> None:
     quarantine = Quarantine()
     for number in range(300):
-        for now_s in (0.0, 1.0):
-            quarantine.note_death(request("1", str(number)), now_s)
+        quarantine.note_death(request("1", str(number)), 0.0, is_proof=True)
     held = [n for n in range(300) if quarantine.holds(request("1", str(n)), 2.0)]
     assert held == list(range(44, 300))
     assert quarantine.total == 300
@@ -68,7 +80,9 @@ def test_it_is_bounded_and_forgets_the_oldest() -> None:
 
 def test_a_prompt_of_any_characters() -> None:
     quarantine = Quarantine()
-    assert not quarantine.note_death(request("1", "\ud800 \0 \U0001f600"), 0.0)
+    strange = request("1", "\ud800 \0 \U0001f600")
+    quarantine.note_death(strange, 0.0, is_proof=True)
+    assert quarantine.holds(strange, 1.0)
 
 
 @pytest.mark.parametrize(
