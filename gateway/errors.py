@@ -62,6 +62,10 @@ UNTOLD: dict[ErrorCode, str] = {
 """What clients are told of errors whose reasons are not for them, as they name files."""
 
 
+LONGEST_EXCERPT = 100
+"""The most characters of a client's own words that it gets back."""
+
+
 class ErrorDetail(TypedDict):
     """What went wrong."""
 
@@ -137,6 +141,11 @@ class _ErrorResponse(JSONResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         note_error(scope, self._code.value)
         await super().__call__(scope, receive, send)
+
+
+def excerpt(text: str) -> str:
+    """What a client sent, for a message to it: the beginning, if it is long."""
+    return text if len(text) <= LONGEST_EXCERPT else f"{text[:LONGEST_EXCERPT]}..."
 
 
 def failure(event: Failed, prompt_param: str = "prompt") -> ApiError:

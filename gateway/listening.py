@@ -3,8 +3,8 @@
 import socket
 import ssl
 from pathlib import Path
-from typing import Any
 
+from gateway.http.tls import TlsContext
 from gateway.settings import Settings
 from shared.errors import UsageError
 
@@ -37,8 +37,8 @@ def url_of(listener: socket.socket, settings: Settings) -> str:
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def tls_options(settings: Settings) -> dict[str, Any]:
-    """What uvicorn is told of TLS; nothing if there is none.
+def tls_context(settings: Settings) -> TlsContext | None:
+    """What connections are encrypted with; None for no TLS.
 
     Raises:
         UsageError: the certificate or its key cannot be used.
@@ -46,15 +46,15 @@ def tls_options(settings: Settings) -> dict[str, Any]:
     if settings.ssl_certfile is None:
         if settings.ssl_keyfile is not None:
             raise UsageError("SSL_KEYFILE needs SSL_CERTFILE, the certificate that it belongs to")
-        return {}
+        return None
     certfile = _readable("SSL_CERTFILE", settings.ssl_certfile)
     keyfile = None
     if settings.ssl_keyfile is not None:
         keyfile = _readable("SSL_KEYFILE", settings.ssl_keyfile)
-    password = settings.ssl_keyfile_password
+    context = TlsContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         # Without a password that of an encrypted key would be asked for, on the terminal.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certfile, keyfile, password or "")
+        context.load_cert_chain(certfile, keyfile, settings.ssl_keyfile_password or "")
     except (ssl.SSLError, ValueError) as error:
         name = "SSL_CERTFILE" if settings.ssl_keyfile is None else "SSL_CERTFILE and SSL_KEYFILE"
         reason = getattr(error, "reason", None) or error
@@ -62,11 +62,7 @@ def tls_options(settings: Settings) -> dict[str, Any]:
             f"{name} must be a certificate and its private key, in PEM format, with"
             f" SSL_KEYFILE_PASSWORD if the key is encrypted: {reason}"
         ) from error
-    return {
-        "ssl_certfile": certfile,
-        "ssl_keyfile": keyfile,
-        "ssl_keyfile_password": password,
-    }
+    return context
 
 
 def _readable(name: str, setting: str) -> str:

@@ -61,7 +61,8 @@ class Metrics:
         )
         self._rejected = Counter(
             "ggml_requests_rejected_total",
-            "HTTP requests that were answered with an error status, by the code of the error.",
+            "HTTP requests that were answered with an error status, and connections that ended with"
+            " one before they became requests, by the code of the error.",
             ["reason"],
             registry=registry,
         )
@@ -125,6 +126,10 @@ class Metrics:
             self._latency.observe(record.total_s)
         for generation in record.generations:
             self._observe_generation(generation)
+
+    def count_refused(self, code: ErrorCode) -> None:
+        """Count a connection that was ended with an error, for which there is no request."""
+        self._rejected.labels(code.value).inc()
 
     def _observe_generation(self, generation: GenerationRecord) -> None:
         if (queue_s := waited_s(generation)) is not None:

@@ -1,6 +1,7 @@
 """Work on request bodies: at once if it is little, else in a thread, so that streams go on."""
 
 import asyncio
+import contextvars
 import gc
 import time
 import traceback
@@ -104,7 +105,9 @@ class Offload:
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, _uncollected, work)
+        # With the context of the request, whose id is in all that is logged.
+        in_context = contextvars.copy_context().run
+        return await loop.run_in_executor(self._thread, in_context, _uncollected, work)
 
     def _learn(self, n_bytes: int, was_long: bool) -> None:
         # Once may be an accident, such as a garbage collection that fell into a tiny body.

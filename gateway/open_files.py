@@ -9,7 +9,9 @@ logger = logging.getLogger(__name__)
 _FILES_PER_WORKER = 8
 """Pipes and locks of a worker process, with some to spare."""
 _FILES_OF_OURS = 64
-"""The template, the event loop, log files, a start in progress."""
+"""Templates, the event loop, log files, a start in progress."""
+_POOLS = 2
+"""While the model is loaded again, its workers stand beside those of the one before."""
 _MOST_CONNECTIONS = 10_000
 """However many files there may be: each connection takes memory, too."""
 _FEWEST_CONNECTIONS = 16
@@ -18,7 +20,8 @@ _FEWEST_CONNECTIONS = 16
 
 def needed_files(workers: int, connections: int) -> int:
     """How many files may be open at once: those of the workers, and one for each connection."""
-    return workers * (_FILES_PER_WORKER + 1) + connections + MOST_REFUSED + _FILES_OF_OURS
+    of_workers = _POOLS * workers * (_FILES_PER_WORKER + 1)
+    return of_workers + connections + MOST_REFUSED + _FILES_OF_OURS
 
 
 def raise_limit(workers: int, max_queue: int, max_connections: int | None = None) -> int:

@@ -147,9 +147,9 @@ def _known(record: RequestRecord) -> dict[str, Any]:
     known["stream"] = record.is_stream
     known["outcome"] = record.outcome
     known["workers"] = [each.worker_id for each in generations if each.worker_id is not None]
-    known["prompt_tokens"] = sum(each.prompt_tokens for each in generations)
-    known["cached_tokens"] = sum(each.cached_tokens for each in generations)
-    known["completion_tokens"] = sum(each.completion_tokens for each in generations)
+    known["prompt_tokens"] = record.prompt_tokens
+    known["cached_tokens"] = record.cached_tokens
+    known["completion_tokens"] = record.completion_tokens
     for name, seconds in (("queue_ms", record.queue_s), ("ttft_ms", record.ttft_s)):
         if seconds is not None:
             known[name] = round(seconds * 1000, 1)

@@ -45,6 +45,7 @@ class RequestRecord:
         is_stream: whether its answer is a stream.
         error_code: the code of the error that it was answered with; empty if it was not.
         generations: one for each generation that it asked for.
+        choices: how many in a row of them share a prompt.
         transcripts: one for each of them if prompts are logged, else none.
         status: the HTTP status of its answer; `CLIENT_LEFT` until that is complete.
         head_s: when its answer began. That of a stream begins with the first text.
@@ -61,6 +62,7 @@ class RequestRecord:
     is_stream: bool = False
     error_code: str = ""
     generations: list[GenerationRecord] = field(default_factory=list)
+    choices: int = 1
     transcripts: list[Transcript] = field(default_factory=list)
     status: int = CLIENT_LEFT
     head_s: float | None = None
@@ -79,6 +81,21 @@ class RequestRecord:
             return "cancelled"
         outcomes = {generation.outcome for generation in self.generations}
         return outcomes.pop() if len(outcomes) == 1 else "mixed"
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of its prompts; one that several choices share counts once, as in the usage."""
+        return sum(each.prompt_tokens for each in self.generations[:: self.choices])
+
+    @property
+    def cached_tokens(self) -> int:
+        """Those of them that came from a KV cache."""
+        return sum(each.cached_tokens for each in self.generations[:: self.choices])
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens of all choices."""
+        return sum(each.completion_tokens for each in self.generations)
 
     @property
     def total_s(self) -> float:

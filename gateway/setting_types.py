@@ -13,6 +13,7 @@ from shared.model_names import family_named
 MODEL_TYPES = (*(family.value for family in Family), "gguf", "echo")
 """The names of `MODEL_TYPE`; `shared.model_names` knows further spellings."""
 
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 _SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -70,6 +71,11 @@ def size(text: str) -> int:
     return int(digits) * _SIZE_UNITS[unit]
 
 
+def size_or_none(text: str) -> int | None:
+    """The same; 0 is None, for no bound."""
+    return size(text) or None
+
+
 def one_of(allowed: Sequence[str]) -> Callable[[str], str]:
     """One of some words, whatever their case."""
 
@@ -102,7 +108,7 @@ def model_type(text: str) -> str:
 
 
 def origins(text: str) -> tuple[str, ...]:
-    """Origins of web pages as browsers send them, with commas between; or ``*``."""
+    """Origins of web pages, with commas between, as browsers send them; or ``*``."""
     found = tuple(part.strip().lower() for part in text.split(",") if part.strip())
     for origin in found:
         parts = urlsplit(origin)
@@ -110,12 +116,21 @@ def origins(text: str) -> tuple[str, ...]:
             raise ValueError(
                 "origins like https://example.org, without a path, with commas between; or *"
             )
-    return found
+    return tuple(_without_default_port(origin) for origin in found)
+
+
+def _without_default_port(origin: str) -> str:
+    """``origin`` as browsers send it."""
+    for scheme, port in _DEFAULT_PORTS.items():
+        if origin.startswith(f"{scheme}://"):
+            return origin.removesuffix(f":{port}")
+    return origin
 
 
 def host_names(text: str) -> tuple[str, ...]:
     """Names of hosts, without port, with commas between."""
-    found = tuple(part.strip().lower() for part in text.split(",") if part.strip())
-    if any(set(name) & set("/ @") or name.count(":") == 1 for name in found):
+    parts = (part.strip().lower() for part in text.split(",") if part.strip())
+    found = tuple(part.removesuffix(".") for part in parts)
+    if any(not name or set(name) & set("/ @") or name.count(":") == 1 for name in found):
         raise ValueError("names of hosts, without http:// and port, with commas between")
     return found

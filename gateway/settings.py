@@ -16,6 +16,7 @@ from gateway.setting_types import (
     one_of,
     origins,
     size,
+    size_or_none,
     whole,
 )
 from shared.errors import UsageError
@@ -52,22 +53,27 @@ class Settings:
         host: address to listen on.
         port: TCP port to listen on; 0 lets the system choose.
         context_length: tokens of prompt and completion together; None chooses by the model.
-        max_queue: the most generations that wait for a worker.
+        max_queue: the most generations that wait for a worker; 0 for none.
         log_level: one of `LOG_LEVELS`.
         max_body_bytes: the longest request body that is read.
-        drain_timeout: seconds that running requests get to finish after SIGTERM or SIGINT.
+        drain_timeout: seconds that running requests get to finish after SIGTERM or SIGINT; 0 for
+            none.
         max_queue_seconds: the longest that a generation may be expected to wait; 0 for no bound.
         queue_timeout: seconds that a generation may wait for a worker; 0 for no bound.
         request_timeout: seconds that a request may take in all; 0 for no bound.
         receive_timeout: seconds in which the whole of a request must have arrived; 0 for no bound.
-        send_timeout: seconds that a client may read nothing; 0 for no bound.
-        keep_alive_timeout: seconds that a connection may be idle between two requests.
+        send_timeout: seconds that a client may read nothing; 0 for no bound. One for whom more is
+            kept than its system takes counts as reading when that makes room for a further
+            segment, which may be as much as 64 KiB: who reads less in that time is cut off, too.
+        keep_alive_timeout: seconds that a connection may be idle between two requests; 0 ends each
+            with its first answer.
         max_connections: the most connections; None chooses by the limit on open files.
         max_header_bytes: the longest request line and headers together.
-        start_timeout: seconds in which a worker must have loaded its model.
-        stall_timeout: seconds without progress after which a worker is replaced; None learns from
-            the model's speed.
-        max_worker_memory: bytes of private memory beyond which a worker is replaced.
+        start_timeout: seconds in which a worker must have loaded its model; 0 for no bound.
+        stall_timeout: seconds without progress after which a worker is replaced; 0 for no bound,
+            None learns from the model's speed.
+        max_worker_memory: bytes of private memory beyond which a worker is replaced; None, which is
+            written 0, for no bound.
         min_free_memory: bytes of free memory below which nothing new is taken; 0 for no bound.
         api_keys: who may use the server: keys, or ``@`` and a file of them; None for everybody.
         admin_key: the key for ``/admin``; None for nobody.
@@ -171,7 +177,7 @@ class Settings:
         "time a worker may make no progress",
     )
     max_worker_memory: int | None = _setting(
-        size, None, "SIZE", "private memory of a worker; one that takes more is replaced"
+        size_or_none, None, "SIZE", "private memory of a worker; one that takes more is replaced"
     )
     min_free_memory: int = _setting(
         size, 256 << 20, "SIZE", "free memory; while there is less, requests get 503"

@@ -56,7 +56,9 @@ def access_for(settings: Settings) -> Access:
         UsageError: the keys cannot be used, or there are limits for keys but no keys.
     """
     now_s = time.monotonic()
-    keys = None if settings.api_keys is None else key_source(settings.api_keys, now_s)
+    keys = None
+    if settings.api_keys is not None:
+        keys = key_source(settings.api_keys, now_s, settings.admin_key)
     if settings.admin_key is not None:
         _check_admin_key(settings.admin_key, keys.current(now_s) if keys else None)
     rates = Rates(

@@ -45,19 +45,25 @@ class FixedKeys:
 class KeyFile:
     """Keys in a file, one to a line, as ``key`` or ``name:key``; ``#`` begins a comment line."""
 
-    def __init__(self, path: Path, now_s: float) -> None:
-        """Read the file at ``path``; ``now_s`` is by the clock of `current`.
+    def __init__(self, path: Path, now_s: float, admin_key: str | None = None) -> None:
+        """Read the file at ``path``.
+
+        Args:
+            path: of the file.
+            now_s: the time, by the clock of `current`.
+            admin_key: what must not be one of the keys, since it opens more than those.
 
         Raises:
             UsageError: it cannot be used; the text says why.
         """
         self._path = path
+        self._admin_key = admin_key
         self._checked_s = now_s
         self._complaint = ""
         self._signature: _Signature | None = None
         try:
             self._signature = _signature(path)
-            self._ring = _read(path)
+            self._ring = self._read()
         except (OSError, ValueError) as error:
             raise UsageError(f"API_KEYS=@{path}: {_said(error)}") from None
 
@@ -77,7 +83,7 @@ class KeyFile:
             if signature == self._signature:
                 return
             self._signature = signature  # what is wrong in this file need not be found twice
-            self._ring = _read(self._path)
+            self._ring = self._read()
         except (OSError, ValueError) as error:
             if isinstance(error, OSError):
                 self._signature = None  # it may become readable without a change
@@ -88,18 +94,29 @@ class KeyFile:
         self._complaint = ""
         logger.info("%d API keys read from %s", len(self._ring), self._path)
 
+    def _read(self) -> KeyRing:
+        ring = _read(self._path)
+        if self._admin_key is not None and ring.name_of([self._admin_key.encode()]) is not None:
+            raise ValueError("ADMIN_KEY must not be one of the keys: it opens more than those")
+        return ring
+
 
 KeySource: TypeAlias = FixedKeys | KeyFile
 
 
-def key_source(text: str, now_s: float) -> KeySource:
+def key_source(text: str, now_s: float, admin_key: str | None = None) -> KeySource:
     """The source that the setting ``API_KEYS`` names: keys, or ``@`` and a file of them.
+
+    Args:
+        text: the setting.
+        now_s: the time, by the clock of `KeyFile.current`.
+        admin_key: what a file of keys must not hold, whenever it is read.
 
     Raises:
         UsageError: it cannot be used; the text says why, and holds nothing of any key.
     """
     if text.startswith("@"):
-        return KeyFile(Path(os.path.expanduser(text[1:])), now_s)
+        return KeyFile(Path(os.path.expanduser(text[1:])), now_s, admin_key)
     return FixedKeys(text)
 
 

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.auth.rate import Rates, Usage
 from gateway.errors import ApiError
-from gateway.request_record import RequestRecord, record_of
+from gateway.request_record import record_of
 from shared.errors import ErrorCode
 
 COUNTED_PATHS = ("/v1/completions", "/v1/chat/completions", "/v2/chat/completions")
@@ -65,7 +65,7 @@ class KeyLimits:
 
         def charge() -> None:
             nonlocal charged
-            used = _tokens(record)
+            used = record.prompt_tokens + record.completion_tokens
             usage.charge(used - charged, self._clock())
             charged = used
 
@@ -79,7 +79,3 @@ class KeyLimits:
             await self._app(scope, receive, telling_send)
         finally:
             charge()
-
-
-def _tokens(record: RequestRecord) -> int:
-    return sum(one.prompt_tokens + one.completion_tokens for one in record.generations)

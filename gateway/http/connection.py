@@ -6,11 +6,20 @@ import math
 from typing import ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from gateway.errors import ApiError
 from gateway.http.exchange import Exchange
-from gateway.http.limits import LINGER_BYTES, LINGER_S, MOST_REFUSED, HttpLimits
+from gateway.http.limits import (
+    LINGER_BYTES,
+    LINGER_FULL_S,
+    LINGER_S,
+    LINGER_TLS_S,
+    MOST_REFUSED,
+    HttpLimits,
+)
 from gateway.http.refusals import last_words, too_late, too_many_connections
+from shared.errors import ErrorCode
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +48,20 @@ class Connection(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
     _timer_s = math.inf
 
+    @classmethod
+    def has_room(cls, server_state: ServerState, n_expected: int) -> bool:
+        """Whether one more connection may be accepted, for its TLS handshake.
+
+        Args:
+            server_state: holds the connections that are served.
+            n_expected: how many others have not ended theirs.
+        """
+        n_open = len(server_state.connections) + len(cls.refused) + n_expected
+        if n_open < cls.limits.max_connections + MOST_REFUSED:
+            return True
+        cls.limits.count_refused(ErrorCode.TOO_MANY_CONNECTIONS)
+        return False
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected."""
         super().connection_made(transport)
@@ -47,6 +70,7 @@ class Connection(HttpToolsProtocol):
             return
         self.connections.discard(self)
         if len(self.refused) >= MOST_REFUSED:
+            self.limits.count_refused(ErrorCode.TOO_MANY_CONNECTIONS)
             transport.abort()
             return
         self.refused.add(self)
@@ -81,6 +105,7 @@ class Connection(HttpToolsProtocol):
         """Nothing more can be made of what arrives; the client learns why, in its turn."""
         self._dropping = True
         self._failure = error
+        self.flow.resume_reading()  # or it would not be noticed that the client leaves
         exchange = self.cycle
         if isinstance(exchange, Exchange) and exchange.more_body:
             if exchange.response_complete:
@@ -94,6 +119,7 @@ class Connection(HttpToolsProtocol):
         """Answer to what never became a request."""
         request_id, response = last_words(error, self.server_state.default_headers)
         logger.info("refused: %s %s", error.code.value, request_id)
+        self.limits.count_refused(error.code)
         self.transport.write(response)
         self._message_open = True  # whatever it is that the client is sending
         self._end()
@@ -108,10 +134,11 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
             return
         self._dropping = self._lingering = True
-        if self.transport.can_write_eof():
+        has_eof = self.transport.can_write_eof()
+        if has_eof:
             self.transport.write_eof()
         self.flow.resume_reading()
-        self._expect_within(LINGER_S)
+        self._expect_within(LINGER_S if has_eof else LINGER_TLS_S)
 
     def _drop(self, n_bytes: int) -> None:
         """Take no notice of what has arrived; not of any amount of it, though."""
@@ -119,6 +146,7 @@ class Connection(HttpToolsProtocol):
         if self._n_dropped > LINGER_BYTES:
             if self._lingering:
                 self.flow.pause_reading()
+                self._expect_within(LINGER_FULL_S)
             else:
                 self.transport.abort()
 

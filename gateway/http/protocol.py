@@ -140,7 +140,10 @@ class HttpProtocol(Connection):
         """
         left_out = (b"connection", b"upgrade", b"http2-settings")
         lines = [b"%b: %b\r\n" % header for header in self.headers if header[0] not in left_out]
-        first = b"%b %b HTTP/1.1\r\n" % (self.parser.get_method(), self.url)
+        if not self.parser.should_keep_alive():
+            lines.append(b"connection: close\r\n")
+        version = self.parser.get_http_version().encode()
+        first = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, version)
         self.parser = httptools.HttpRequestParser(self)
         self._n_between = 0
         self.data_received(b"".join([first, *lines, b"\r\n", rest]))

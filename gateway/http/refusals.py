@@ -77,11 +77,12 @@ def last_words(
     """The id and the bytes of a response after which the connection ends."""
     request_id = f"req-{uuid.uuid4().hex}"
     response = error.response()
+    close = (b"connection", b"close")  # a default header, too, while the server drains
     headers = [
-        *default_headers,
+        *(header for header in default_headers if header != close),
         *response.raw_headers,
         (b"x-request-id", request_id.encode()),
-        (b"connection", b"close"),
+        close,
     ]
     lines = [b"%b: %b\r\n" % header for header in headers]
     parts = [STATUS_LINE[response.status_code], *lines, b"\r\n", bytes(response.body)]

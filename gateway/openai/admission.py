@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from gateway.errors import DEFAULT_RETRY_AFTER, ApiError
+from gateway.errors import DEFAULT_RETRY_AFTER, ApiError, excerpt
 from gateway.pool.base import PoolLoad, PoolRefused
 from gateway.serving import ServingConfig
 from shared.errors import ErrorCode
@@ -16,7 +16,7 @@ def check_model_name(name: str | None, config: ServingConfig) -> None:
         ApiError: `MODEL_NOT_FOUND`, with the names there are.
     """
     if name is not None and name != config.model_id:
-        message = f"There is no model '{name}' here. This server has: '{config.model_id}'."
+        message = f"There is no model '{excerpt(name)}' here. This server has: '{config.model_id}'."
         raise ApiError(ErrorCode.MODEL_NOT_FOUND, message, "model")
 
 

@@ -24,6 +24,7 @@ async def answer(
     record = record_of(request.scope)
     record.is_stream = plan.form == "stream"
     record.generations = [GenerationRecord() for _ in plan.generations]
+    record.choices = plan.n
     terms = Terms(not record.is_stream, bounds.deadline_s, bounds.queue_timeout_s)
     orders = [
         (replace(generation, trace_id=record.request_id), terms, noted)

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 from fastapi import Request
 
-from gateway.errors import ApiError
+from gateway.errors import ApiError, excerpt
 from gateway.serving import Serving
 from shared.errors import ErrorCode
 
@@ -47,7 +47,7 @@ def _check_media_type(header: str) -> None:
     if media_type in ("", "application/json") or media_type.endswith("+json"):
         return
     message = (
-        f"The body must be application/json, not {media_type}. "
+        f"The body must be application/json, not {excerpt(media_type)}. "
         "With curl: -H 'Content-Type: application/json'."
     )
     raise ApiError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)

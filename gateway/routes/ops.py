@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 
 from gateway.auth.guard import is_stranger
-from gateway.errors import DEFAULT_RETRY_AFTER
+from gateway.errors import DEFAULT_RETRY_AFTER, excerpt
 from gateway.metrics import CONTENT_TYPE
 from gateway.serving import serving_of
 
@@ -33,6 +33,7 @@ async def health() -> dict[str, str]:
     return {"status": "ok"}
 
 
+@router.head("/ready", include_in_schema=False)
 @router.get("/ready", responses={503: {"description": "Nothing is taken at present."}})
 async def ready(request: Request) -> Response:
     """Say whether a generation could start, and what each worker is doing."""
@@ -67,6 +68,6 @@ async def index(request: Request) -> HTMLResponse:
     return HTMLResponse(
         INDEX.format(
             model=escape(serving_of(request).config.model_id),
-            host=escape(request.headers.get("host", "localhost:8000")),
+            host=escape(excerpt(request.headers.get("host", "localhost:8000"))),
         )
     )

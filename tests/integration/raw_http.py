@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import socket
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -54,12 +55,16 @@ class _Kept:
 class Connection:
     """A connection to a server."""
 
-    def __init__(self, server: Server, receive_buffer: int = 0) -> None:
+    def __init__(
+        self, server: Server, receive_buffer: int = 0, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.socket = socket.socket()
         self.socket.settimeout(DEADLINE_S)
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")
         self._file = self.socket.makefile("rb")
 
     def send(self, *parts: bytes) -> None:
@@ -110,9 +115,11 @@ class Connection:
 
 
 @contextlib.contextmanager
-def connected(server: Server, receive_buffer: int = 0) -> Iterator[Connection]:
+def connected(
+    server: Server, receive_buffer: int = 0, tls: ssl.SSLContext | None = None
+) -> Iterator[Connection]:
     """A connection, which is closed at the end of the block."""
-    connection = Connection(server, receive_buffer)
+    connection = Connection(server, receive_buffer, tls)
     try:
         yield connection
     finally:

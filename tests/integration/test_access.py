@@ -67,6 +67,7 @@ def test_strangers_see_that_the_server_is_alive_and_ready_and_nothing_else(keyed
     assert keyed.http.get("/health").json() == {"status": "ok"}
     assert keyed.http.head("/health").is_success
     assert keyed.http.get("/ready").json() == {"state": "ready"}
+    assert keyed.http.head("/ready").is_success
     for path in ("/", "/docs", "/openapi.json", "/metrics", "/v1/models", "/nothing"):
         assert keyed.http.get(path).status_code == 401
 

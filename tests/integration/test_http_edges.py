@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from gateway.http.limits import LINGER_S
 from tests.integration.raw_http import GET, HOST, Connection, connected, head, post
 from tests.serving import DEADLINE_S, Server, served_echo
 
@@ -152,6 +153,23 @@ def test_another_protocol_is_not_taken_up(connection: Connection) -> None:
     assert connection.answer("GET").status == 200
 
 
+@pytest.mark.parametrize(
+    ("version", "wish"),
+    [
+        ("1.0", b"Connection: Upgrade"),
+        ("1.1", b"Connection: close, Upgrade"),
+        ("1.1", b"Connection: Upgrade, Close"),
+    ],
+)
+def test_a_connection_that_is_not_upgraded_ends_as_asked(
+    connection: Connection, version: str, wish: bytes
+) -> None:
+    connection.send(post(JSON, wish, b"Upgrade: h2c", version=version))
+    answer = connection.answer()
+    assert (answer.status, answer.body, answer.closes) == (200, b'"Hi"', True)
+    assert connection.is_ended()
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_http_1_0_knows_no_chunks(
     edge_server: Server, connection: Connection, stream: bool
@@ -213,33 +231,11 @@ def test_an_upload_without_end_sees_its_answer_and_is_not_read(edge_server: Serv
         assert connection.is_ended()
 
 
-def test_requests_ahead_of_their_answers_are_answered_in_turn(connection: Connection) -> None:
-    connection.send(b"".join(post(b'{"prompt": "%d"}' % i) for i in range(5)), GET, GET[:-10])
-    assert [connection.answer().body for _ in range(5)] == [b'"%d"' % i for i in range(5)]
-    assert connection.answer("GET").body == b'{"status":"ok"}'
-    connection.send(GET[-10:])
-    assert connection.answer("GET").body == b'{"status":"ok"}'
-
-
-def test_requests_ahead_of_their_answers_are_bounded(connection: Connection) -> None:
-    connection.send(GET * 10_000)
-    answers = []
-    while (answer := connection.answer("GET")).status == 200:
-        answers.append(answer)
-    assert len(answers) <= 10
-    assert answer.error == (400, "invalid_http")
-    assert connection.is_ended()
-
-
-def test_a_client_that_leaves_is_missed_whatever_it_has_sent_ahead(slow_server: Server) -> None:
-    body = b'{"prompt": "%b", "stream": true, "max_tokens": 2000}' % (b"x" * 2000)
-    slow_server.wait_until_idle()
-    with connected(slow_server) as connection:
-        connection.send(post(body))
-        assert connection.answer_begins() == 200
-        connection.send(post(body), GET, head(b"Content-Length: 5000000"), bytes(1 << 20))
-        assert slow_server.ready()["running"] == 1
-    slow_server.wait_until_idle()
+def test_who_sends_all_before_it_reads_does_not_wait_for_its_answer(edge_server: Server) -> None:
+    began_s = time.monotonic()
+    answer = edge_server.http.post("/v1/completions", content=bytes(20 << 20))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
+    assert time.monotonic() - began_s < LINGER_S
 
 
 def test_large_bodies_that_do_not_end_take_bounded_memory() -> None:
@@ -269,3 +265,26 @@ def test_too_many_connections_are_told_so(edge_server: Server) -> None:
         many[0].send(GET)
         assert many[0].answer("GET").status == 200
     edge_server.wait_until_idle()  # there is room again
+
+
+def test_what_never_became_a_request_is_counted(edge_server: Server) -> None:
+    def counted() -> dict[str, float]:
+        lines = edge_server.http.get("/metrics").text.splitlines()
+        samples = (line.split() for line in lines if "_rejected_total{" in line)
+        return {name.split('"')[1]: float(value) for name, value in samples}
+
+    before = counted()
+    for sent, code in (
+        (b"Hello?\r\n\r\n", "invalid_http"),
+        (b"GET /" + b"a" * 100_000, "headers_too_large"),
+        (b"GET / HTTP/1.1\r\nHost: loc", "receive_timeout"),
+    ):
+        with connected(edge_server) as connection:
+            connection.send(sent)
+            assert connection.answer().error[1] == code
+        assert counted()[code] == before[code] + 1
+    with ExitStack() as stack:
+        many = [stack.enter_context(connected(edge_server)) for _ in range(21)]
+        assert many[-1].answer().status == 503
+    edge_server.wait_until_idle()
+    assert counted()["too_many_connections"] > before["too_many_connections"]

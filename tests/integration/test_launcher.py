@@ -68,6 +68,8 @@ def complaint(**settings: str) -> str:
         ({"MODEL_TYPE": "echo", "SSL_CERTFILE": "/no/cert.pem"}, ["SSL_CERTFILE=/no/cert.pem"]),
         ({"MODEL_TYPE": "echo", "SSL_KEYFILE": "/no/key.pem"}, ["SSL_KEYFILE", "SSL_CERTFILE"]),
         ({"MODEL_TYPE": "echo", "SSL_CERTFILE": "README.md"}, ["SSL_CERTFILE", "PEM"]),
+        ({"MODEL_NAME": "/no/model.gguf", "API_KEYS": "short"}, ["API_KEYS: key 1"]),
+        ({"MODEL_NAME": "/no/model.gguf", "SSL_CERTFILE": "/no/cert.pem"}, ["SSL_CERTFILE"]),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(settings: dict[str, str], named: list[str]) -> None:

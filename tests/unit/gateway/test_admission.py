@@ -24,6 +24,9 @@ def test_only_the_served_model_has_a_name_here() -> None:
     with pytest.raises(ApiError, match="'org/model'") as caught:
         check_model_name("gpt-4", CONFIG)
     assert caught.value.code is ErrorCode.MODEL_NOT_FOUND
+    with pytest.raises(ApiError, match=r"'x{100}\.\.\.'") as caught:
+        check_model_name("x" * 1_000_000, CONFIG)
+    assert len(caught.value.message) < 200
 
 
 @pytest.mark.parametrize(

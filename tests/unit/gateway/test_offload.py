@@ -14,6 +14,7 @@ from starlette.types import Message
 from gateway.errors import ApiError
 from gateway.offload import Offload
 from shared.errors import ErrorCode
+from shared.logging import request_id_var
 
 LARGE = 1 << 20
 HERE = threading.get_ident
@@ -164,3 +165,11 @@ def test_an_exception_does_not_hold_what_the_body_was_made_into(offload: Offload
     with pytest.raises(KeyError) as caught:
         asyncio.run(offload.run(stays, LARGE, work))
     assert caught.tb is not None and made[0]() is None
+
+
+def test_a_large_body_is_worked_on_in_the_context_of_its_request(offload: Offload) -> None:
+    async def scenario() -> None:
+        request_id_var.set("req-1")
+        assert await offload.run(stays, LARGE, request_id_var.get) == "req-1"
+
+    asyncio.run(scenario())

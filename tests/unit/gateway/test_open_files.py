@@ -12,7 +12,7 @@ RAISE = """
 import logging, resource
 from gateway.open_files import raise_limit
 logging.basicConfig(format="%(levelname)s %(message)s")
-resource.setrlimit(resource.RLIMIT_NOFILE, (256, {hard}))
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, {hard}), {hard}))
 connections = raise_limit(2, {max_queue}, {max_connections})
 print(*resource.getrlimit(resource.RLIMIT_NOFILE), connections)
 """
@@ -46,3 +46,14 @@ def test_a_hard_limit_that_is_too_low_is_said() -> None:
 def test_each_request_and_each_worker_needs_files() -> None:
     assert needed_files(2, 65) == needed_files(2, 64) + 1
     assert needed_files(3, 64) > needed_files(2, 64) + 1
+
+
+def test_a_reload_has_each_worker_twice() -> None:
+    of_a_worker = needed_files(3, 64) - needed_files(2, 64)
+    assert of_a_worker >= 2 * 8
+
+
+def test_however_few_files_there_are_somebody_can_connect() -> None:
+    limits, said = raised(150, 64)
+    assert limits == "150 150 16"
+    assert said.startswith("WARNING")

@@ -1,14 +1,12 @@
 """Tests of the settings: every one of them, from both sources."""
 
 import dataclasses
-import re
 from typing import Any
 
 import pytest
 
 from gateway.settings import Settings
 from shared.errors import UsageError
-from tests.serving import ROOT
 
 # setting: (a text, its value, another text, its value)
 VALUES: dict[str, tuple[str, Any, str, Any]] = {
@@ -45,7 +43,7 @@ VALUES: dict[str, tuple[str, Any, str, Any]] = {
     "key_requests_per_minute": ("1", 1, "2147483648", 1 << 31),
     "key_tokens_per_minute": ("1", 1, "2147483648", 1 << 31),
     "key_concurrent_requests": ("1", 1, "2147483648", 1 << 31),
-    "cors_origins": ("*", ("*",), "https://a.org, HTTP://b:80", ("https://a.org", "http://b:80")),
+    "cors_origins": ("*", ("*",), "https://a.org, HTTP://b:80", ("https://a.org", "http://b")),
     "allowed_hosts": ("box", ("box",), "Box.lan, ::1", ("box.lan", "::1")),
     "ssl_certfile": ("c.pem", "c.pem", "/x/c.pem", "/x/c.pem"),
     "ssl_keyfile": ("k.pem", "k.pem", "/x/k.pem", "/x/k.pem"),
@@ -271,9 +269,26 @@ def test_settings_do_not_change() -> None:
         Settings().port = 1  # type: ignore[misc]
 
 
-def test_the_readme_tells_of_every_setting_and_no_other() -> None:
-    readme = (ROOT / "README.md").read_text("utf-8")
-    section = readme.partition("\n## Settings\n")[2].partition("\n### ")[0]
-    cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
-    told = [name for cell in cells for name in re.findall(r"`([A-Z_]+)`", cell)]
-    assert sorted(told) == sorted(name.upper() for name in VALUES)
+def test_no_memory_is_no_bound() -> None:
+    settings = Settings.load([], {"MAX_WORKER_MEMORY": "0", "MIN_FREE_MEMORY": "0"})
+    assert (settings.max_worker_memory, settings.min_free_memory) == (None, 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "means"),
+    [
+        ("https://example.org:443", "https://example.org"),
+        ("http://[::1]:80", "http://[::1]"),
+        ("https://example.org:80", "https://example.org:80"),
+        ("vscode-webview://a:443", "vscode-webview://a:443"),
+    ],
+)
+def test_origins_become_what_browsers_send(given: str, means: str) -> None:
+    assert Settings.load([], {"CORS_ORIGINS": given}).cors_origins == (means,)
+
+
+def test_hosts_have_no_final_dot() -> None:
+    settings = Settings.load([], {"ALLOWED_HOSTS": "llm.example.org., *.Example.com."})
+    assert settings.allowed_hosts == ("llm.example.org", "*.example.com")
+    with pytest.raises(UsageError, match="ALLOWED_HOSTS"):
+        Settings.load([], {"ALLOWED_HOSTS": "."})

@@ -142,3 +142,19 @@ def test_what_is_no_file_at_the_start(tmp_path: Path) -> None:
         with pytest.raises(UsageError) as caught:
             key_source(f"@{path}", 0)
         assert str(caught.value) == f"API_KEYS=@{path}: {says}"
+
+
+def test_the_key_for_admin_is_none_of_the_file_whenever_it_is_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "keys"
+    write(path, "first-key\n")
+    source = key_source(f"@{path}", 0, "the-admin-key")
+    write(path, "other-key\nbob:the-admin-key\n")
+    assert name_at(source, NEXT, b"the-admin-key") is None
+    assert name_at(source, NEXT, b"first-key") == "key-1"
+    (record,) = caplog.records
+    assert "ADMIN_KEY must not be one of the keys" in record.getMessage()
+    assert "the-admin-key" not in record.getMessage()
+    with pytest.raises(UsageError, match="ADMIN_KEY must not be one of the keys"):
+        key_source(f"@{path}", 0, "the-admin-key")

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import httpx
 import pytest
@@ -19,7 +19,8 @@ from gateway.auth.rate import Rates
 from gateway.errors import UnexpectedErrors
 from gateway.pool.base import GenerationRecord
 from gateway.request_log import RequestLog
-from gateway.request_record import record_of
+from gateway.request_record import RequestRecord, record_of
+from tests.unit.gateway.auth.asking import COMPLETION
 from tests.unit.gateway.fakes import CONFIG, ScriptedPool, error
 
 PATH = COUNTED_PATHS[0]
@@ -29,6 +30,7 @@ class Limited:
     """An application behind keys and limits; its clock stands still unless it is moved.
 
     Attributes:
+        choices: how many generations a request asks for, of one prompt.
         prompt_tokens: what each generation finds in its prompt.
         completion_tokens: what each generation makes, after its answer has begun.
         answer: waited for before a generation ends.
@@ -36,7 +38,7 @@ class Limited:
 
     def __init__(self, rates: Rates) -> None:
         self.now_s = 0.0
-        self.prompt_tokens, self.completion_tokens = 0, 0
+        self.choices, self.prompt_tokens, self.completion_tokens = 1, 0, 0
         self.answer: Callable[[], Awaitable[None]] = lambda: asyncio.sleep(0)
         self.app = Starlette(
             middleware=[
@@ -49,20 +51,26 @@ class Limited:
         self.app.router.default = self._generate
 
     async def _generate(self, scope: Scope, receive: Receive, send: Send) -> None:
-        noted = GenerationRecord(prompt_tokens=self.prompt_tokens)
-        record_of(scope).generations = [noted]
+        record = record_of(scope)
+        record.choices = self.choices
+        noted = [GenerationRecord(prompt_tokens=self.prompt_tokens) for _ in range(self.choices)]
+        record.generations = noted
         response: ASGIApp = PlainTextResponse("ok")
         if scope["path"].startswith("/v2"):
             response = StreamingResponse(self._stream(noted))
         else:
             await self.answer()
-            noted.completion_tokens = self.completion_tokens
+            self._complete(noted)
         await response(scope, receive, send)
 
-    async def _stream(self, noted: GenerationRecord):  # type: ignore[no-untyped-def]
+    async def _stream(self, noted: Sequence[GenerationRecord]):  # type: ignore[no-untyped-def]
         yield b"begun"
         await self.answer()
-        noted.completion_tokens = self.completion_tokens
+        self._complete(noted)
+
+    def _complete(self, noted: Sequence[GenerationRecord]) -> None:
+        for each in noted:
+            each.completion_tokens = self.completion_tokens
 
     async def post(self, key: str = "key-of-a", path: str = PATH) -> httpx.Response:
         transport = httpx.ASGITransport(self.app)
@@ -167,3 +175,27 @@ def test_the_headers_have_openais_form() -> None:
             assert re.fullmatch(form, answer.headers[f"x-ratelimit-reset-{kind}"])
 
     asyncio.run(check())
+
+
+def test_a_prompt_that_choices_share_is_charged_once() -> None:
+    async def check() -> None:
+        limited = Limited(Rates(tokens=100))
+        limited.choices, limited.prompt_tokens, limited.completion_tokens = 3, 10, 5
+        answer = await limited.post()
+        assert answer.headers["x-ratelimit-remaining-tokens"] == "75"
+
+    asyncio.run(check())
+
+
+def test_what_is_charged_knows_how_many_choices_share_a_prompt() -> None:
+    records: list[RequestRecord] = []
+
+    async def check() -> None:
+        app = create_app(CONFIG, ScriptedPool(), observers=[records.append])
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            await client.post(PATH, json={**COMPLETION, "prompt": ["a", "b"], "n": 3})
+
+    asyncio.run(check())
+    (record,) = records
+    assert (len(record.generations), record.choices) == (6, 3)
