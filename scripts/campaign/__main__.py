@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--releases", type=int, default=100, metavar="N", help="measured first (default: 100)")
     add("--reload", action="store_true", help="tell it to load its model again half-way")
-    add("--seed", type=int, metavar="N", help="of all chance (default: drawn, and printed)")
+    add("--seed", type=int, metavar="N", help="of what is asked and harmed (default: drawn)")
     add("--json", type=Path, metavar="FILE", help="write the report there")
     return parser
 

@@ -35,6 +35,16 @@ class Ask:
     queue_timeout_s: float
     headers: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def has_own_deadline(self) -> bool:
+        """Whether it asks for less time in all than the server gives."""
+        return any(name == "x-request-timeout" for name, _ in self.headers)
+
+    @property
+    def has_own_bounds(self) -> bool:
+        """Whether it asks for less time than the server gives, in all or in the queue."""
+        return any(name.endswith("-timeout") for name, _ in self.headers)
+
 
 @dataclass(frozen=True, slots=True)
 class Rubbish:

@@ -5,8 +5,10 @@ import random
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from scripts.campaign.oracle import FaultLog
@@ -42,32 +44,36 @@ class Faults:
     Attributes:
         server: the victim.
         schedule: how often what is done.
-        source: where chance comes from.
+        seed: of all chance. Each kind of fault draws from a source of its own, and always as much,
+            so that what one meets does not change what another draws.
         log: what was done, for the oracle.
         counts: how often, by what.
         successor_ms: from the kill of a worker to its successor's being ready.
-        after_template_ms: the same, while there was no template.
+        after_template_ms: the same, where there was no template for some of that time.
+        stopped: processes that were stopped.
         missing: workers without a successor, with what ``/ready`` said.
     """
 
     server: CampaignServer
     schedule: Schedule
-    source: random.Random
+    seed: int
     log: FaultLog = field(default_factory=FaultLog)
     counts: Counter[str] = field(default_factory=Counter)
     successor_ms: list[float] = field(default_factory=list)
     after_template_ms: list[float] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
-    _template_killed_s: float = -1e9
-    _stopped: set[int] = field(default_factory=set)
+    stopped: set[int] = field(default_factory=set)
     _seen_s: dict[int, float] = field(default_factory=dict)
 
     async def run(self) -> None:
         """Do harm until cancelled."""
+        kills, stops, templates = (
+            random.Random(f"{self.seed} {what}") for what in ("kills", "stops", "templates")
+        )
         await asyncio.gather(
-            self._every(self.schedule.kill_s, self._kill),
-            self._every(self.schedule.stop_s, self._stop),
-            self._every(self.schedule.template_s, self._kill_template),
+            self._every(self.schedule.kill_s, partial(self._kill, kills)),
+            self._every(self.schedule.stop_s, partial(self._stop, stops)),
+            self._every(self.schedule.template_s, partial(self._kill_template, templates)),
         )
 
     async def _every(self, interval_s: float, action: Any) -> None:
@@ -84,7 +90,9 @@ class Faults:
         finally:
             probe.close()
 
-    async def _kill(self, probe: Probe) -> None:
+    async def _kill(self, source: random.Random, probe: Probe) -> None:
+        order, is_own = _drawn_order(source), source.random() < self.schedule.own_share
+        number = source.choice((signal.SIGSEGV, signal.SIGABRT)) if is_own else signal.SIGKILL
         workers = await self._workers(probe)
         # One that dies young is replaced after a pause, on purpose, so those are left to chance
         # that another fault hits.
@@ -92,17 +100,15 @@ class Faults:
         grown = [w for w in workers if now_s - self._seen_s[w["pid"]] > _YOUNG_S]
         if not grown:
             return
-        victim = self.source.choice(grown)
-        number = signal.SIGKILL
-        if self.source.random() < self.schedule.own_share:
-            number = self.source.choice((signal.SIGSEGV, signal.SIGABRT))
-        is_own = number is not signal.SIGKILL and victim["pid"] not in self._stopped
+        victim = min(grown, key=order)
+        is_stopped = victim["pid"] in self.stopped
+        had_template = bool(self.server.templates())
         killed_s = time.monotonic()
-        (self.log.own if is_own else self.log.outside).append(killed_s)
+        (self.log.own if is_own and not is_stopped else self.log.outside).append(killed_s)
         if not send_signal(victim["pid"], number, self.server.pid):
             return
         self.counts[number.name] += 1
-        if victim["pid"] in self._stopped and number is not signal.SIGKILL:
+        if is_stopped and is_own:
             return  # it will not die before it is told to go on
         status = await probe.until(
             lambda status: any(
@@ -115,33 +121,34 @@ class Faults:
             _POLL_S,
         )
         took_ms = (time.monotonic() - killed_s) * 1e3
+        is_without = not had_template or any(at_s >= killed_s for at_s in self.log.templates)
         if status is None:
             self.missing.append(f"worker {victim['worker_id']} (pid {victim['pid']})")
-        elif killed_s - self._template_killed_s < self.schedule.kill_s:
+        elif is_without:
             self.after_template_ms.append(took_ms)
         else:
             self.successor_ms.append(took_ms)
 
-    async def _stop(self, probe: Probe) -> None:
-        workers = [w for w in await self._workers(probe) if w["pid"] not in self._stopped]
+    async def _stop(self, source: random.Random, probe: Probe) -> None:
+        order = _drawn_order(source)
+        workers = [w for w in await self._workers(probe) if w["pid"] not in self.stopped]
         if not workers:
             return
         # One that runs something, if there is one: nothing is noticed of the others.
         running = [w for w in workers if w["state"] == "running"]
-        victim = self.source.choice(running or workers)
+        victim = min(running or workers, key=order)
         self.log.outside.append(time.monotonic())
         if send_signal(victim["pid"], signal.SIGSTOP, self.server.pid):
-            self._stopped.add(victim["pid"])
+            self.stopped.add(victim["pid"])
             self.counts["SIGSTOP"] += 1
 
-    async def _kill_template(self, probe: Probe) -> None:
-        workers = await self._workers(probe)
-        templates = self.server.templates([w["pid"] for w in workers])
+    async def _kill_template(self, source: random.Random, _: Probe) -> None:
+        draw, templates = source.random(), self.server.templates()
         if not templates:
             return
-        self._template_killed_s = time.monotonic()
-        self.log.outside.append(self._template_killed_s)
-        if send_signal(self.source.choice(templates), signal.SIGKILL, self.server.pid):
+        victim = templates[int(draw * len(templates))]
+        self.log.templates.append(time.monotonic())
+        if send_signal(victim, signal.SIGKILL, self.server.pid):
             self.counts["template SIGKILL"] += 1
 
     async def _workers(self, probe: Probe) -> list[dict[str, Any]]:
@@ -150,3 +157,9 @@ class Faults:
         now_s = time.monotonic()
         self._seen_s = {w["pid"]: self._seen_s.get(w["pid"], now_s) for w in workers}
         return workers
+
+
+def _drawn_order(source: random.Random) -> Callable[[dict[str, Any]], float]:
+    """A preference among workers that depends on their numbers, whichever of them there are."""
+    draw = source.random()
+    return lambda worker: random.Random(f"{draw} {worker['worker_id']}").random()

@@ -42,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 restarts = asyncio.run(_restarts(server.port))
                 if restarts:
                     reports["schema"].violations.append(f"{restarts} workers have died")
+            if mistakes := server.mistakes():
+                last = list(reports.values())[-1]
+                last.violations.append(f"in the log: {server.log_around(mistakes[0])}")
     except (CampaignError, OSError) as error:
         print(f"fuzz-http: {error}", file=sys.stderr)
         return 2

@@ -5,8 +5,9 @@ has its cause in what was done to the server. Whatever else there is, is a viola
 """
 
 import json
+from bisect import bisect_right
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from gateway.errors import ERRORS
 from scripts.campaign.ask import Answer, Ask, Rubbish
@@ -17,10 +18,25 @@ GRACE_S = 1.0
 """How much later than its deadline an answer may be at its end."""
 _EARLY_S = 0.2
 _OWN_DEATHS, _OUTSIDE_DEATHS = 2, 11
-_BUSY = {
-    ErrorCode.QUEUE_FULL, ErrorCode.MODEL_LOADING, ErrorCode.INSUFFICIENT_MEMORY,
-    ErrorCode.TOO_MANY_CONNECTIONS,
-}  # fmt: skip
+
+Kind = Literal["outcome", "killed", "other"]
+"""Of a violation.
+
+``outcome``: there was none, it was wrong, or it came too late. ``killed``: it was an error, by the
+death of workers, though nothing had been emitted. ``other``: whatever else must not be.
+"""
+
+
+class Violation(NamedTuple):
+    """What must not be.
+
+    Attributes:
+        kind: for the statistics.
+        text: what it was.
+    """
+
+    kind: Kind
+    text: str
 
 
 @dataclass(slots=True)
@@ -28,12 +44,18 @@ class FaultLog:
     """What was done to the server so far, by the clock of `Answer`.
 
     Attributes:
-        outside: deaths that are no request's doing: SIGKILL, SIGSTOP, and of templates.
-        own: deaths that look like a request's own doing: SIGSEGV, SIGABRT.
+        outside: deaths of workers that are no request's doing: SIGKILL, SIGSTOP.
+        own: deaths of workers that look like a request's own doing: SIGSEGV, SIGABRT.
+        templates: deaths of templates, which excuse nothing: living workers go on.
+        crowd: when how many generations were asked for and not ended, at each change.
+        max_queue: how many generations the server lets wait.
     """
 
     outside: list[float] = field(default_factory=list)
     own: list[float] = field(default_factory=list)
+    templates: list[float] = field(default_factory=list)
+    crowd: list[tuple[float, int]] = field(default_factory=list)
+    max_queue: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,56 +68,45 @@ class Verdict:
     """
 
     outcome: str
-    violations: tuple[str, ...] = ()
+    violations: tuple[Violation, ...] = ()
 
 
 def judge(ask: Ask, answer: Answer, faults: FaultLog) -> Verdict:
-    """Judge a request that the server could serve."""
-    if answer.end == "left":
-        return Verdict("left")
+    """Judge a request that the server could serve; of a client that left, as far as it read."""
     wrong = _transport(answer)
     took_s = answer.ended_s - answer.sent_s - answer.own_delay_s
     if took_s > ask.deadline_s + GRACE_S:
-        wrong.append(f"late: {took_s:.2f} s, deadline {ask.deadline_s:g} s")
+        wrong.append(Violation("outcome", f"late: {took_s:.2f} s, deadline {ask.deadline_s:g} s"))
     if answer.status == 0:
-        return Verdict("no answer", tuple(wrong))
-    if answer.status != 200:
-        code, mistakes = _error_response(answer)
-        wrong += mistakes
+        outcome = "no answer"
+    elif answer.status == 200:
+        outcome = _judge_ok(ask, answer, faults, wrong)
+    else:
+        code = _judge_refusal(answer, wrong)
         if code is not None:
             wrong += _cause(code, ask, answer, faults, emitted=False)
-        return Verdict(f"{answer.status} {code.value if code else '?'}", tuple(wrong))
-    transcript = read(ask, answer)
-    wrong += transcript.disorder
-    if transcript.error is None:
-        if answer.end == "complete":
-            wrong += _complete(ask, transcript)
-        return Verdict("answered", tuple(wrong))
-    wrong += _text_so_far(ask, transcript)
-    code, mistakes = _error_body(transcript.error)
-    wrong += mistakes
-    if code is not None:
-        wrong += _cause(code, ask, answer, faults, emitted=transcript.has_text)
-    return Verdict(f"stream {code.value if code else '?'}", tuple(wrong))
+        outcome = f"{answer.status} {code.value if code else '?'}"
+    return Verdict("left" if answer.end == "left" else outcome, tuple(wrong))
 
 
-def judge_rubbish(rubbish: Rubbish, answer: Answer, within_s: float) -> Verdict:
+def judge_rubbish(rubbish: Rubbish, answer: Answer, within_s: float, faults: FaultLog) -> Verdict:
     """Judge a request that must be refused, within so many seconds."""
-    if answer.end == "left":
-        return Verdict("left")
     wrong = _transport(answer)
     if answer.ended_s - answer.sent_s - answer.own_delay_s > within_s:
-        wrong.append(f"late: a refusal took {answer.ended_s - answer.sent_s:.2f} s")
+        took_s = answer.ended_s - answer.sent_s
+        wrong.append(Violation("outcome", f"late: a refusal took {took_s:.2f} s"))
     if answer.status == 0:
         return Verdict("no answer", tuple(wrong))
-    code, mistakes = _error_response(answer)
-    wrong += mistakes
-    if answer.status not in rubbish.statuses and code not in _BUSY:
-        wrong.append(f"status {answer.status} for {rubbish.name}, not {rubbish.statuses}")
+    code = _judge_refusal(answer, wrong)
+    if code is ErrorCode.QUEUE_FULL:
+        wrong += _crowding(answer, faults)
+    elif answer.status not in rubbish.statuses:
+        text = f"status {answer.status} for {rubbish.name}, not {rubbish.statuses}"
+        wrong.append(Violation("other", text))
     return Verdict(f"{answer.status} {code.value if code else '?'}", tuple(wrong))
 
 
-def _transport(answer: Answer) -> list[str]:
+def _transport(answer: Answer) -> list[Violation]:
     wrong = []
     if answer.end == "not_connected":
         wrong.append(f"nobody listens: {answer.why}")
@@ -105,7 +116,28 @@ def _transport(answer: Answer) -> list[str]:
         wrong.append(f"the connection broke: {answer.why}; so far {answer.body[-200:]!r}")
     if answer.trailing:
         wrong.append(f"behind the answer: {answer.trailing[:200]!r}")
-    return wrong
+    return [Violation("outcome", text) for text in wrong]
+
+
+def _judge_ok(ask: Ask, answer: Answer, faults: FaultLog, wrong: list[Violation]) -> str:
+    """Judge a response with status 200; returns the outcome."""
+    transcript = read(ask, answer)
+    wrong += [Violation("outcome", text) for text in transcript.disorder]
+    if transcript.error is None:
+        if answer.end == "complete":
+            texts = _complete(ask, transcript)
+        else:
+            texts = _text_so_far(ask, transcript)
+        wrong += [Violation("outcome", text) for text in texts]
+        return "answered" if answer.end == "complete" else "unfinished"
+    wrong += [Violation("outcome", text) for text in _text_so_far(ask, transcript)]
+    code, mistakes = _error_body(transcript.error)
+    wrong += [Violation("other", text) for text in mistakes]
+    if code is ErrorCode.QUEUE_FULL:
+        wrong.append(Violation("other", "queue_full after the response had begun"))
+    elif code is not None:
+        wrong += _cause(code, ask, answer, faults, emitted=transcript.has_text)
+    return f"stream {code.value if code else '?'}"
 
 
 def _complete(ask: Ask, transcript: Transcript) -> list[str]:
@@ -133,19 +165,27 @@ def _text_so_far(ask: Ask, transcript: Transcript) -> list[str]:
     return wrong
 
 
-def _error_response(answer: Answer) -> tuple[ErrorCode | None, list[str]]:
+def _judge_refusal(answer: Answer, wrong: list[Violation]) -> ErrorCode | None:
+    """Judge the form of an error response; returns its code if it can be known."""
+    mistakes = []
+    if answer.status in (429, 503) and not answer.headers.get("retry-after", "").isdecimal():
+        mistakes.append(f"status {answer.status} without Retry-After")
+    if answer.status == 500 and answer.headers.get("x-should-retry") != "false":
+        mistakes.append("status 500 without x-should-retry: false")
+    code = None
     try:
         body = json.loads(answer.body)
     except ValueError:
-        return None, [f"status {answer.status} without JSON: {answer.body[:200]!r}"]
-    code, wrong = _error_body(body)
-    if code is not None and ERRORS[code][0] != answer.status:
-        wrong.append(f"status {answer.status} with code {code.value}")
-    if answer.status in (429, 503) and not answer.headers.get("retry-after", "").isdecimal():
-        wrong.append(f"status {answer.status} without Retry-After")
-    if answer.status == 500 and answer.headers.get("x-should-retry") != "false":
-        wrong.append("status 500 without x-should-retry: false")
-    return code, wrong
+        # Who leaves need not have read all of it.
+        if answer.end != "left":
+            mistakes.append(f"status {answer.status} without JSON: {answer.body[:200]!r}")
+    else:
+        code, more = _error_body(body)
+        mistakes += more
+        if code is not None and ERRORS[code][0] != answer.status:
+            mistakes.append(f"status {answer.status} with code {code.value}")
+    wrong += [Violation("other", text) for text in mistakes]
+    return code
 
 
 def _error_body(body: Any) -> tuple[ErrorCode | None, list[str]]:
@@ -165,41 +205,67 @@ def _error_body(body: Any) -> tuple[ErrorCode | None, list[str]]:
 
 def _cause(
     code: ErrorCode, ask: Ask, answer: Answer, faults: FaultLog, *, emitted: bool
-) -> list[str]:
+) -> list[Violation]:
     """What is wrong with an error of ``code``, given what was done to the server."""
     took_s = answer.ended_s - answer.began_s
-    if code in _BUSY:
-        return []
-    if code is ErrorCode.QUEUE_TIMEOUT:
-        early = took_s < ask.queue_timeout_s - _EARLY_S
-        return [f"queue_timeout after only {took_s:.2f} s"] if early else []
-    if code is ErrorCode.REQUEST_TIMEOUT:
-        early = took_s < ask.deadline_s - _EARLY_S
-        return [f"request_timeout after only {took_s:.2f} s"] if early else []
-    if code is ErrorCode.MODEL_UNAVAILABLE:
-        # It is run again only so often.
-        n_deaths = _during(answer, faults.outside) + _during(answer, faults.own)
-        return [f"given up after {n_deaths} deaths"] if n_deaths < _OUTSIDE_DEATHS else []
-    if code is ErrorCode.WORKER_CRASHED:
-        return _crash(ask, answer, faults, emitted)
-    return [f"{code.value}: {answer.body[-300:]!r}"]
+    match code:
+        case ErrorCode.QUEUE_FULL:
+            return _crowding(answer, faults)
+        case ErrorCode.QUEUE_TIMEOUT:
+            if took_s < ask.queue_timeout_s - _EARLY_S:
+                return [Violation("other", f"queue_timeout after only {took_s:.2f} s")]
+            took_s = answer.ended_s - answer.sent_s - answer.own_delay_s
+            if took_s > ask.queue_timeout_s + GRACE_S:
+                text = f"late: queue_timeout after {took_s:.2f} s, not {ask.queue_timeout_s:g} s"
+                return [Violation("outcome", text)]
+            return []
+        case ErrorCode.REQUEST_TIMEOUT:
+            if not ask.has_own_deadline:
+                # There is nothing that takes so long, if nothing hangs.
+                text = f"hangs: only the server's own bound of {ask.deadline_s:g} s has ended it"
+                return [Violation("outcome", text)]
+            early = took_s < ask.deadline_s - _EARLY_S
+            text = f"request_timeout after only {took_s:.2f} s"
+            return [Violation("other", text)] if early else []
+        case ErrorCode.MODEL_UNAVAILABLE:
+            # It is run again only so often.
+            n_deaths = _during(answer, faults.outside) + _during(answer, faults.own)
+            if n_deaths >= _OUTSIDE_DEATHS:
+                return []
+            return [Violation("killed", f"given up after {n_deaths} deaths")]
+        case ErrorCode.WORKER_CRASHED:
+            return _crash(answer, faults, emitted)
+        case _:
+            return [Violation("other", f"{code.value}: {answer.body[-300:]!r}")]
 
 
-def _crash(ask: Ask, answer: Answer, faults: FaultLog, emitted: bool) -> list[str]:
+def _crash(answer: Answer, faults: FaultLog, emitted: bool) -> list[Violation]:
     outside, own = _during(answer, faults.outside), _during(answer, faults.own)
     if emitted:
         # The client has had text, so it cannot be run again; but something must have died.
         if outside + own:
             return []
-        return ["worker_crashed, and nothing was done to any worker"]
+        return [Violation("outcome", "worker_crashed, and nothing was done to any worker")]
 
     # The first such death is forgiven.
     if own >= _OWN_DEATHS:
         return []
-    return [
+    text = (
         f"a request that had emitted nothing failed, with {outside} deaths from outside and"
         f" {own} of its own meanwhile"
-    ]
+    )
+    return [Violation("killed", text)]
+
+
+def _crowding(answer: Answer, faults: FaultLog) -> list[Violation]:
+    """Whether a full queue cannot be, so few generations had been asked for."""
+    first = max(0, bisect_right(faults.crowd, (answer.began_s, 0)) - 1)
+    there = (n for at_s, n in faults.crowd[first:] if at_s <= answer.ended_s)
+    most = max(there, default=0)
+    if most > faults.max_queue:
+        return []
+    text = f"queue_full, and only {most} generations were asked for, of which as many may wait"
+    return [Violation("other", text)]
 
 
 def _during(answer: Answer, times: list[float]) -> int:

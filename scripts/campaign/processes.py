@@ -57,19 +57,25 @@ def private_mib(pid: int) -> float:
 def processes_of_session(session: int) -> list[int]:
     """The processes of a session that live."""
     numbers = (int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal())
-    return [pid for pid in numbers if (stat := _stat(pid)) and stat[2] == session]
+    return sorted(pid for pid in numbers if (stat := _stat(pid)) and stat[1] == session)
 
 
-def parent_of(pid: int) -> int | None:
-    """The parent of a process that lives."""
-    stat = _stat(pid)
-    return stat[1] if stat else None
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process that lives has a handler of its own for a signal.
+
+    Of a server's processes those that can be forked from catch SIGCHLD, and only they.
+    """
+    try:
+        caught = int(_status(pid)["SigCgt"], 16)
+    except (OSError, KeyError):
+        return False
+    return bool(caught >> (number - 1) & 1)
 
 
 def send_signal(pid: int, number: signal.Signals, session: int) -> bool:
     """Send a signal to a process of a session, and to no other; tells whether it was there."""
     stat = _stat(pid)
-    if stat is None or stat[2] != session:
+    if stat is None or stat[1] != session:
         return False
     try:
         os.kill(pid, number)
@@ -83,12 +89,12 @@ def _status(pid: int) -> dict[str, str]:
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
-def _stat(pid: int) -> tuple[str, int, int] | None:
-    """State, parent and session of a process, unless it only waits to be reaped."""
+def _stat(pid: int) -> tuple[str, int] | None:
+    """State and session of a process, unless it only waits to be reaped."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
     except OSError:
         return None
     # The name, in parentheses, may hold anything.
-    state, parent, _, session = stat.rpartition(")")[2].split()[:4]
-    return None if state in "ZX" else (state, int(parent), int(session))
+    state, _, _, session = stat.rpartition(")")[2].split()[:4]
+    return None if state in "ZX" else (state, int(session))

@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from scripts.campaign.raw_requests import spoiled
+from scripts.campaign.raw_requests import VALID, spoiled
 from scripts.campaign.server import CampaignServer, Probe, is_idle
 
 RECEIVE_TIMEOUT_S = 1.0
@@ -22,6 +22,7 @@ BOUND_S = RECEIVE_TIMEOUT_S + 4.0
 """In which there must be an answer, or no connection any more."""
 _AT_ONCE = 48
 _CHECK_EVERY = 1000
+_LEAST_ANSWERED = 0.5
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 _PROPER_5XX = {501, 503, 504, 505}
@@ -80,80 +81,116 @@ async def fuzz(server: CampaignServer, n: int, seed: int, first: int = 0) -> Fuz
 
     await asyncio.gather(*(client() for _ in range(_AT_ONCE)))
     await check()
+    await check_answers(server.port, report)
     if await probe.until(is_idle, BOUND_S) is None:
         report.violations.append(f"not idle at the end:\n{server.last_words()}")
     probe.close()
     return report
 
 
+async def check_answers(port: int, report: FuzzReport) -> None:
+    """See that spoiled requests are mostly answered, and valid ones always; to be called last."""
+    closed, cases = report.outcomes["closed"], report.cases
+    if cases - closed < _LEAST_ANSWERED * cases:
+        report.violations.append(f"{closed} of {cases} cases were hung up on without an answer")
+    for number, content in enumerate(VALID):
+        outcome = await _send(port, f"valid request {number}", content, None, report)
+        if outcome in ("closed", "silent") or outcome >= "500":
+            report.violations.append(f"{outcome} for a valid request: {content[:300]!r}")
+
+
 async def send_case(port: int, number: int, seed: int, report: FuzzReport) -> None:
     """Send one case, and note in the report what came of it."""
     source = random.Random(f"{seed} raw {number}")
-    content = spoiled(source)
+    await _send(port, f"case {number}", spoiled(source), source, report)
+
+
+async def _send(
+    port: int, name: str, content: bytes, source: random.Random | None, report: FuzzReport
+) -> str:
+    """Send bytes, in the manner that chance wants if it is given; returns the outcome."""
     report.cases += 1
     started_s = time.monotonic()
-    answer, is_silent = b"", False
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError as error:
-        report.violations.append(f"case {number}: nobody listens: {error}")
-        return
-    received = bytearray()
+        report.violations.append(f"{name}: nobody listens: {error}")
+        return "closed"
+    received, end = bytearray(), "silent"
     try:
-        await asyncio.wait_for(_converse(reader, writer, content, source, received), BOUND_S)
+        end = await asyncio.wait_for(_converse(reader, writer, content, source, received), BOUND_S)
     except asyncio.TimeoutError:
-        is_silent = True
+        pass
     finally:
         writer.transport.abort()
     took_s = time.monotonic() - started_s
     report.slowest_s = max(report.slowest_s, took_s)
-    answer = bytes(received)
-    while answer.startswith(b"HTTP/1.1 100 "):
-        answer = answer.partition(b"\r\n\r\n")[2]
+    answer = _final(bytes(received))
     status = _STATUS.match(answer)
-    evidence = f"case {number}, {took_s:.2f} s: {content[:300]!r} ... -> {answer[:300]!r}"
-    report.outcomes[status[1].decode() if status else "silent" if is_silent else "closed"] += 1
-    if is_silent:
+    outcome = status[1].decode() if status else "silent" if end == "silent" else "closed"
+    report.outcomes[outcome] += 1
+    evidence = f"{name}, {took_s:.2f} s: {content[:300]!r} ... -> {answer[:300]!r}"
+    if end == "silent":
         report.violations.append(f"hangs: {evidence}")
     elif answer and not status:
         report.violations.append(f"no HTTP: {evidence}")
-    elif status and (code := int(status[1])) >= 500 and code not in _PROPER_5XX:
+    elif status and not _is_whole(answer, is_at_end=end == "closed"):
+        report.violations.append(f"cut short, {end}: {evidence}")
+    if status and (code := int(status[1])) >= 500 and code not in _PROPER_5XX:
         report.violations.append(f"status {code}: {evidence}")
     if b"Traceback" in answer:
         report.violations.append(f"a traceback: {evidence}")
+    return outcome
 
 
 async def _converse(
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
     content: bytes,
-    source: random.Random,
+    source: random.Random | None,
     received: bytearray,
-) -> None:
+) -> str:
+    """Send, and read what is answered; returns how it ended: ``whole``, ``closed``, ``reset``."""
     with contextlib.suppress(OSError):
-        if source.random() < 0.2:
+        if source is not None and source.random() < 0.2:
             middle = source.randrange(len(content) + 1)
             writer.write(content[:middle])
             await asyncio.sleep(0.01)
             content = content[middle:]
         writer.write(content)
-        if source.random() < 0.3:
+        if source is not None and source.random() < 0.3:
             writer.write_eof()
         await writer.drain()
-    with contextlib.suppress(OSError):
+    try:
         while piece := await reader.read(1 << 16):
             received += piece
-            if _is_whole(bytes(received)):
-                return
+            if _is_whole(_final(bytes(received)), is_at_end=False):
+                return "whole"
+    except OSError:
+        return "reset"
+    return "closed"
 
 
-def _is_whole(answer: bytes) -> bool:
-    """Whether a first final response is there; what is pipelined behind it is not waited for."""
+def _final(answer: bytes) -> bytes:
+    """What comes behind the answers that say only that one may go on."""
+    while answer.startswith(b"HTTP/1.1 100 ") and b"\r\n\r\n" in answer:
+        answer = answer.partition(b"\r\n\r\n")[2]
+    return answer
+
+
+def _is_whole(answer: bytes, *, is_at_end: bool) -> bool:
+    """Whether a first response is there; what is pipelined behind it is not waited for.
+
+    Args:
+        answer: as far as it came.
+        is_at_end: whether the connection was closed behind it.
+    """
     head, found, body = answer.partition(b"\r\n\r\n")
-    if head.startswith(b"HTTP/1.1 100"):
-        return bool(body) and _is_whole(body)
     if not found:
         return False
-    if length := _LENGTH.search(head + b"\r\n"):
+    head = head.lower() + b"\r\n"
+    if length := _LENGTH.search(head):
         return len(body) >= int(length[1])
-    return body.endswith(b"0\r\n\r\n")
+    if b"\r\ntransfer-encoding: chunked\r\n" in head:
+        return body.endswith(b"0\r\n\r\n")
+    return is_at_end or head.split()[1] in (b"204", b"304")

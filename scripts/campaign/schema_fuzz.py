@@ -35,9 +35,14 @@ _MOST_ROUNDS = 8
 
 def fuzz(url: str, n: int, seed: int) -> FuzzReport:
     """Send at least ``n`` cases, most of them to the endpoints that take a body."""
-    report, kinds = FuzzReport(), Counter[str]()
+    report, kinds, tried = FuzzReport(), Counter[str](), Counter[str]()
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
-    operations = [result.ok() for result in schema.get_all_operations() if isinstance(result, Ok)]
+    operations = []
+    for result in schema.get_all_operations():
+        if isinstance(result, Ok):
+            operations.append(result.ok())
+        else:
+            report.violations.append(f"an operation that cannot be fuzzed: {result.err()}")
     posts = [operation for operation in operations if operation.method.upper() == "POST"]
     others = [operation for operation in operations if operation.method.upper() != "POST"]
     with requests.Session() as session:
@@ -49,7 +54,14 @@ def fuzz(url: str, n: int, seed: int) -> FuzzReport:
                 for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
                     each = -(-left // len(some) // 2)
                     examine = _examiner(url, session, report, kinds, mode)
+                    before = report.cases
                     _generate(operation, mode, each, seed + number, examine)
+                    tried[operation.label] += report.cases - before
+    for operation in operations:
+        if not tried[operation.label]:
+            report.violations.append(f"{operation.label} was not fuzzed")
+    if report.cases < n:
+        report.violations.append(f"only {report.cases} of {n} cases could be made")
     return report
 
 

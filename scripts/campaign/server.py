@@ -17,10 +17,11 @@ from typing import Any
 
 from gateway.settings import Settings
 from scripts.bench_sides import END_WITH_US, ROOT
-from scripts.campaign.processes import parent_of, processes_of_session
+from scripts.campaign.processes import catches, processes_of_session
 
 START_WITHIN_S = 60.0
 END_WITHIN_S = 20.0
+_MISTAKES = ("Traceback", "Fatal error", "never retrieved")
 _REQUEST_LINE = re.compile(r" gateway\.(access|http\.\S+): ")
 _READY = re.compile(r"ggml-fastapi is ready on http://\S+?:(\d+)\n")
 _REQUEST = b"GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -56,15 +57,29 @@ class CampaignServer:
         """Whether the gateway runs."""
         return self._process.poll() is None
 
-    def templates(self, worker_pids: list[int]) -> list[int]:
-        """The processes that workers are forked from."""
-        parents = {parent_of(pid) for pid in worker_pids}
-        return sorted(pid for pid in parents if pid is not None and pid != self.pid)
+    def templates(self) -> list[int]:
+        """The processes that workers can be forked from now: not one that still loads."""
+        return [
+            pid
+            for pid in processes_of_session(self.pid)
+            if pid != self.pid and catches(pid, signal.SIGCHLD)
+        ]
+
+    def mistakes(self) -> list[str]:
+        """Lines of the log that tell of a mistake in the server, however it went on."""
+        lines = self.log.read_text("utf-8", "replace").splitlines()
+        return [line for line in lines if any(text in line for text in _MISTAKES)]
 
     def last_words(self, n_lines: int = 20) -> str:
         """The end of the log, without its lines about requests."""
         lines = self.log.read_text("utf-8", "replace").splitlines()
         return "\n".join([line for line in lines if not _REQUEST_LINE.search(line)][-n_lines:])
+
+    def log_around(self, line: str, n_lines: int = 20) -> str:
+        """The log from a line on."""
+        lines = self.log.read_text("utf-8", "replace").splitlines()
+        first = max(0, lines.index(line) - 2)
+        return "\n".join(lines[first : first + n_lines])
 
     def terminate(self, within_s: float = END_WITHIN_S) -> tuple[int | None, float]:
         """Ask the gateway to end; returns its exit status, None if it does not, and the seconds."""

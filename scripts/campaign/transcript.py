@@ -34,7 +34,10 @@ class Transcript:
 
 
 def read(ask: Ask, answer: Answer) -> Transcript:
-    """The transcript of a response with status 200; never raises."""
+    """The transcript of a response with status 200; never raises.
+
+    Of a response that the client has not read to its end, what is whole is read.
+    """
     transcript = Transcript()
     if ask.is_stream:
         _read_stream(transcript, ask.shape, answer)
@@ -42,6 +45,8 @@ def read(ask: Ask, answer: Answer) -> Transcript:
         try:
             _read_whole(transcript, ask, json.loads(answer.body))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
+            if isinstance(error, json.JSONDecodeError) and answer.end != "complete":
+                return transcript
             transcript.disorder.append(f"not the object that was asked for: {error!r}")
     return transcript
 
@@ -58,7 +63,7 @@ def _read_stream(transcript: Transcript, shape: Shape, answer: Answer) -> None:
             transcript.is_done = True
         else:
             _read_event(transcript, shape, event.text)
-    if parser.end():
+    if answer.end == "complete" and parser.end():
         transcript.disorder.append("the last event has no empty line behind it")
 
 

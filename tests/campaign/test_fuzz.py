@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import uvicorn
@@ -30,7 +31,7 @@ def server() -> Iterator[CampaignServer]:
 def test_spoiled_bytes_are_answered_or_hung_up_on(server: CampaignServer) -> None:
     report = asyncio.run(raw_fuzz.fuzz(server, 400, SEED))
     assert report.violations == []
-    assert report.cases == 400
+    assert report.cases == 400 + len(VALID)
     assert report.outcomes["400"] > 50 and report.outcomes["200"] > 5, report.outcomes
 
 
@@ -53,6 +54,9 @@ def test_a_case_can_be_sent_again() -> None:
         (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nTraceback", "a traceback"),
         (b"Hello\r\n", "no HTTP"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", "hangs"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nHell", "cut short"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nHello\r\n", "cut short"),
+        (b"HTTP/1.1 200 OK\r\ncontent-le", "cut short"),
     ],
 )
 def test_sees_a_bad_answer(answer: bytes, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +65,8 @@ def test_sees_a_bad_answer(answer: bytes, what: str, monkeypatch: pytest.MonkeyP
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(answer)
         try:
-            if what != "no HTTP":
+            await reader.read(1 << 20)
+            if what not in ("no HTTP", "cut short"):
                 await asyncio.Event().wait()
         finally:
             writer.close()
@@ -74,6 +79,24 @@ def test_sees_a_bad_answer(answer: bytes, what: str, monkeypatch: pytest.MonkeyP
 
     (violation,) = asyncio.run(scenario()).violations
     assert what in violation
+
+
+def test_sees_a_server_that_always_hangs_up() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1 << 20)
+        writer.close()
+
+    async def scenario() -> FuzzReport:
+        report = FuzzReport()
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            await raw_fuzz.send_case(port, 0, SEED, report)
+            await raw_fuzz.check_answers(port, report)
+        return report
+
+    without, *valid = asyncio.run(scenario()).violations
+    assert without == "1 of 1 cases were hung up on without an answer"
+    assert len(valid) == len(VALID)
 
 
 @contextmanager
@@ -105,7 +128,19 @@ def test_sees_what_the_document_does_not_allow() -> None:
     def unknown() -> JSONResponse:
         return JSONResponse({}, 418)
 
+    def undocumented() -> dict[str, Any]:
+        document = FastAPI.openapi(app)
+        document["paths"]["/bad"] = {"get": {"parameters": [{"$ref": "#/nowhere"}]}}
+        return document
+
+    app.openapi = undocumented  # type: ignore[method-assign]
     with running(app) as url:
-        violations = schema_fuzz.fuzz(url, 12, SEED).violations
-    for what in ("/wrong 200: JsonSchemaError", "/broken: status 500", "/unknown 418: Undefined"):
+        violations = schema_fuzz.fuzz(url, 1200, SEED).violations
+    for what in (
+        "/wrong 200: JsonSchemaError",
+        "/broken: status 500",
+        "/unknown 418: Undefined",
+        "cannot be fuzzed",
+        "of 1200 cases",
+    ):
         assert any(what in violation for violation in violations), violations

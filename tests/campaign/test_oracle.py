@@ -23,10 +23,14 @@ STREAM = Ask(
     queue_timeout_s=5.0,
 )
 WHOLE = replace(STREAM, is_stream=False)
+HASTY = replace(STREAM, headers=(("x-request-timeout", "10"),))
 SHORT_FORM = replace(STREAM, is_stream=False, shape="text")
 EVENT_STREAM = {"content-type": "text/event-stream; charset=utf-8"}
 DONE = "[DONE]"
 NOTHING = FaultLog()
+CROWD = FaultLog(crowd=[(99.0, 3), (100.5, 9), (100.9, 2)], max_queue=8)
+FEW = FaultLog(crowd=[(99.0, 9), (99.5, 8), (102.0, 9)], max_queue=8)
+TEMPLATE_KILLED = FaultLog(templates=[100.2, 100.4, 100.6])
 
 
 def chunk(text: str = "", reason: str | None = None, index: int = 0) -> dict[str, Any]:
@@ -88,18 +92,28 @@ RIGHT: dict[str, tuple[Ask, Answer, FaultLog, str]] = {
     ),
     "kills workers": (WHOLE, refused(ErrorCode.WORKER_CRASHED), CRASHED_TWICE,
                       "500 worker_crashed"),
-    "queue full": (STREAM, refused(ErrorCode.QUEUE_FULL), NOTHING, "429 queue_full"),
+    "queue full": (STREAM, refused(ErrorCode.QUEUE_FULL), CROWD, "429 queue_full"),
     "queue timeout": (STREAM, refused(ErrorCode.QUEUE_TIMEOUT, ended_s=105.1), NOTHING,
                       "503 queue_timeout"),
-    "deadline": (STREAM, refused(ErrorCode.REQUEST_TIMEOUT, ended_s=110.1), NOTHING,
+    "deadline": (HASTY, refused(ErrorCode.REQUEST_TIMEOUT, ended_s=110.1), NOTHING,
                  "504 request_timeout"),
     "deadline in a stream": (
-        STREAM,
+        HASTY,
         streamed(chunk("Hel"), failure(ErrorCode.REQUEST_TIMEOUT), ended_s=110.1),
         NOTHING,
         "stream request_timeout",
     ),
     "left": (STREAM, replace(streamed(chunk("Hel")), end="left"), NOTHING, "left"),
+    "left in the middle of an event": (
+        STREAM, replace(streamed(*GOOD), body=sse(*GOOD)[:-40], end="left"), NOTHING, "left"
+    ),
+    "left in the middle of an object": (
+        WHOLE, replace(whole(), body=whole().body[:-5], end="left"), NOTHING, "left"
+    ),
+    "left before any answer": (STREAM, Answer(100.0, 100.0, 100.1, end="left"), NOTHING, "left"),
+    "left a refusal": (
+        STREAM, refused(ErrorCode.QUEUE_FULL, body=b'{"err', end="left"), CROWD, "left"
+    ),
     "slow by itself": (
         STREAM, streamed(*GOOD, ended_s=114.0, own_delay_s=5.0), NOTHING, "answered"
     ),
@@ -137,6 +151,48 @@ WRONG: dict[str, tuple[Ask, Answer, FaultLog, str]] = {
     "a choice too many": (
         STREAM, streamed(chunk("x", "stop", index=1), *GOOD), NOTHING, "nobody asked for"
     ),
+    "queue full of few": (STREAM, refused(ErrorCode.QUEUE_FULL), FEW, "queue_full, and only 8"),
+    "queue full after text": (
+        STREAM, streamed(chunk("Hel"), failure(ErrorCode.QUEUE_FULL)), CROWD, "had begun"
+    ),
+    "the model loads though it is known": (
+        STREAM, refused(ErrorCode.MODEL_LOADING), CROWD, "model_loading"
+    ),
+    "no memory": (STREAM, refused(ErrorCode.INSUFFICIENT_MEMORY), CROWD, "insufficient_memory"),
+    "no connection": (
+        STREAM, refused(ErrorCode.TOO_MANY_CONNECTIONS), CROWD, "too_many_connections"
+    ),
+    "only the server's own deadline ends it": (
+        STREAM, refused(ErrorCode.REQUEST_TIMEOUT, ended_s=110.1), KILLED, "hangs"
+    ),
+    "a late queue timeout": (
+        STREAM, refused(ErrorCode.QUEUE_TIMEOUT, ended_s=106.1), NOTHING, "late: queue_timeout"
+    ),
+    "broken by the template's death": (
+        STREAM, streamed(chunk("Hel"), failure(ErrorCode.WORKER_CRASHED)), TEMPLATE_KILLED,
+        "nothing was done to any worker",
+    ),
+    "given up by the template's death": (
+        WHOLE, refused(ErrorCode.MODEL_UNAVAILABLE), FaultLog(templates=[100.5] * 20),
+        "given up after 0 deaths",
+    ),
+    "left after wrong text": (
+        STREAM, streamed(chunk("Hal"), end="left"), NOTHING, "wrong text"
+    ),
+    "left after text behind the end": (
+        STREAM, streamed(*GOOD, chunk("!"), end="left"), NOTHING, "after the terminal event"
+    ),
+    "left after a wrong whole text": (WHOLE, replace(whole("Hallo"), end="left"), NOTHING,
+                                      "wrong text"),
+    "left a mistake of the server": (
+        STREAM, refused(ErrorCode.INTERNAL_ERROR, end="left"), KILLED, "internal_error"
+    ),
+    "left a refusal without Retry-After": (
+        STREAM, refused(ErrorCode.QUEUE_FULL, headers={}, end="left"), CROWD, "Retry-After"
+    ),
+    "left long after the deadline": (
+        STREAM, Answer(100.0, 100.0, 112.0, end="left"), NOTHING, "late"
+    ),
     "late": (STREAM, streamed(*GOOD, ended_s=111.1), NOTHING, "late"),
     "a late error": (STREAM, refused(ErrorCode.REQUEST_TIMEOUT, ended_s=111.1), NOTHING, "late"),
     "hangs": (STREAM, streamed(end="silent"), NOTHING, "hangs"),
@@ -164,10 +220,10 @@ WRONG: dict[str, tuple[Ask, Answer, FaultLog, str]] = {
     "wrong text before an error": (
         STREAM, streamed(chunk("Hal"), failure(ErrorCode.WORKER_CRASHED)), KILLED, "wrong text"
     ),
-    "an early 504": (STREAM, refused(ErrorCode.REQUEST_TIMEOUT), NOTHING, "after only 1.00 s"),
+    "an early 504": (HASTY, refused(ErrorCode.REQUEST_TIMEOUT), NOTHING, "after only 1.00 s"),
     "an early queue timeout": (STREAM, refused(ErrorCode.QUEUE_TIMEOUT), NOTHING,
                                "after only 1.00 s"),
-    "no Retry-After": (STREAM, refused(ErrorCode.QUEUE_FULL, headers={}), NOTHING, "Retry-After"),
+    "no Retry-After": (STREAM, refused(ErrorCode.QUEUE_FULL, headers={}), CROWD, "Retry-After"),
     "500 that may be tried again": (
         WHOLE, refused(ErrorCode.WORKER_CRASHED, headers={}), CRASHED_TWICE, "x-should-retry"
     ),
@@ -200,14 +256,39 @@ def test_lets_pass(case: str) -> None:
 def test_sees(case: str) -> None:
     ask, given, faults, what = WRONG[case]
     violations = judge(ask, given, faults).violations
-    assert any(what in violation for violation in violations), violations
+    assert any(what in violation.text for violation in violations), violations
 
 
 RUBBISH = Rubbish("no JSON", "/v1/completions", b"{")
 
 
 def test_rubbish_must_be_refused_in_time() -> None:
-    assert judge_rubbish(RUBBISH, refused(ErrorCode.INVALID_JSON), 5.0).violations == ()
+    assert judge_rubbish(RUBBISH, refused(ErrorCode.INVALID_JSON), 5.0, NOTHING).violations == ()
+    full = refused(ErrorCode.QUEUE_FULL)
+    assert judge_rubbish(RUBBISH, full, 5.0, CROWD).violations == ()
+    assert judge_rubbish(RUBBISH, full, 5.0, FEW).violations
     late = refused(ErrorCode.INVALID_JSON, ended_s=106.0)
-    for wrong in (whole(), refused(ErrorCode.INTERNAL_ERROR), refused(ErrorCode.UNKNOWN_URL), late):
-        assert judge_rubbish(RUBBISH, wrong, 5.0).violations
+    for wrong in (
+        whole(),
+        refused(ErrorCode.INTERNAL_ERROR),
+        refused(ErrorCode.UNKNOWN_URL),
+        refused(ErrorCode.MODEL_LOADING),
+        late,
+    ):
+        assert judge_rubbish(RUBBISH, wrong, 5.0, CROWD).violations
+
+
+@pytest.mark.parametrize(
+    ("case", "kind"),
+    [
+        ("wrong text", "outcome"),
+        ("late", "outcome"),
+        ("only the server's own deadline ends it", "outcome"),
+        ("a whole answer failed by kills", "killed"),
+        ("given up after some kills", "killed"),
+        ("no Retry-After", "other"),
+    ],
+)
+def test_tells_kinds_apart(case: str, kind: str) -> None:
+    ask, given, faults, _ = WRONG[case]
+    assert [violation.kind for violation in judge(ask, given, faults).violations] == [kind]
