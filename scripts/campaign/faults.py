@@ -15,6 +15,8 @@ from scripts.campaign.oracle import FaultLog
 from scripts.campaign.processes import send_signal
 from scripts.campaign.server import CampaignServer, Probe
 
+# So long a process that was killed may still be seen.
+_DYING_S = 0.1
 _SUCCESSOR_WITHIN_S = 30.0
 _POLL_S = 0.004
 _YOUNG_S = 1.5
@@ -121,7 +123,10 @@ class Faults:
             _POLL_S,
         )
         took_ms = (time.monotonic() - killed_s) * 1e3
-        is_without = not had_template or any(at_s >= killed_s for at_s in self.log.templates)
+        # One that was killed a moment ago may not have been gone yet when it was looked for.
+        is_without = not had_template or any(
+            at_s >= killed_s - _DYING_S for at_s in self.log.templates
+        )
         if status is None:
             self.missing.append(f"worker {victim['worker_id']} (pid {victim['pid']})")
         elif is_without:
