@@ -74,10 +74,7 @@ class Template:
     def generations_alive(self) -> int:
         """How many generations there are besides the first."""
         with self._list_lock:
-            ended = [each for each in self._older if not each.process.is_alive()]
-            for each in ended:
-                each.process.close()
-                self._older.remove(each)
+            self._close_ended()
             return len(self._older) + (self._newest is not None)
 
     @property
@@ -161,6 +158,13 @@ class Template:
                 self._newest.release()
                 self._older.append(self._newest)
                 self._newest = None
+            self._close_ended()
+
+    def _close_ended(self) -> None:
+        """Let go of older generations that have ended; the list's lock must be held."""
+        for each in [each for each in self._older if not each.process.is_alive()]:
+            each.process.close()
+            self._older.remove(each)
 
     def ensure_running(self) -> None:
         """Start the first generation if it is not running; it then loads the model by itself."""

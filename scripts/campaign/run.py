@@ -20,6 +20,10 @@ from scripts.campaign.server import (
 )
 from scripts.campaign.traffic import Traffic, learn
 
+# Bursts between two looks at the gateway's memory, and the most such rounds. It is still when it
+# has grown by less than this in one.
+_WARM_UP_BURSTS, _MOST_WARM_UPS, _STILL = 4, 6, 1.005
+
 
 async def run(plan: Plan) -> Report:
     """Run a campaign.
@@ -52,10 +56,15 @@ async def run(plan: Plan) -> Report:
 
 
 async def _warm_up(server: CampaignServer, traffic: Traffic, plan: Plan) -> None:
-    """Have the gateway grow to the size that its traffic needs."""
+    """Have the gateway grow to the size that its traffic needs, which takes several bursts."""
     source = random.Random(f"{plan.seed} warm-up")
-    asks = [traffic.short(source) for _ in range(min(plan.burst, 200))]
-    await asyncio.gather(*(exchange(server.port, ask, PROMPT, 60.0) for ask in asks))
+    for _ in range(_MOST_WARM_UPS):
+        before = footprint(server.pid).rss_mib
+        for _ in range(_WARM_UP_BURSTS):
+            asks = [traffic.short(source) for _ in range(min(plan.burst, 200))]
+            await asyncio.gather(*(exchange(server.port, ask, PROMPT, 60.0) for ask in asks))
+        if footprint(server.pid).rss_mib < _STILL * before:
+            return
 
 
 async def disturb(server: CampaignServer, traffic: Traffic, faults: Faults, report: Report) -> None:
