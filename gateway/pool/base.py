@@ -157,7 +157,9 @@ State: TypeAlias = Literal["starting", "ready", "failed", "closing"]
 
 @dataclass(frozen=True, slots=True)
 class PoolLoad:
-    """What each request has to know of the pool; it costs the same however many workers there are.
+    """What each request has to know of the pool; cheap however many workers there are.
+
+    It costs the same for any number of them until all slots run; then it is a sum over those.
 
     Attributes:
         state: ``ready`` means at least one worker has its model.
