@@ -1,19 +1,19 @@
-"""Every message between the gateway and a worker, and their one encoding.
+"""Every message between the gateway and a worker; `shared.encoding` has their one encoding.
 
-Down a worker's queue go commands: `Generate`, `Cancel`, `SetThreads`, `Shutdown`. Up its pipe come
-events: `Ready`, `LoadFailed`, `Progress`, `Prefilled`, `Delta`, `Finished`, `Failed`. Every
-`Generate` is answered by exactly one terminal event (`Finished` or `Failed`), in the order
-``Prefilled, Delta*, terminal``. A template that evaluates a prefix says `Warmed` or `LoadFailed`.
-
-On the wire a message is one line of JSON. JSON holds no raw newline, so a reader that got half a
-message keeps it and waits, and a worker that died in the middle of one cannot be misread.
+Down a worker's queue go commands: `Generate`, `Tokenize`, `Detokenize`, `Cancel`, `SetThreads`,
+`Shutdown`. Up its pipe come events: `Ready`, `LoadFailed`, `Progress`, `Prefilled`, `Delta`,
+`Finished`, `Failed`, `Tokens`. Every `Generate` is answered by exactly one terminal event
+(`Finished` or `Failed`), in the order ``Prefilled, Delta*, terminal``; every `Tokenize` and
+`Detokenize` by one `Tokens`, whatever else the worker is doing. A template that evaluates a prefix
+says `Warmed` or `LoadFailed`.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import orjson
-
+from shared.grammar import Grammar
+from shared.logprobs import TokenLogprobs
+from shared.model_info import ModelInfo as ModelInfo
 from shared.sampling import SamplingParams
 
 
@@ -31,6 +31,15 @@ class Generate:
             the context is cut instead of refused.
         stop: generation ends before any of these strings; they are never part of the text.
         trace_id: the HTTP request that it belongs to (``x-request-id``), for the worker's log.
+        prompt_ids: the prompt as token ids, all within the vocabulary; ``prompt`` is empty then.
+        grammar: what the completion is bound to be; None for any text.
+        logprobs: how many likely tokens to tell of in the place of each token, and how likely it
+            was itself; None tells nothing.
+        echoes: `Prefilled` gives the prompt back, with its ``logprobs`` if these are asked for.
+        min_tokens: until there are so many tokens, nothing ends the generation.
+        ignores_eog: the model cannot end the generation.
+        stop_ids: token ids that end the generation as the model's own do.
+        embeds: nothing is generated; `Finished` has the embedding of the prompt.
     """
 
     request_id: str
@@ -40,6 +49,37 @@ class Generate:
     max_tokens_is_default: bool = False
     stop: tuple[str, ...] = ()
     trace_id: str = ""
+    prompt_ids: tuple[int, ...] = ()
+    grammar: Grammar | None = None
+    logprobs: int | None = None
+    echoes: bool = False
+    min_tokens: int = 0
+    ignores_eog: bool = False
+    stop_ids: tuple[int, ...] = ()
+    embeds: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenize:
+    """Say which token ids a prompt has; see `Generate.prompt`.
+
+    Attributes:
+        request_id: names this question in its answer.
+        prompt: the prompt.
+        begins: whether the token that begins a sequence is put in front, where the model has one.
+    """
+
+    request_id: str
+    prompt: tuple[str, ...]
+    begins: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Detokenize:
+    """Say which text token ids have, all of them within the vocabulary."""
+
+    request_id: str
+    ids: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,38 +101,7 @@ class Shutdown:
     """End the worker process."""
 
 
-Command: TypeAlias = Generate | Cancel | SetThreads | Shutdown
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """What the gateway needs to know of a loaded model.
-
-    Attributes:
-        family: the architecture, e.g. ``llama``.
-        n_ctx: context length in tokens, prompt and completion together.
-        n_vocab: how many token ids there are.
-        max_token_bytes: length of the longest token's text in bytes; a prompt of more than
-            ``n_ctx * max_token_bytes`` bytes cannot fit.
-        chat_template: the model's own Jinja template, if its file carries one.
-        bos_token: text of the begin-of-sequence token, for the template; may be empty.
-        eos_token: text of the end-of-sequence token, for the template; may be empty.
-        special_tokens: texts of all special tokens.
-        fim_tokens: texts of the tokens before the prefix, the suffix and the middle of a text to
-            be filled in; None if the model has not learned that.
-        can_rewind: whether a KV cache can be cut back to a part of what it holds.
-    """
-
-    family: str
-    n_ctx: int
-    n_vocab: int
-    max_token_bytes: int
-    chat_template: str | None = None
-    bos_token: str = ""
-    eos_token: str = ""
-    special_tokens: tuple[str, ...] = ()
-    fim_tokens: tuple[str, str, str] | None = None
-    can_rewind: bool = True
+Command: TypeAlias = Generate | Tokenize | Detokenize | Cancel | SetThreads | Shutdown
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,27 +144,44 @@ class Prefilled:
         prompt_tokens: tokens in the prompt.
         cached_tokens: how many of them were still in the KV cache.
         prefill_ms: how long the others took.
+        echo: the text of the prompt, if `Generate.echoes`.
+        echo_logprobs: of each of its tokens, if that was asked for, too. A token that the model
+            puts in front of every prompt is not among them.
     """
 
     request_id: str
     prompt_tokens: int
     cached_tokens: int
     prefill_ms: float
+    echo: str = ""
+    echo_logprobs: tuple[TokenLogprobs, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A further piece of text, never empty, made of whole characters.
+    """A further piece of text, made of whole characters; empty only if it has ``logprobs``.
 
     Attributes:
         request_id: which generation.
         text: the piece.
         tokens: how many tokens were generated since the last `Delta`.
+        logprobs: of these tokens, if `Generate.logprobs` asks for them; without those whose text
+            was cut off by a stop string.
     """
 
     request_id: str
     text: str
     tokens: int
+    logprobs: tuple[TokenLogprobs, ...] = ()
+
+    def followed_by(self, other: "Delta") -> "Delta":
+        """This piece and the next of the same generation as one."""
+        return Delta(
+            self.request_id,
+            self.text + other.text,
+            self.tokens + other.tokens,
+            self.logprobs + other.logprobs,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,12 +194,14 @@ class Finished:
             or the context ended) or ``cancelled``.
         completion_tokens: how many tokens were generated, the end-of-generation token not counted.
         decode_ms: time from the end of the prefill to here.
+        embedding: if `Generate.embeds`, `ModelInfo.n_embd` 32-bit floats, little-endian, in Base64.
     """
 
     request_id: str
     finish_reason: str
     completion_tokens: int
     decode_ms: float
+    embedding: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,64 +221,26 @@ class Failed:
     param: str | None = None
 
 
-Lifecycle: TypeAlias = Ready | LoadFailed | Warmed | Progress
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Answers `Tokenize` and `Detokenize`.
+
+    Attributes:
+        request_id: which question.
+        ids: the token ids.
+        texts: what each of them stands for, if it stood alone; what is no character alone is shown
+            as a replacement character.
+        text: what all of them stand for together.
+        error: why there is no answer; empty if there is one.
+    """
+
+    request_id: str
+    ids: tuple[int, ...] = ()
+    texts: tuple[str, ...] = ()
+    text: str = ""
+    error: str = ""
+
+
+Lifecycle: TypeAlias = Ready | LoadFailed | Warmed | Progress | Tokens
 Event: TypeAlias = Prefilled | Delta | Finished | Failed
 Message: TypeAlias = Command | Lifecycle | Event
-
-_TYPES: dict[str, type[Any]] = {
-    cls.__name__: cls
-    for cls in (
-        Generate, Cancel, SetThreads, Shutdown,
-        Ready, LoadFailed, Warmed, Progress, Prefilled, Delta, Finished, Failed,
-    )
-}  # fmt: skip
-
-
-# There is a `Delta` for each token and next to nothing else: what frozen dataclasses and orjson do
-# for messages of any kind takes twice as long.
-_DELTA = b'["Delta",{"request_id":%b,"text":%b,"tokens":%d}]'
-_new: Any = object.__new__
-_set_request_id, _set_text, _set_tokens = (
-    getattr(Delta, name).__set__ for name in Delta.__match_args__
-)
-
-
-def _delta(request_id: str, text: str, tokens: int) -> Delta:
-    delta: Delta = _new(Delta)
-    _set_request_id(delta, request_id)
-    _set_text(delta, text)
-    _set_tokens(delta, tokens)
-    return delta
-
-
-def encode(message: Message) -> bytes:
-    r"""Encode a message as one line of JSON, without the ``\n`` that ends it on a pipe."""
-    if type(message) is Delta:
-        request_id, text = orjson.dumps(message.request_id), orjson.dumps(message.text)
-        return _DELTA % (request_id, text, message.tokens)
-    return orjson.dumps((type(message).__name__, message))
-
-
-def decode(line: bytes) -> Any:
-    """Decode one line made by `encode` to a `Message`.
-
-    Raises:
-        ValueError: the line is not such a message.
-    """
-    try:
-        name, fields = orjson.loads(line)
-        if name == "Delta":
-            return _delta(**fields)
-        if name == "Generate":
-            fields["sampling"] = SamplingParams(**fields["sampling"])
-            for key in ("prompt", "stop"):
-                fields[key] = tuple(fields[key])
-        elif name == "Ready":
-            model = fields["model"]
-            model["special_tokens"] = tuple(model["special_tokens"])
-            model["fim_tokens"] = model["fim_tokens"] and tuple(model["fim_tokens"])
-            fields["model"] = ModelInfo(**model)
-        return _TYPES[name](**fields)
-    except (TypeError, KeyError, AttributeError, ValueError) as error:
-        # Without the line itself: text of clients does not belong into the log.
-        raise ValueError(f"not a message, {len(line)} bytes: {error}") from error

@@ -20,6 +20,7 @@ class SamplingParams:
         repetition_penalty: divides positive logits, and multiplies negative ones, of every token
             in the prompt or the completion (CTRL, Keskar et al. 2019). 1 is off.
         seed: same seed, same text; None draws a fresh one.
+        logit_bias: token ids, and what is added to the logit of each. Range -100..100.
     """
 
     temperature: float = 0.8
@@ -30,3 +31,4 @@ class SamplingParams:
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
     seed: int | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()

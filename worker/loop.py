@@ -1,5 +1,6 @@
 """The decode loop: take commands, evaluate a chunk, sample, emit; one sequence at a time."""
 
+import base64
 import logging
 import time
 from collections.abc import Sequence as Items
@@ -8,26 +9,30 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.encoding import decode
 from shared.errors import EngineError, ErrorCode
 from shared.logging import request_id_var
 from shared.messages import (
     Cancel,
     Command,
-    Delta,
+    Detokenize,
     Event,
     Failed,
     Finished,
     Generate,
-    Prefilled,
     Progress,
     SetThreads,
     Shutdown,
-    decode,
+    Tokenize,
+    Tokens,
 )
 from shared.typing import assert_never
+from worker.admission import admit, grammar_refusal
 from worker.engines.base import Engine, SlotTokens
+from worker.grammar import GrammarError, Grammars
 from worker.sequence import Sequence
 from worker.threads import ThreadShare
+from worker.token_tools import answer
 
 _SLOT = 0
 # What runs is heard of at least so often, or after each evaluation that takes longer.
@@ -52,7 +57,7 @@ class Inbox(Protocol):
 class Outbox(Protocol):
     """The writing side of a worker's pipe; see `worker.outbox.Outbox`."""
 
-    def send(self, events: Items[Event | Progress], /) -> None:
+    def send(self, events: Items[Event | Progress | Tokens], /) -> None:
         """Send events to the gateway, or keep them where it does not read fast enough."""
 
     def drain(self, until: Inbox, /) -> None:
@@ -62,7 +67,14 @@ class Outbox(Protocol):
 class Loop:
     """Runs generations on an engine until it is told to shut down."""
 
-    def __init__(self, engine: Engine, threads: int, inbox: Inbox, outbox: Outbox) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        threads: int,
+        inbox: Inbox,
+        outbox: Outbox,
+        grammars: Grammars | None = None,
+    ) -> None:
         """Wire the loop.
 
         Args:
@@ -70,8 +82,10 @@ class Loop:
             threads: how many threads an evaluation uses until `SetThreads` says otherwise.
             inbox: where commands come from.
             outbox: where events go.
+            grammars: those of ``engine``, if there are some already.
         """
         self._engine = engine
+        self._grammars = Grammars(engine) if grammars is None else grammars
         self._threads = ThreadShare(threads)
         self._inbox = inbox
         self._outbox = outbox
@@ -100,18 +114,17 @@ class Loop:
         sequence = self._sequence
         try:
             self._advance(sequence)
+        except GrammarError as error:
+            self._fail(grammar_refusal(sequence.request, error))
         except Exception as error:
-            # Whatever went wrong ends this generation, and nothing else.
-            message = str(error)
-            if not isinstance(error, EngineError):
-                logger.exception("generation %s failed", sequence.request.request_id)
-                message = "the generation failed; the server's log says why"
-            self._fail(sequence.request.request_id, ErrorCode.ENGINE_ERROR, message)
+            self._fail(_failure(sequence.request, error))
 
     def _handle(self, command: Command) -> None:
         match command:
             case Generate():
                 self._admit(command)
+            case Tokenize() | Detokenize():
+                self._outbox.send([answer(self._engine, command)])
             case Cancel(request_id):
                 sequence = self._sequence
                 if sequence is not None and sequence.request.request_id == request_id:
@@ -128,74 +141,50 @@ class Loop:
         request_id_var.set(request.trace_id)
         self._heard_s = time.monotonic()
         try:
-            prompt = self._engine.tokenize(request.prompt)
-        except Exception:
-            logger.exception("the prompt of %s could not be tokenized", request.request_id)
-            self._fail(
-                request.request_id, ErrorCode.INVALID_PROMPT, "the prompt could not be tokenized"
-            )
+            admitted = admit(self._engine, self._grammars, request)
+        except Exception as error:
+            admitted = _failure(request, error)
+        if isinstance(admitted, Failed):
+            self._fail(admitted)
             return
-        n_ctx, n_prompt = self._engine.info.n_ctx, len(prompt)
-        room = n_ctx - n_prompt
-        wanted = room if request.max_tokens is None else request.max_tokens
-        if n_prompt == 0:
-            self._fail(
-                request.request_id,
-                ErrorCode.INVALID_PROMPT,
-                "the prompt is empty; this model needs at least one token to continue from",
-                param="prompt",
-            )
-        elif room < 1 or (wanted > room and not request.max_tokens_is_default):
-            asked = "" if request.max_tokens is None else f" and {wanted} for the completion"
-            self._fail(
-                request.request_id,
-                ErrorCode.CONTEXT_LENGTH_EXCEEDED,
-                f"This model's context length is {n_ctx} tokens, prompt and completion together;"
-                f" this request has {n_prompt} in the prompt{asked}."
-                " Shorten the prompt or lower max_tokens.",
-                param="prompt" if room < 1 else "max_tokens",
-            )
-        else:
-            self._note_silence(request.request_id)
-            cached_tokens = self._engine.reuse_prefix(_SLOT, prompt)
-            self._sequence = Sequence(request, prompt, cached_tokens, min(wanted, room))
-            logger.debug(
-                "generation %s has %d tokens, %d of them cached",
-                request.request_id, n_prompt, cached_tokens,
-            )  # fmt: skip
+        self._note_silence(request.request_id)
+        self._sequence = admitted
+        logger.debug(
+            "generation %s has %d tokens, %d of them cached",
+            request.request_id, admitted.prompt_tokens, admitted.cached_tokens,
+        )  # fmt: skip
 
     def _advance(self, sequence: Sequence) -> None:
-        engine = self._engine
-        prefilling = sequence.completion_tokens == 0
-        chunk = SlotTokens(_SLOT, sequence.take_chunk(engine.chunk_size(_SLOT)))
+        chunk = SlotTokens(_SLOT, sequence.take_chunk(self._engine.chunk_size(_SLOT)))
         logits = self._forward(chunk)
-        request_id = sequence.request.request_id
         if sequence.pending:
-            self._note_silence(request_id)
+            sequence.note_prompt(logits)
+            self._note_silence(sequence.request.request_id)
             return
         events: list[Event] = []
-        if prefilling:
-            events.append(
-                Prefilled(
-                    request_id, sequence.prompt_tokens, sequence.cached_tokens, sequence.lap_ms()
-                )
-            )
-        token = sequence.sampler.sample(logits)
-        if token in engine.eog:
-            text, _ = sequence.end()
-            reason: str | None = "stop"
+        if sequence.is_prefilling:
+            events.append(sequence.prefilled())
+        if sequence.request.embeds:
+            self._finish(sequence, "", "stop", events)
+            return
+        if sequence.budget == 0:
+            self._finish(sequence, "", "length", events)
+            return
+        token = sequence.draw(logits)
+        reason: str | None = "stop"
+        if token is None:
+            text = sequence.end()
         else:
-            text, reason = sequence.append(token, engine.token_bytes(token))
+            text, reason = sequence.append(token)
         if reason is not None:
             self._finish(sequence, text, reason, events)
             return
         if text:
-            events.append(Delta(request_id, text, sequence.unreported_tokens))
-            sequence.unreported_tokens = 0
+            events.append(sequence.delta(text))
         if events:
             self._outbox.send(events)
         else:
-            self._note_silence(request_id)
+            self._note_silence(sequence.request.request_id)
 
     def _note_silence(self, request_id: str) -> None:
         """Say now and then that there is nothing to tell; only then the clock has to be read."""
@@ -219,15 +208,37 @@ class Loop:
         self, sequence: Sequence, text: str, reason: str, events: list[Event] | None = None
     ) -> None:
         events = [] if events is None else events
-        request_id = sequence.request.request_id
-        if text:
-            events.append(Delta(request_id, text, sequence.unreported_tokens))
-        events.append(Finished(request_id, reason, sequence.completion_tokens, sequence.lap_ms()))
+        if text or sequence.has_unreported_logprobs:
+            events.append(sequence.delta(text))
+        embeds = sequence.request.embeds and reason != "cancelled"
+        events.append(
+            Finished(
+                sequence.request.request_id,
+                reason,
+                sequence.completion_tokens,
+                sequence.lap_ms(),
+                _encoded(self._engine.embedding()) if embeds else "",
+            )
+        )
         self._sequence = None
         self._outbox.send(events)
 
-    def _fail(
-        self, request_id: str, code: ErrorCode, message: str, param: str | None = None
-    ) -> None:
+    def _fail(self, failed: Failed) -> None:
         self._sequence = None
-        self._outbox.send([Failed(request_id, code.value, message, param)])
+        self._outbox.send([failed])
+
+
+def _failure(request: Generate, error: Exception) -> Failed:
+    """Whatever went wrong ends this generation, and nothing else."""
+    message = str(error)
+    if not isinstance(error, EngineError):
+        logger.error("generation %s failed", request.request_id, exc_info=error)
+        message = "the generation failed; the server's log says why"
+    return Failed(request.request_id, ErrorCode.ENGINE_ERROR.value, message)
+
+
+def _encoded(embedding: NDArray[np.float32]) -> str:
+    """An embedding of length 1, as `Finished` has it."""
+    length = float(np.linalg.norm(embedding.astype(np.float64)))
+    unit = embedding / (length or 1.0)
+    return base64.b64encode(unit.astype("<f4").tobytes()).decode("ascii")

@@ -9,9 +9,10 @@ from typing import Any
 
 from shared import oom_score
 from shared.config import WorkerConfig
+from shared.encoding import encode
 from shared.errors import EngineError
 from shared.logging import configure_logging
-from shared.messages import Lifecycle, LoadFailed, Ready, Warmed, encode
+from shared.messages import Lifecycle, LoadFailed, Ready, Warmed
 
 
 def run_worker(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
@@ -45,7 +46,7 @@ def run_worker(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
         events.drain()
         return
     events.send([Ready(engine.info)])
-    Loop(engine, config.threads, Inbox(inbox), events).run()
+    Loop(engine, config.threads, Inbox(inbox), events, template.grammars()).run()
 
 
 def run_template(

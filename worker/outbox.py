@@ -5,7 +5,8 @@ import select
 from collections.abc import Sequence
 from typing import Protocol
 
-from shared.messages import Delta, Event, Lifecycle, encode
+from shared.encoding import encode
+from shared.messages import Delta, Event, Lifecycle
 
 
 class Readable(Protocol):
@@ -59,8 +60,7 @@ class Outbox:
         if type(event) is Delta and self._waiting:
             last = self._waiting[-1]
             if type(last) is Delta and last.request_id == event.request_id:
-                text, tokens = last.text + event.text, last.tokens + event.tokens
-                self._waiting[-1] = Delta(event.request_id, text, tokens)
+                self._waiting[-1] = last.followed_by(event)
                 return
         self._waiting.append(event)
 

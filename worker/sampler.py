@@ -17,13 +17,15 @@ _IntArray = NDArray[np.int64]
 _GREEDY_BELOW = 1e-5
 # A nucleus of more tokens than this is found without a loop over them.
 _MOST_LOOPED = 256
+# So few tokens that may be drawn are looked at by themselves.
+_FEW = 4096
 
 
 class Sampler:
     """The state of one generation's sampling: its parameters, its RNG and the tokens seen.
 
-    The order is that of Hugging Face's and vLLM's samplers: penalties, temperature, top_k, top_p,
-    min_p, where top_p and min_p look at the probabilities that top_k has left.
+    The order is that of Hugging Face's and vLLM's samplers: penalties, biases, temperature, top_k,
+    top_p, min_p, where top_p and min_p look at the probabilities that top_k has left.
 
     What a seed draws also follows from the order in which the tokens that are kept share out the
     range of a random number: the likeliest first where there is a nucleus (``top_p`` below 1),
@@ -42,23 +44,39 @@ class Sampler:
         # As NumPy compares it with 32-bit floats.
         self._min_p = float(np.float32(params.min_p))
         self._top_k = TopK(params.top_k)
+        self._bias_ids = np.array([token for token, _ in params.logit_bias], np.int64)
+        self._biases = np.array([bias for _, bias in params.logit_bias], np.float32)
         self._scratch: _FloatArray = np.empty(0, np.float32)
 
-    def sample(self, logits: _FloatArray) -> int:
+    def sample(self, logits: _FloatArray, allowed: NDArray[np.bool_] | None = None) -> int:
         """Draw one token id.
 
         Args:
-            logits: shape ``(n_vocab,)``; penalties are applied to it in place.
+            logits: shape ``(n_vocab,)``; penalties, biases and the mask are applied to it in place.
+            allowed: which tokens may be drawn, shape ``(n_vocab,)``, at least one; None for all.
 
         Raises:
             EngineError: the logits hold no finite maximum, so that nothing can be drawn.
         """
-        if self._penalties is None:
-            return self._draw(logits)
-        self._penalties.apply(logits)
-        token = self._draw(logits)
-        self._penalties.add(token)
+        if self._penalties is not None:
+            self._penalties.apply(logits)
+        if len(self._bias_ids):
+            logits[self._bias_ids] += self._biases
+        token = self._draw(logits) if allowed is None else self._draw_allowed(logits, allowed)
+        if self._penalties is not None:
+            self._penalties.add(token)
         return token
+
+    def _draw_allowed(self, logits: _FloatArray, allowed: NDArray[np.bool_]) -> int:
+        ids = allowed.nonzero()[0]
+        if len(ids) == 1:
+            return int(ids[0])
+        if len(ids) <= _FEW:
+            return int(ids[self._draw(logits[ids])])
+        np.copyto(logits, -np.inf, where=~allowed)
+        token = self._draw(logits)
+        # What is ruled out weighs nothing, but rounding can carry a draw past the last that does.
+        return token if allowed[token] else int(logits.argmax())
 
     def _draw(self, logits: _FloatArray) -> int:
         params, n_vocab = self._params, len(logits)

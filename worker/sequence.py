@@ -2,10 +2,19 @@
 
 import time
 
-from shared.messages import Generate
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.logprobs import TokenLogprobs
+from shared.messages import Delta, Generate, Prefilled
 from worker.detokenizer import Detokenizer
+from worker.engines.base import Engine
+from worker.grammar import Matcher
+from worker.logprobs import Logprobs
 from worker.sampler import Sampler
 from worker.stop import StopMatcher
+
+_FloatArray = NDArray[np.float32]
 
 
 class Sequence:
@@ -16,67 +25,203 @@ class Sequence:
         prompt_tokens: how many tokens the prompt has.
         cached_tokens: how many of them needed no evaluation.
         pending: tokens that the engine has yet to evaluate.
+        is_prefilling: the prompt has not been evaluated yet.
         completion_tokens: how many tokens have been generated.
-        unreported_tokens: how many of those no `Delta` has told of yet.
+        budget: the most tokens to generate.
     """
 
     def __init__(
-        self, request: Generate, prompt: list[int], cached_tokens: int, budget: int
+        self,
+        engine: Engine,
+        request: Generate,
+        prompt: list[int],
+        *,
+        cached_tokens: int,
+        budget: int,
+        matcher: Matcher | None = None,
     ) -> None:
         """Begin after admission.
 
         Args:
+            engine: what runs it.
             request: what was asked for.
             prompt: the prompt's token ids.
             cached_tokens: how many of them the engine's cache holds.
             budget: the most tokens to generate; prompt and budget together fit the context.
+            matcher: the way through the grammar that was asked for, if one was.
         """
         self.request = request
         self.prompt_tokens = len(prompt)
         self.cached_tokens = cached_tokens
         self.pending = prompt[cached_tokens:]
+        self.is_prefilling = True
         self.completion_tokens = 0
-        self.unreported_tokens = 0
-        self._budget = budget
+        self.budget = budget
+        self._engine = engine
         self._started = time.monotonic()
-        self.sampler = Sampler(request.sampling, prompt)
+        self._sampler = Sampler(request.sampling, prompt)
+        self._matcher = matcher
         self._detokenizer = Detokenizer()
         self._stop = StopMatcher(request.stop)
+        self._ends = engine.eog.union(request.stop_ids)
+        self._barred = sorted(self._ends)  # while the generation may not end
+        self._logprobs = None if request.logprobs is None else Logprobs(engine, request.logprobs)
+        self._prompt_logprobs: list[TokenLogprobs] = []
+        self._prompt_left = list(reversed(prompt)) if self.looks_at_prompt else []
+        # Of tokens that no `Delta` has told of yet: how many, and where in the text each begins.
+        self._unreported = 0
+        self._entries: list[tuple[int, TokenLogprobs]] = []
+        self._n_bytes = self._n_bytes_reported = 0
+
+    @property
+    def looks_at_prompt(self) -> bool:
+        """Whether the logits of each token of the prompt are wanted, so that none is cached."""
+        return self.request.echoes and self.request.logprobs is not None
 
     def take_chunk(self, size: int) -> list[int]:
         """Remove and return the next tokens to evaluate, at most ``size``."""
+        if self._prompt_left:
+            size = 1
+            self._note_prompt(None)
         chunk, self.pending = self.pending[:size], self.pending[size:]
         return chunk
 
-    def append(self, token: int, token_bytes: bytes) -> tuple[str, str | None]:
-        """Take a generated token.
+    def note_prompt(self, logits: _FloatArray) -> None:
+        """Take in the logits behind a part of the prompt."""
+        if self._prompt_left:
+            self._note_prompt(logits)
+
+    def _note_prompt(self, logits: _FloatArray | None) -> None:
+        """Note the next token of the prompt; without logits only if it is the first."""
+        assert self._logprobs is not None
+        if logits is not None:
+            self._logprobs.look(logits)
+            self._prompt_logprobs.append(self._logprobs.of(self._prompt_left.pop()))
+        elif not self._prompt_logprobs:
+            self._prompt_logprobs.append(self._logprobs.unlooked(self._prompt_left.pop()))
+
+    def prefilled(self) -> Prefilled:
+        """What there is to say when the prompt has been evaluated."""
+        self.is_prefilling = False
+        request, echo, begin = self.request, "", 0
+        if request.echoes and request.prompt_ids:
+            echo = text_of(self._engine, request.prompt_ids)
+        elif request.echoes:
+            echo = "".join(request.prompt)
+            if self._prompt_logprobs:
+                plain = self._engine.tokenize(request.prompt, begins=False)
+                begin = self.prompt_tokens - len(plain)
+        return Prefilled(
+            request.request_id,
+            self.prompt_tokens,
+            self.cached_tokens,
+            self.lap_ms(),
+            echo,
+            tuple(self._prompt_logprobs[begin:]),
+        )
+
+    def draw(self, logits: _FloatArray) -> int | None:
+        """Draw the next token.
+
+        Args:
+            logits: shape ``(n_vocab,)``; they are changed.
+
+        Returns:
+            Its id; None if it ends the generation.
+
+        Raises:
+            EngineError: the logits are no numbers.
+            GrammarError: no token is allowed.
+        """
+        if self._logprobs is not None:
+            self._logprobs.look(logits)
+        allowed = None if self._matcher is None else self._matcher.allowed()
+        if self.request.ignores_eog or self._is_too_short:
+            logits[self._barred] = -np.inf
+        token = self._sampler.sample(logits, allowed)
+        return None if token in self._ends else token
+
+    @property
+    def _is_too_short(self) -> bool:
+        return self.completion_tokens < self.request.min_tokens
+
+    def append(self, token: int) -> tuple[str, str | None]:
+        """Take a token that was drawn.
 
         Returns:
             The text that may be emitted now, maybe none, and the finish reason if this was the
             last token.
+
+        Raises:
+            GrammarError: what may follow it takes too much to find out.
         """
+        token_bytes = self._engine.token_bytes(token)
+        if self._logprobs is not None:
+            self._entries.append((self._n_bytes, self._logprobs.of(token)))
+            self._n_bytes += len(token_bytes)
+        is_too_short = self._is_too_short
         self.completion_tokens += 1
-        self.unreported_tokens += 1
-        text, stopped = self._stop.push(self._detokenizer.push(token_bytes))
-        if stopped:
-            return text, "stop"
-        if self.completion_tokens >= self._budget:
-            tail, reason = self.end()
-            return text + tail, "stop" if reason == "stop" else "length"
+        self._unreported += 1
+        text = self._detokenizer.push(token_bytes)
+        if not is_too_short:
+            text, stopped = self._stop.push(text)
+            if stopped:
+                self._cut(text)
+                return text, "stop"
+        if self._matcher is not None:
+            self._matcher.accept(token)
+            if self._matcher.is_complete:
+                return text + self.end(), "stop"
+        if self.completion_tokens >= self.budget:
+            tail, stopped = self._end()
+            return text + tail, "stop" if stopped else "length"
         self.pending = [token]
         return text, None
 
-    def end(self) -> tuple[str, str | None]:
-        """Release what was held back, since no more tokens come.
+    def end(self) -> str:
+        """Release what was held back, since no more tokens come."""
+        return self._end()[0]
 
-        Returns:
-            That text, and ``stop`` if a stop string showed up in it, else None.
-        """
+    def _end(self) -> tuple[str, bool]:
+        """The same, and whether a stop string showed up in it."""
         text, stopped = self._stop.push(self._detokenizer.flush())
-        return (text, "stop") if stopped else (text + self._stop.flush(), None)
+        if stopped:
+            self._cut(text)
+            return text, True
+        return text + self._stop.flush(), False
+
+    def _cut(self, text: str) -> None:
+        """Forget the tokens behind ``text``, which is the last that will be emitted."""
+        n_bytes = self._n_bytes_reported + len(text.encode())
+        self._entries = [entry for entry in self._entries if entry[0] < n_bytes]
+
+    def delta(self, text: str) -> Delta:
+        """The text as an event, with what there is to say of the tokens since the last."""
+        delta = Delta(
+            self.request.request_id,
+            text,
+            self._unreported,
+            tuple(entry for _, entry in self._entries),
+        )
+        if self._logprobs is not None:
+            self._n_bytes_reported += len(text.encode())
+            self._entries.clear()
+        self._unreported = 0
+        return delta
+
+    @property
+    def has_unreported_logprobs(self) -> bool:
+        """Whether a `Delta` without text has something to say."""
+        return bool(self._entries)
 
     def lap_ms(self) -> float:
         """Milliseconds since the last call, or since the start."""
         now = time.monotonic()
         elapsed, self._started = now - self._started, now
         return elapsed * 1000
+
+
+def text_of(engine: Engine, ids: tuple[int, ...]) -> str:
+    """The text of token ids, control tokens by their names."""
+    pieces = [engine.token_bytes(token) or engine.token_name(token).encode() for token in ids]
+    return b"".join(pieces).decode("utf-8", "replace")

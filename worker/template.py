@@ -27,11 +27,13 @@ import numpy as np
 # Those that are not used here are imported so that workers share them.
 from worker import engines, inbox, main, outbox  # noqa: F401
 from worker.engines.base import Engine
+from worker.grammar import Grammars
 from worker.loop import Loop  # noqa: F401
 from worker.orphan import ends_with_parent
 from worker.sampler import Sampler
 
 _loaded: tuple[WorkerConfig, Engine | str] | None = None
+_grammars: Grammars | None = None
 
 
 def engine_for(config: WorkerConfig) -> Engine:
@@ -49,10 +51,19 @@ def engine_for(config: WorkerConfig) -> Engine:
     return engine
 
 
+def grammars() -> Grammars:
+    """Grammars over the vocabulary of the engine that `engine_for` gave last."""
+    assert _grammars is not None, "they are made when an engine is loaded"
+    return _grammars
+
+
 def _load(config: WorkerConfig) -> Engine | str:
+    global _grammars
     try:
         engine = engines.load(config)
         engine.tokenize(("a",))  # loads parts of its library, which forks can share
+        _grammars = Grammars(engine)
+        _grammars.prepare()
         return engine
     except (EngineError, ModelFileError) as error:
         return str(error)

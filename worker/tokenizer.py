@@ -28,8 +28,13 @@ _LONG_NUMBER = re.compile("([0-9]{32,})")
 class Tokenizer(Protocol):
     """Turns a prompt into ids."""
 
-    def encode(self, prompt: Sequence[str]) -> list[int]:
-        """Ids of a prompt: plain text and texts of special tokens by turns, plain text first."""
+    def encode(self, prompt: Sequence[str], *, begins: bool = True) -> list[int]:
+        """Ids of a prompt: plain text and texts of special tokens by turns, plain text first.
+
+        Args:
+            prompt: the parts.
+            begins: whether to put the token in front that the model's prompts begin with, if any.
+        """
 
 
 def build_tokenizer(
@@ -83,7 +88,7 @@ class _PipelineTokenizer:
         self._digits = digits
         self._bos = _bos(vocabulary)
 
-    def encode(self, prompt: Sequence[str]) -> list[int]:
+    def encode(self, prompt: Sequence[str], *, begins: bool = True) -> list[int]:
         ids: list[int] = []
         for part in self._without_long_numbers(_parts(prompt, self._special)):
             if isinstance(part, int):
@@ -92,7 +97,7 @@ class _PipelineTokenizer:
                 # The batch form leaves out the offsets, which take a fifth of the time.
                 pipeline = self._continuing if ids else self._pipeline
                 ids += pipeline.encode_batch_fast([part], add_special_tokens=False)[0].ids
-        return _with_bos(self._bos, ids)
+        return _with_bos(self._bos, ids) if begins else ids
 
     def _without_long_numbers(self, parts: Iterable[str | int]) -> Iterator[str | int]:
         """Look digits up here where there are many, for the pipeline is slow with them."""
@@ -124,7 +129,7 @@ class _SentencePiece:
         self._library_tokenize = library_tokenize
         self._bos = _bos(vocabulary)
 
-    def encode(self, prompt: Sequence[str]) -> list[int]:
+    def encode(self, prompt: Sequence[str], *, begins: bool = True) -> list[int]:
         ids: list[int] = []
         for part in _parts(prompt, self._special):
             if isinstance(part, int):
@@ -135,7 +140,7 @@ class _SentencePiece:
                     ids.append(self._added[piece])
                 elif piece:
                     ids += self._library_tokenize(piece.encode())
-        return _with_bos(self._bos, ids)
+        return _with_bos(self._bos, ids) if begins else ids
 
 
 def _parts(prompt: Sequence[str], special: dict[str, int]) -> Iterator[str | int]:

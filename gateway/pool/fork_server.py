@@ -17,7 +17,8 @@ from typing import Any
 from multiprocess import connection, forkserver, process, resource_tracker, spawn, util
 
 from shared.config import WorkerConfig
-from shared.messages import LoadFailed, Warmed, decode
+from shared.encoding import decode
+from shared.messages import LoadFailed, Warmed
 
 logger = logging.getLogger(__name__)
 

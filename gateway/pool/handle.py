@@ -14,7 +14,8 @@ from gateway.pool.proc import activity
 from gateway.pool.stderr_log import StderrLog
 from gateway.pool.template import Template, widen
 from shared.config import WorkerConfig
-from shared.messages import Command, Message, decode, encode
+from shared.encoding import decode, encode
+from shared.messages import Command, Message
 from shared.standard_error import run_with_standard_error
 
 _READ_BYTES = 1 << 16

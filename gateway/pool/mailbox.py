@@ -28,7 +28,7 @@ class Mailbox:
         """Add an event of the generation; never blocks."""
         events = self._events
         if events and isinstance(event, Delta) and isinstance(last := events[-1], Delta):
-            events[-1] = Delta(last.request_id, last.text + event.text, last.tokens + event.tokens)
+            events[-1] = last.followed_by(event)
         else:
             events.append(event)
             if self._is_whole and isinstance(event, Finished | Failed):

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from shared.config import WorkerConfig
+from shared.encoding import decode, encode
 from shared.messages import (
     Cancel,
     Command,
@@ -19,8 +20,6 @@ from shared.messages import (
     Ready,
     SetThreads,
     Shutdown,
-    decode,
-    encode,
 )
 
 MODEL = ModelInfo("test", n_ctx=100, n_vocab=10, max_token_bytes=1)

@@ -14,6 +14,7 @@ import multiprocess
 import pytest
 
 from shared.config import WorkerConfig
+from shared.encoding import decode, encode
 from shared.messages import (
     Cancel,
     Command,
@@ -24,8 +25,6 @@ from shared.messages import (
     Prefilled,
     Ready,
     Shutdown,
-    decode,
-    encode,
 )
 from shared.sampling import SamplingParams
 from tests.serving import DEADLINE_S, START_S

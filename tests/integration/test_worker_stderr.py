@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from shared.config import WorkerConfig
-from shared.messages import Generate, Ready, Shutdown, decode, encode
+from shared.encoding import decode, encode
+from shared.messages import Generate, Ready, Shutdown
 from tests.integration.pools import all_idle, ask, collect, descriptors, run, started, until
 from tests.integration.targets import MODEL
 

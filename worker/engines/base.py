@@ -37,11 +37,19 @@ class Engine(Protocol):
     eog: frozenset[int]
     forks_after_evaluation: bool
 
-    def tokenize(self, prompt: Sequence[str]) -> list[int]:
-        """Turn a prompt into ids: plain text and texts of special tokens by turns."""
+    def tokenize(self, prompt: Sequence[str], *, begins: bool = True) -> list[int]:
+        """Turn a prompt into ids: plain text and texts of special tokens by turns.
+
+        Args:
+            prompt: the parts.
+            begins: whether the token that begins a sequence is put in front, if there is one.
+        """
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes that a token adds to the text; empty for control tokens."""
+
+    def token_name(self, token: int) -> str:
+        """What a token is called: its text, control tokens included; not empty."""
 
     def reuse_prefix(self, slot: int, tokens: Sequence[int]) -> int:
         """Cut the slot's cache down to what it shares with ``tokens``.
@@ -69,6 +77,14 @@ class Engine(Protocol):
         Raises:
             EngineError: the tokens cannot be evaluated, and nothing has changed; or their
                 evaluation failed, and the slots' caches are empty.
+        """
+
+    def embedding(self) -> NDArray[np.float32]:
+        """The hidden state of the last token of the last `forward`, behind the last norm.
+
+        Returns:
+            Shape ``(info.n_embd,)``, valid until the next call of `forward` or `rest`; only of an
+            engine whose ``info.n_embd`` is not 0.
         """
 
     def rest(self) -> None:

@@ -18,7 +18,7 @@ from shared.engine_memory import BATCH
 from shared.errors import EngineError, ModelFileError
 from shared.inspector import inspect
 from shared.messages import ModelInfo
-from shared.model_file import FileFormat, ModelFile
+from shared.model_file import Family, FileFormat, ModelFile
 from worker.engines.base import SlotTokens
 from worker.engines.library import Library
 from worker.engines.scratch import Scratch, mapped
@@ -31,6 +31,8 @@ from worker.vocabulary import Vocabulary
 # depends on where its chunk ends, and 8-bit activations blow that up to tenths of a logit.
 _BLOCK = 32
 assert _BLOCK <= BATCH, "the library's buffers are not known to hold more"
+# The library keeps the hidden states of these families only.
+_WITH_EMBEDDINGS = (Family.LLAMA, Family.FALCON)
 
 logger = logging.getLogger(__name__)
 
@@ -78,19 +80,26 @@ class CTransformersEngine:
             # This format keeps its cache of values in strides of the tokens evaluated before, so
             # what is there can be continued, but not from an earlier place.
             can_rewind=file.file_format is not FileFormat.GGCC,
+            n_embd=file.n_embd if file.family in _WITH_EMBEDDINGS else 0,
+            n_ctx_train=file.n_ctx_train,
+            quantisation=file.quantisation,
         )
         self.eog = vocabulary.eog
         self._cache: list[int] = []
         self._buffer = (ctypes.c_int * _BLOCK)()
         self._is_rested = True
 
-    def tokenize(self, prompt: Sequence[str]) -> list[int]:
+    def tokenize(self, prompt: Sequence[str], *, begins: bool = True) -> list[int]:
         """Turn a prompt into ids: plain text and texts of special tokens by turns."""
-        return self._tokenizer.encode(prompt)
+        return self._tokenizer.encode(prompt, begins=begins)
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes that a token adds to the text; empty for control tokens."""
         return self._vocabulary.token_bytes[token]
+
+    def token_name(self, token: int) -> str:
+        """What a token is called: its text, or its number if it has none."""
+        return self._vocabulary.text(token) or f"<{token}>"
 
     def reuse_prefix(self, slot: int, tokens: Sequence[int]) -> int:
         """Cut the cache down to what it shares with ``tokens``, where rewinding is exact."""
@@ -129,6 +138,10 @@ class CTransformersEngine:
             raise EngineError("the engine failed to evaluate the tokens")
         self._cache.extend(tokens)
         return [self._library.logits(self.info.n_vocab)]
+
+    def embedding(self) -> NDArray[np.float32]:
+        """A view on the hidden state of the last token, not a copy."""
+        return self._library.embedding(self.info.n_embd)
 
     def rest(self) -> None:
         """Give the buffers of evaluations back; the logits are no longer valid."""

@@ -17,6 +17,7 @@ from worker.engines.base import SlotTokens
 _EOG = 256
 _DEFAULT_N_CTX = 8192
 _CHUNK = 512
+_N_EMBD = 16
 
 
 class EchoEngine:
@@ -32,19 +33,25 @@ class EchoEngine:
             n_vocab=257,
             max_token_bytes=1,
             chat_template="{{ messages[-1]['content'] }}",
+            n_embd=_N_EMBD,
+            n_ctx_train=config.n_ctx or _DEFAULT_N_CTX,
         )
         self.eog = frozenset({_EOG})
         self._delay_s = config.echo_delay_ms / 1000
         self._prompt: list[int] = []
         self._cache: list[int] = []
 
-    def tokenize(self, prompt: Sequence[str]) -> list[int]:
+    def tokenize(self, prompt: Sequence[str], *, begins: bool = True) -> list[int]:
         """One id for each byte of the text in UTF-8."""
         return list("".join(prompt).encode())
 
     def token_bytes(self, token: int) -> bytes:
         """The byte itself."""
         return bytes((token,)) if token < _EOG else b""
+
+    def token_name(self, token: int) -> str:
+        """The letter that the byte is, alone; of the last token, a name."""
+        return self.token_bytes(token).decode("latin-1") or "<end>"
 
     def reuse_prefix(self, slot: int, tokens: Sequence[int]) -> int:
         """Keep what the cache shares with ``tokens``; remember them as what is to be echoed."""
@@ -71,6 +78,11 @@ class EchoEngine:
         logits = np.full(self.info.n_vocab, -1e9, dtype=np.float32)
         logits[self._prompt[n_generated] if 0 <= n_generated < len(self._prompt) else _EOG] = 0
         return [logits]
+
+    def embedding(self) -> NDArray[np.float32]:
+        """How often each of the `_N_EMBD` kinds of bytes is in the cache."""
+        kinds = np.asarray(self._cache, np.int64) % _N_EMBD
+        return np.bincount(kinds, minlength=_N_EMBD).astype(np.float32)
 
     def rest(self) -> None:
         """Nothing is held that could be given back."""

@@ -75,6 +75,18 @@ class Library:
             self._view = address, np.ctypeslib.as_array(row)
         return self._view[1]
 
+    def embedding(self, n_embd: int) -> NDArray[np.float32]:
+        """A view on the hidden state of the last token, shape ``(n_embd,)``.
+
+        Raises:
+            EngineError: the library has none of that size.
+        """
+        size = self._library.ctransformers_llm_embeddings_size(self._llm)
+        if size != n_embd:
+            raise EngineError(f"the engine gives embeddings of {size} numbers, not {n_embd}")
+        data = self._library.ctransformers_llm_embeddings_data(self._llm)
+        return np.ctypeslib.as_array(data, shape=(n_embd,))
+
     def tokenize(self, text: bytes) -> list[int]:
         """The library's own tokenization, without a begin token."""
         # At most one id for each byte, and the space that SentencePiece puts in front; the

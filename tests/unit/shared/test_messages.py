@@ -8,10 +8,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from shared.encoding import decode, encode
+from shared.grammar import Grammar
+from shared.logprobs import Candidate, TokenLogprobs
 from shared.messages import (
     Cancel,
     Command,
     Delta,
+    Detokenize,
     Event,
     Failed,
     Finished,
@@ -25,9 +29,9 @@ from shared.messages import (
     Ready,
     SetThreads,
     Shutdown,
+    Tokenize,
+    Tokens,
     Warmed,
-    decode,
-    encode,
 )
 from shared.sampling import SamplingParams
 
@@ -47,7 +51,14 @@ sampling = st.builds(
     frequency_penalty=numbers,
     repetition_penalty=numbers,
     seed=st.none() | st.integers(-(2**63), 2**64 - 1),
+    logit_bias=st.lists(st.tuples(counts, numbers), max_size=3).map(tuple),
 )
+ids = st.lists(counts, max_size=4).map(tuple)
+candidates = st.builds(Candidate, raw=texts, logprob=st.none() | numbers, is_control=st.booleans())
+logprobs = st.lists(
+    st.builds(TokenLogprobs, chosen=candidates, top=st.lists(candidates, max_size=2).map(tuple)),
+    max_size=2,
+).map(tuple)
 messages: dict[type[object], st.SearchStrategy[Message]] = {
     Generate: st.builds(
         Generate,
@@ -57,7 +68,17 @@ messages: dict[type[object], st.SearchStrategy[Message]] = {
         max_tokens=st.none() | counts,
         max_tokens_is_default=st.booleans(),
         stop=text_tuples,
+        prompt_ids=ids,
+        grammar=st.none() | st.builds(Grammar, kind=texts, source=texts),
+        logprobs=st.none() | counts,
+        echoes=st.booleans(),
+        min_tokens=counts,
+        ignores_eog=st.booleans(),
+        stop_ids=ids,
+        embeds=st.booleans(),
     ),
+    Tokenize: st.builds(Tokenize, request_id=texts, prompt=text_tuples, begins=st.booleans()),
+    Detokenize: st.builds(Detokenize, request_id=texts, ids=ids),
     Cancel: st.builds(Cancel, request_id=texts),
     SetThreads: st.builds(SetThreads, threads=counts),
     Shutdown: st.just(Shutdown()),
@@ -85,14 +106,20 @@ messages: dict[type[object], st.SearchStrategy[Message]] = {
         prompt_tokens=counts,
         cached_tokens=counts,
         prefill_ms=numbers,
+        echo=texts,
+        echo_logprobs=logprobs,
     ),
-    Delta: st.builds(Delta, request_id=texts, text=texts, tokens=counts),
+    Delta: st.builds(Delta, request_id=texts, text=texts, tokens=counts, logprobs=logprobs),
     Finished: st.builds(
         Finished,
         request_id=texts,
         finish_reason=texts,
         completion_tokens=counts,
         decode_ms=numbers,
+        embedding=texts,
+    ),
+    Tokens: st.builds(
+        Tokens, request_id=texts, ids=ids, texts=text_tuples, text=texts, error=texts
     ),
     Failed: st.builds(Failed, request_id=texts, code=texts, message=texts, param=st.none() | texts),
 }

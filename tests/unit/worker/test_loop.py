@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from shared.config import WorkerConfig
+from shared.encoding import encode
 from shared.errors import EngineError
 from shared.messages import (
     Cancel,
@@ -25,7 +26,7 @@ from shared.messages import (
     Progress,
     SetThreads,
     Shutdown,
-    encode,
+    Tokens,
 )
 from shared.sampling import SamplingParams
 from worker.engines.base import SlotTokens
@@ -65,11 +66,11 @@ class Outbox:
 
     def __init__(self) -> None:
         self.batches: list[list[Event]] = []
-        self.sent: list[Event | Progress] = []
+        self.sent: list[Event | Progress | Tokens] = []
 
-    def send(self, events: Sequence[Event | Progress]) -> None:
+    def send(self, events: Sequence[Event | Progress | Tokens]) -> None:
         self.sent += events
-        told = [event for event in events if not isinstance(event, Progress)]
+        told = [event for event in events if not isinstance(event, Progress | Tokens)]
         if told:
             self.batches.append(told)
 
@@ -392,7 +393,7 @@ def test_logits_that_are_not_finite_end_only_their_generation() -> None:
 
 def test_a_prompt_that_cannot_be_tokenized_fails(caplog: pytest.LogCaptureFixture) -> None:
     class Illiterate(WatchedEngine):
-        def tokenize(self, prompt: Sequence[str]) -> list[int]:
+        def tokenize(self, prompt: Sequence[str], *, begins: bool = True) -> list[int]:
             raise RuntimeError("no")
 
     bench = Bench()

@@ -2,7 +2,8 @@
 
 import pytest
 
-from shared.messages import Progress, encode
+from shared.encoding import encode
+from shared.messages import Progress
 from tests.unit.worker.test_loop import Bench, generate
 
 

@@ -1,0 +1,40 @@
+"""What a worker tells of the model that it has loaded."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What the gateway needs to know of a loaded model.
+
+    Attributes:
+        family: the architecture, e.g. ``llama``.
+        n_ctx: context length in tokens, prompt and completion together.
+        n_vocab: how many token ids there are.
+        max_token_bytes: length of the longest token's text in bytes; a prompt of more than
+            ``n_ctx * max_token_bytes`` bytes cannot fit.
+        chat_template: the model's own Jinja template, if its file carries one.
+        bos_token: text of the begin-of-sequence token, for the template; may be empty.
+        eos_token: text of the end-of-sequence token, for the template; may be empty.
+        special_tokens: texts of all special tokens.
+        fim_tokens: texts of the tokens before the prefix, the suffix and the middle of a text to
+            be filled in; None if the model has not learned that.
+        can_rewind: whether a KV cache can be cut back to a part of what it holds.
+        n_embd: how many numbers an embedding has; 0 if the engine gives none for this family.
+        n_ctx_train: context length in tokens that the model was made for; 0 if unknown.
+        quantisation: of the weights, e.g. ``Q4_0``; empty if there are none.
+    """
+
+    family: str
+    n_ctx: int
+    n_vocab: int
+    max_token_bytes: int
+    chat_template: str | None = None
+    bos_token: str = ""
+    eos_token: str = ""
+    special_tokens: tuple[str, ...] = ()
+    fim_tokens: tuple[str, str, str] | None = None
+    can_rewind: bool = True
+    n_embd: int = 0
+    n_ctx_train: int = 0
+    quantisation: str = ""
