@@ -20,7 +20,7 @@ from gateway.openai.schema import add_request_schemas
 from gateway.pool.base import WorkerPool
 from gateway.request_log import RequestLog
 from gateway.request_record import RequestRecord
-from gateway.routes import admin, chat, completions, models, ops
+from gateway.routes import admin, chat, completions, embeddings, models, ops, props, tokens
 from gateway.serving import VERSION, Serving, ServingConfig
 from gateway.sse import DIRECT_SEND
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 # Those that will be refused as wrong take no place in the pool, but time as well.
 _LEAST_LARGE_BODIES = 8
-_MODULES = (completions, chat, models, ops, admin)
+_MODULES = (completions, chat, embeddings, tokens, models, props, ops, admin)
 
 
 def create_app(

@@ -1,7 +1,7 @@
 """Every error a client can get: code to status and type, one body, one table of handlers."""
 
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from fastapi import Request, Response
@@ -148,16 +148,22 @@ def excerpt(text: str) -> str:
     return text if len(text) <= LONGEST_EXCERPT else f"{text[:LONGEST_EXCERPT]}..."
 
 
-def failure(event: Failed, prompt_param: str = "prompt") -> ApiError:
+SAME_NAMES: Mapping[str, str] = {}
+"""For `failure`: the request's fields have the names of those of `Generate`."""
+
+
+def failure(event: Failed, params: Mapping[str, str] = SAME_NAMES) -> ApiError:
     """The error that a failed generation means for its client.
 
     Args:
         event: why it failed; ``param`` is a field of `shared.messages.Generate`.
-        prompt_param: what the field ``prompt`` is made of in the request.
+        params: what such fields are called in the request, where they have other names.
     """
-    param = prompt_param if event.param == "prompt" else event.param
-    code = ErrorCode(event.code)
-    return ApiError(code, UNTOLD.get(code, event.message), param)
+    param = None if event.param is None else params.get(event.param, event.param)
+    code, message = ErrorCode(event.code), event.message
+    if event.param == "grammar":  # the worker does not know what it is called here
+        message = f"'{param}' {message}"
+    return ApiError(code, UNTOLD.get(code, message), param)
 
 
 def as_api_error(error: Exception) -> ApiError:

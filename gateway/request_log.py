@@ -146,7 +146,9 @@ def _known(record: RequestRecord) -> dict[str, Any]:
         return known
     known["stream"] = record.is_stream
     known["outcome"] = record.outcome
-    known["workers"] = [each.worker_id for each in generations if each.worker_id is not None]
+    # There may be a thousand texts to embed, and two workers.
+    workers = dict.fromkeys(each.worker_id for each in generations)
+    known["workers"] = [worker_id for worker_id in workers if worker_id is not None]
     known["prompt_tokens"] = record.prompt_tokens
     known["cached_tokens"] = record.cached_tokens
     known["completion_tokens"] = record.completion_tokens

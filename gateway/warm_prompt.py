@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gateway.chat.choice import PLAIN_ORIGIN, choose_template
-from gateway.chat.rendering import ChatMessage, render
+from gateway.chat.messages import ChatMessage
+from gateway.chat.rendering import render
 from gateway.errors import ApiError
 from gateway.openai.translate import Prompt, completion_prompt
 from gateway.serving import ServingConfig

@@ -67,11 +67,13 @@ class Tokenize:
         request_id: names this question in its answer.
         prompt: the prompt.
         begins: whether the token that begins a sequence is put in front, where the model has one.
+        wants_texts: whether the answer has the text of each token.
     """
 
     request_id: str
     prompt: tuple[str, ...]
     begins: bool = True
+    wants_texts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,9 +230,9 @@ class Tokens:
     Attributes:
         request_id: which question.
         ids: the token ids.
-        texts: what each of them stands for, if it stood alone; what is no character alone is shown
-            as a replacement character.
-        text: what all of them stand for together.
+        texts: of `Tokenize.wants_texts`, what each of them stands for, if it stood alone; what is
+            no character alone is shown as a replacement character.
+        text: of `Detokenize`, what all of them stand for together.
         error: why there is no answer; empty if there is one.
     """
 

@@ -30,6 +30,7 @@ LIBRARIES = {
 # Libraries that belong to one file each.
 ONE_FILE_LIBRARIES = {
     "worker/engines/library.py": {"ctransformers"},
+    "worker/grammar.py": {"llguidance"},
     "worker/tokenizer.py": {"tokenizers"},
     "worker/tokenizer_file.py": {"tokenizers"},
     "worker/pre_tokenizers.py": {"tokenizers"},
@@ -79,7 +80,10 @@ NARROWED = {
         "gateway.pool.base", "gateway.request_record", "gateway.routes", "gateway.serving",
         "gateway.sse", "shared",
     },
-    "worker/loop.py": {"shared", "worker.engines.base", "worker.sequence", "worker.threads"},
+    "worker/loop.py": {
+        "shared", "worker.admission", "worker.engines.base", "worker.grammar", "worker.sequence",
+        "worker.threads", "worker.token_tools",
+    },
     "worker/engines/": {
         "shared", "worker.engines", "worker.tokenizer", "worker.tokenizer_file",
         "worker.vocabulary",

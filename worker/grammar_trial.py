@@ -60,7 +60,7 @@ def tried(work: Callable[[], str]) -> str:
         ended_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         if ended_by in (signal.SIGKILL, signal.SIGXCPU):
             raise TrialFailed(f"it takes more than {MOST_CPU_S} s to compile")
-        raise TrialFailed("it takes more memory to compile than it may")
+        raise TrialFailed("compiling it crashes or takes more memory than it may")
     return report
 
 

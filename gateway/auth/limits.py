@@ -12,8 +12,13 @@ from gateway.errors import ApiError
 from gateway.request_record import record_of
 from shared.errors import ErrorCode
 
-COUNTED_PATHS = ("/v1/completions", "/v1/chat/completions", "/v2/chat/completions")
-"""What generates; all else is free."""
+COUNTED_PATHS = (
+    "/v1/completions",
+    "/v1/chat/completions",
+    "/v2/chat/completions",
+    "/v1/embeddings",
+)
+"""What evaluates prompts; all else is free."""
 
 
 class KeyLimits:

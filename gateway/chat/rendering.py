@@ -1,17 +1,18 @@
 """Renders a conversation to the parts of a prompt."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import TypedDict
+from typing import Any
 
 from jinja2.exceptions import SecurityError
 
 from gateway.chat.choice import PLAIN_ORIGIN
 from gateway.chat.formats import ChatFormat
+from gateway.chat.messages import ChatMessage
 from gateway.chat.meter import OutOfWork, TooLong
 from gateway.chat.sandbox import ChatTemplate
-from gateway.chat.special import has_marks, special_tokens
+from gateway.chat.special import END_MARK, has_marks, special_tokens
 from gateway.errors import ApiError
 from shared.errors import ErrorCode
 from shared.messages import ModelInfo
@@ -26,20 +27,25 @@ _ADVICE = "CHAT_TEMPLATE can name another"
 _TEMPLATES_FAULTS = (OutOfWork, SecurityError, RecursionError, MemoryError)
 
 
-class ChatMessage(TypedDict):
-    """One message, as a template sees it."""
-
-    role: str
-    content: str
-
-
 _TRIAL = (ChatMessage(role="user", content="Hi"),)
 
 
 def render(
-    chat_format: ChatFormat, model: ModelInfo, messages: Sequence[ChatMessage]
+    chat_format: ChatFormat,
+    model: ModelInfo,
+    messages: Sequence[ChatMessage],
+    tools: Sequence[Mapping[str, Any]] = (),
+    *,
+    continues: bool = False,
 ) -> tuple[str, ...]:
     """The prompt that asks ``model`` for the next message of a conversation.
+
+    Args:
+        chat_format: the format.
+        model: the model.
+        messages: the conversation.
+        tools: what the model may call, each as OpenAI's API has it, for formats that describe it.
+        continues: the last message is not to be answered, but to be gone on with.
 
     Returns:
         Plain text and special tokens by turns, as `shared.messages.Generate` has them. Only the
@@ -54,7 +60,7 @@ def render(
     if any(has_marks(message["content"]) for message in messages):
         raise ApiError(ErrorCode.INVALID_VALUE, "'messages' holds half a character.", "messages")
     try:
-        return _rendered(template, model, messages)
+        return _rendered(template, model, messages, tools, continues)
     except TooLong as error:
         most = model.n_ctx * model.max_token_bytes
         message = (
@@ -97,22 +103,31 @@ def tried(chat_format: ChatFormat, model: ModelInfo) -> ChatTemplate | None:
 
 
 def _rendered(
-    template: ChatTemplate, model: ModelInfo, messages: Sequence[ChatMessage]
+    template: ChatTemplate,
+    model: ModelInfo,
+    messages: Sequence[ChatMessage],
+    tools: Sequence[Mapping[str, Any]] = (),
+    continues: bool = False,
 ) -> tuple[str, ...]:
     special = special_tokens(model.special_tokens)
+    seen = [{**message, "role": special.mark(message["role"])} for message in messages]
+    if continues:
+        seen[-1]["content"] = messages[-1]["content"] + END_MARK
     variables = {
-        "messages": [
-            {"role": special.mark(message["role"]), "content": message["content"]}
-            for message in messages
-        ],
-        "add_generation_prompt": True,
+        "messages": seen,
+        "add_generation_prompt": not continues,
         "bos_token": special.mark(model.bos_token),
         "eos_token": special.mark(model.eos_token),
-        "tools": None,
+        "tools": list(tools) or None,
         "documents": None,
     }
     longest = model.n_ctx * model.max_token_bytes + _SLACK
-    return special.split_marked(template.render(variables, longest))
+    text = template.render(variables, longest)
+    if continues:
+        text, mark, _ = text.rpartition(END_MARK)
+        if not mark:
+            raise ValueError("it leaves out the last one, which is to be gone on with")
+    return special.split_marked(text)
 
 
 def _broken() -> ApiError:

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import groupby
 
-_FIRST_MARK, _LAST_MARK = 0xD800, 0xDFFF
+_FIRST_MARK, _LAST_MARK = 0xD800, 0xDFFE
+END_MARK = "\udfff"
+"""Shows in a rendered text where a message has ended; stands for no letter."""
 _MARKS = re.compile("[\ud800-\udfff]+")
 
 

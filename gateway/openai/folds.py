@@ -6,8 +6,20 @@ import orjson
 
 from gateway import sse
 from gateway.openai import responses
-from gateway.openai.responses import ChatChunk, ChatCompletion, Choice, TextCompletion
+from gateway.openai.choices import ChoiceFold, best
+from gateway.openai.logprobs import TextLogprobsFold, chat_logprobs
+from gateway.openai.responses import ChatChunk, ChatCompletion, ChatLogprobs, TextCompletion
+from gateway.openai.tool_calls import (
+    Arguments,
+    CallBegun,
+    Content,
+    Piece,
+    ToolCallReader,
+    call_id,
+    finish_reason,
+)
 from gateway.openai.translate import AnswerPlan
+from shared.logprobs import TokenLogprobs
 from shared.messages import Delta, Finished, Prefilled
 from shared.typing import assert_never
 
@@ -22,12 +34,12 @@ class Tally:
     """Counts tokens; the prompt that several choices share is counted once."""
 
     def __init__(self, n: int) -> None:
-        """Count for ``n`` choices of each prompt."""
+        """Count for ``n`` generations of each prompt."""
         self._n = n
         self._prompt = self._cached = self._completion = 0
 
     def prefilled(self, index: int, event: Prefilled) -> None:
-        """Count the prompt of choice ``index``, if it is the first with that prompt."""
+        """Count the prompt of generation ``index``, if it is the first with that prompt."""
         if index % self._n == 0:
             self._prompt += event.prompt_tokens
             self._cached += event.cached_tokens
@@ -49,24 +61,45 @@ class StreamFold:
         self._header = plan.header
         self._chat = plan.chat
         self._include_usage = plan.include_usage
-        self._tally = Tally(plan.n)
+        self._tells_logprobs = plan.tells_logprobs
+        self._tally = Tally(plan.candidates)
         # For each choice that has begun, what comes before and after a piece of its text.
         self._envelopes: dict[int, tuple[bytes, bytes]] = {}
+        n = len(plan.generations)
+        self._readers = [ToolCallReader() for _ in range(n)] if plan.calls_tools else []
+        self._text_logprobs = [TextLogprobsFold() for _ in range(n if self._tells_logprobs else 0)]
+        # Of text that a reader still holds back.
+        self._held_logprobs: dict[int, tuple[TokenLogprobs, ...]] = {}
 
     def feed(self, index: int, event: Progress) -> bytes:
         """What to send because of this event; empty if nothing."""
         match event:
             case Delta():
+                if self._readers:
+                    pieces = self._readers[index].push(event.text)
+                    return self._send_pieces(index, pieces, event.logprobs)
                 beginning = b"" if index in self._envelopes else self._begin(index)
+                if self._tells_logprobs:
+                    return beginning + self._send_text(index, event.text, event.logprobs)
                 before, after = self._envelopes[index]
                 return b"%b%b%b%b" % (beginning, before, orjson.dumps(event.text), after)
             case Prefilled():
                 self._tally.prefilled(index, event)
-                return b""
+                if not event.echo:
+                    return b""
+                beginning = self._begin(index)
+                return beginning + self._send_text(
+                    index, event.echo, event.echo_logprobs, is_echo=True
+                )
             case Finished():
                 self._tally.finished(event)
+                sent, reason = b"", event.finish_reason
+                if self._readers:
+                    reader = self._readers[index]
+                    sent = self._send_pieces(index, reader.flush(), ())
+                    reason = finish_reason(reason, reader.n_calls)
                 beginning = b"" if index in self._envelopes else self._begin(index)
-                return beginning + self._finish(index, event.finish_reason)
+                return sent + beginning + self._finish(index, reason)
             case _:
                 assert_never(event)
 
@@ -93,6 +126,33 @@ class StreamFold:
             return self._chat_event(index, {"content": text})
         return self._event(responses.text_chunk(self._header, [responses.text_choice(index, text)]))
 
+    def _send_text(
+        self, index: int, text: str, logprobs: tuple[TokenLogprobs, ...], *, is_echo: bool = False
+    ) -> bytes:
+        """Text with what there is to say of its tokens."""
+        if not self._tells_logprobs:
+            return self._text_event(index, text)
+        if self._chat:
+            return self._chat_event(index, {"content": text}, logprobs=chat_logprobs(logprobs))
+        told = self._text_logprobs[index].feed(logprobs, is_echo=is_echo)
+        choice = responses.text_choice(index, text, logprobs=told)
+        return self._event(responses.text_chunk(self._header, [choice]))
+
+    def _send_pieces(
+        self, index: int, pieces: list[Piece], logprobs: tuple[TokenLogprobs, ...]
+    ) -> bytes:
+        """Pieces of an answer that may call tools; the first has the logprobs of all."""
+        held = self._held_logprobs.get(index, ()) + logprobs
+        if not pieces:
+            self._held_logprobs[index] = held
+            return b""
+        self._held_logprobs[index] = ()
+        sent = b"" if index in self._envelopes else self._begin(index)
+        for place, piece in enumerate(pieces):
+            told = chat_logprobs(held) if self._tells_logprobs and place == 0 else None
+            sent += self._chat_event(index, _delta_of(piece), logprobs=told)
+        return sent
+
     def _finish(self, index: int, reason: str) -> bytes:
         if self._chat:
             return self._chat_event(index, {}, reason)
@@ -100,9 +160,13 @@ class StreamFold:
         return self._event(responses.text_chunk(self._header, [choice]))
 
     def _chat_event(
-        self, index: int, delta: responses.ChatDelta, finish_reason: str | None = None
+        self,
+        index: int,
+        delta: responses.ChatDelta,
+        finish_reason: str | None = None,
+        logprobs: ChatLogprobs | None = None,
     ) -> bytes:
-        choice = responses.chat_delta(index, delta, finish_reason)
+        choice = responses.chat_delta(index, delta, finish_reason, logprobs)
         return self._event(responses.chat_chunk(self._header, [choice]))
 
     def _event(self, chunk: ChatChunk | TextCompletion) -> bytes:
@@ -117,28 +181,47 @@ class ObjectFold:
     def __init__(self, plan: AnswerPlan) -> None:
         """Begin the answer that ``plan`` lays out."""
         self._plan = plan
-        self._tally = Tally(plan.n)
-        self._texts: list[list[str]] = [[] for _ in plan.generations]
-        self._finish_reasons = [""] * len(plan.generations)
+        self._tally = Tally(plan.candidates)
+        self._choices = [ChoiceFold() for _ in plan.generations]
 
     def feed(self, index: int, event: Progress) -> None:
         """Take one event."""
+        self._choices[index].feed(event)
         match event:
-            case Delta():
-                self._texts[index].append(event.text)
             case Prefilled():
                 self._tally.prefilled(index, event)
             case Finished():
                 self._tally.finished(event)
-                self._finish_reasons[index] = event.finish_reason
+            case Delta():
+                pass
             case _:
                 assert_never(event)
 
     def result(self) -> ChatCompletion | TextCompletion | str | list[str]:
         """The answer, when all generations have finished."""
-        texts = ["".join(pieces) for pieces in self._texts]
-        if self._plan.form == "text":
+        plan = self._plan
+        finished = best(self._choices, plan.candidates, plan.n)
+        if plan.form == "text":
+            texts = [fold.text for fold in finished]
             return texts[0] if len(texts) == 1 else texts
-        choices = [Choice(*pair) for pair in zip(texts, self._finish_reasons, strict=True)]
-        make = responses.chat_completion if self._plan.chat else responses.text_completion
-        return make(self._plan.header, choices, self._tally.usage())
+        choices = [fold.choice(plan) for fold in finished]
+        make = responses.chat_completion if plan.chat else responses.text_completion
+        return make(plan.header, choices, self._tally.usage())
+
+
+def _delta_of(piece: Piece) -> responses.ChatDelta:
+    match piece:
+        case Content(text):
+            return {"content": text}
+        case CallBegun(place, name):
+            call: responses.ToolCallDelta = {
+                "index": place,
+                "id": call_id(),
+                "type": "function",
+                "function": {"name": name, "arguments": ""},
+            }
+            return {"tool_calls": [call]}
+        case Arguments(place, text):
+            return {"tool_calls": [{"index": place, "function": {"arguments": text}}]}
+        case _:
+            assert_never(piece)

@@ -1,76 +1,25 @@
-"""The request bodies, checked strictly.
+"""The bodies of completions and chats, checked strictly.
 
 Every optional field may be null, which means its default.
 """
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, TypeAlias
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BeforeValidator, Field, PlainValidator
 from pydantic_core import PydanticCustomError
+
+from gateway.openai.bodies import Body
+from gateway.openai.conversation import Conversation, not_too_many_in_all
+from gateway.openai.structured import GuidedChoices, ResponseFormat, SchemaObject
+from gateway.openai.tools import ToolChoice, Tools
 
 INT64 = 2**63
 
-MAX_ITEMS = 10_000
-"""The most messages in a conversation, and parts in a message."""
+MAX_BIASES = 1024
+"""The most entries of ``logit_bias``."""
 
-
-class _Body(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False, frozen=True)
-
-
-class TextPart(_Body):
-    """A piece of a message's content; text is the only kind there is."""
-
-    type: Literal["text"]
-    text: str
-
-    @field_validator("type", mode="before")
-    @classmethod
-    def _only_text(cls, value: object) -> object:
-        if isinstance(value, str) and value != "text":
-            message = "should be 'text': this server reads nothing else"
-            raise PydanticCustomError("unsupported_parameter", message)
-        return value
-
-
-class Message(_Body):
-    """One message of a conversation; ``developer`` is another name for ``system``."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Annotated[list[TextPart], Field(max_length=MAX_ITEMS, fail_fast=True)] | None = Field(
-        None, validate_default=True
-    )
-    tool_calls: Any = None
-    function_call: Any = None
-    audio: Any = None
-
-    @field_validator("content", mode="before", json_schema_input_type=str | list[TextPart] | None)
-    @classmethod
-    def _as_parts(cls, value: object, info: ValidationInfo) -> object:
-        if value is None and info.data.get("role", "assistant") != "assistant":
-            raise PydanticCustomError("missing_required_parameter", "is required")
-        if not isinstance(value, str | list | None):
-            raise PydanticCustomError("invalid_value", "should be a string or a list of parts")
-        return [{"type": "text", "text": value}] if isinstance(value, str) else value
-
-    @field_validator("tool_calls", "function_call", "audio")
-    @classmethod
-    def _not_yet(cls, value: object) -> object:
-        if value is not None and value != []:
-            raise PydanticCustomError("unsupported_parameter", "is not supported by this server")
-        return value
-
-    @property
-    def text(self) -> str:
-        """The whole content."""
-        return "".join(part.text for part in self.content or ())
+MOST_LOGPROBS = 20
+"""The most alternatives of a token that are told of."""
 
 
 def _listed(value: object) -> object:
@@ -80,43 +29,39 @@ def _listed(value: object) -> object:
 
 
 def _prompts(value: object) -> object:
-    if isinstance(value, list) and value and isinstance(value[0], int | list):
-        message = "should be text: token ids are not supported by this server"
-        raise PydanticCustomError("unsupported_parameter", message)
-    return _listed(value)
+    """Any of the forms of a prompt, as a list of prompts."""
+    if isinstance(value, str) or _are_ids(value):
+        return [value]
+    if isinstance(value, list) and value:
+        return value
+    message = "should be a string, a list of token ids, or a list of either, and not empty"
+    raise PydanticCustomError("invalid_value", message)
 
 
-def _not_too_many(value: object) -> object:
-    # pydantic would look at each of the first `MAX_ITEMS` before it counts.
-    if isinstance(value, list) and len(value) > MAX_ITEMS:
-        message = f"should have at most {MAX_ITEMS} items, not {len(value)}"
+def _prompt(value: object) -> object:
+    if isinstance(value, str) or _are_ids(value):
+        return value
+    message = "should be a string or a list of token ids, and not empty"
+    raise PydanticCustomError("invalid_value", message)
+
+
+def _are_ids(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(item) is int for item in value)
+
+
+def _biases(value: object) -> object:
+    if not isinstance(value, dict):
+        return value
+    if len(value) > MAX_BIASES:
+        message = f"should have at most {MAX_BIASES} token ids, not {len(value)}"
         raise PydanticCustomError("invalid_value", message)
+    for token in value:
+        if not (token.isascii() and token.isdigit() and len(token) <= 9):
+            message = f"should have token ids as keys, not {token[:20]!r}"
+            raise PydanticCustomError("invalid_value", "{text}", {"text": message})
     return value
 
 
-def _not_too_many_in_all(value: object) -> object:
-    if isinstance(value, list):
-        count = sum(len(conversation) for conversation in value if isinstance(conversation, list))
-        if count > MAX_ITEMS:
-            message = f"should have at most {MAX_ITEMS} messages in all, not {count}"
-            raise PydanticCustomError("invalid_value", message)
-    return value
-
-
-# Checking takes time. `fail_fast`: a body of millions of wrong items is one error, not millions;
-# `max_length`: nor are there millions of right ones, where each takes microseconds.
-Conversation: TypeAlias = Annotated[
-    list[Message],
-    Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True),
-    BeforeValidator(_not_too_many),
-]
-Prompts: TypeAlias = Annotated[
-    list[str],
-    Field(min_length=1, fail_fast=True),
-    BeforeValidator(
-        _prompts, json_schema_input_type=str | Annotated[list[str], Field(min_length=1)]
-    ),
-]
 StopString: TypeAlias = Annotated[str, Field(min_length=1, max_length=256)]
 StopStrings: TypeAlias = Annotated[
     list[StopString],
@@ -126,15 +71,25 @@ StopStrings: TypeAlias = Annotated[
         json_schema_input_type=StopString | Annotated[list[StopString], Field(max_length=16)],
     ),
 ]
+_PromptList: TypeAlias = Annotated[list[str] | list[list[int]], Field(min_length=1)]
+Prompts: TypeAlias = Annotated[
+    list[Annotated[str | list[int], PlainValidator(_prompt)]],
+    Field(min_length=1, fail_fast=True),
+    BeforeValidator(_prompts, json_schema_input_type=str | list[int] | _PromptList),
+]
+TokenId: TypeAlias = Annotated[int, Field(ge=0)]
+Biases: TypeAlias = Annotated[
+    dict[str, Annotated[float, Field(ge=-100, le=100)]], BeforeValidator(_biases)
+]
 
 
-class StreamOptions(_Body):
+class StreamOptions(Body):
     """What a stream carries besides the text."""
 
     include_usage: bool | None = Field(None, description="End with a chunk that has the usage.")
 
 
-class GenerationRequest(_Body):
+class GenerationRequest(Body):
     """What all endpoints have in common."""
 
     model: str | None = Field(
@@ -157,25 +112,91 @@ class GenerationRequest(_Body):
     )
     stop: StopStrings | None = Field(None, description="The text ends before any of these.")
     n: int | None = Field(None, ge=1, description="How many choices to generate for each prompt.")
+    logit_bias: Biases | None = Field(
+        None, description="Token ids, and what is added to their logits, -100 to 100."
+    )
+    min_tokens: int | None = Field(
+        None, ge=0, description="Until there are so many tokens, nothing ends the text."
+    )
+    ignore_eos: bool | None = Field(None, description="The model cannot end the text by itself.")
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=64)] | None = Field(
+        None, description="Tokens that end the text, besides the model's own."
+    )
+    response_format: ResponseFormat | None = Field(
+        None, description="What the text is bound to be: text, any JSON object, or a schema's."
+    )
+    guided_json: SchemaObject | None = Field(
+        None, description="A JSON schema that the text is bound to; as an object or as text."
+    )
+    guided_regex: str | None = Field(
+        None, min_length=1, description="A regular expression that matches the whole text."
+    )
+    guided_choice: GuidedChoices | None = Field(None, description="What the text is one of.")
+    guided_grammar: str | None = Field(
+        None, min_length=1, description="A grammar of the text, in Lark or GBNF."
+    )
     stream: bool | None = Field(None, description="Send the text as it is generated.")
     stream_options: StreamOptions | None = None
 
     @property
     def token_limit(self) -> int | None:
         """The most tokens that the client wants, if it says."""
-        return self.max_completion_tokens or self.max_tokens
+        limit = self.max_completion_tokens
+        return self.max_tokens if limit is None else limit
+
+    @property
+    def candidates(self) -> int:
+        """How many completions are generated for each prompt."""
+        return self.n or 1
 
 
 class CompletionRequest(GenerationRequest):
     """The body of ``/v1/completions``."""
 
-    prompt: Prompts
+    prompt: Prompts = Field(description="Text, token ids, or a list of either.")
+    max_tokens: int | None = Field(None, ge=0, description="The most tokens to generate.")
     suffix: str | None = Field(
         None, description="What comes after the completion, for models that fill in the middle."
     )
+    echo: bool | None = Field(None, description="Begin the text with the prompt.")
+    logprobs: int | None = Field(
+        None,
+        ge=0,
+        le=MOST_LOGPROBS,
+        description="How likely each token was, and so many of its alternatives, by the model's"
+        " own distribution: before temperature, penalties and biases.",
+    )
+    best_of: int | None = Field(
+        None, ge=1, description="Generate so many, and give the `n` likeliest per token."
+    )
+
+    @property
+    def candidates(self) -> int:
+        """How many completions are generated for each prompt."""
+        return max(self.n or 1, self.best_of or 1)
 
 
-class ChatRequest(GenerationRequest):
+class _ChatFields(GenerationRequest):
+    """What the chat endpoints have in common."""
+
+    logprobs: bool | None = Field(
+        None,
+        description="Tell how likely each token was by the model's own distribution: before"
+        " temperature, penalties and biases.",
+    )
+    top_logprobs: int | None = Field(
+        None, ge=0, le=MOST_LOGPROBS, description="And so many of its alternatives."
+    )
+    tools: Tools | None = Field(None, description="Functions that the model may call.")
+    tool_choice: ToolChoice | None = Field(
+        None, description="`none`, `auto`, `required`, a function, or allowed ones."
+    )
+    parallel_tool_calls: bool | None = Field(
+        None, description="Whether an answer may have several calls; true if not given."
+    )
+
+
+class ChatRequest(_ChatFields):
     """The body of ``/v1/chat/completions``."""
 
     messages: Conversation
@@ -186,13 +207,13 @@ class ChatRequest(GenerationRequest):
         return [self.messages]
 
 
-class ManyChatsRequest(GenerationRequest):
+class ManyChatsRequest(_ChatFields):
     """The body of ``/v2/chat/completions`` with several conversations."""
 
     messages: Annotated[
         list[Conversation],
         Field(min_length=1, fail_fast=True),
-        BeforeValidator(_not_too_many_in_all),
+        BeforeValidator(not_too_many_in_all),
     ]
 
     @property

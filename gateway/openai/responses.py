@@ -22,12 +22,58 @@ class Usage(TypedDict):
     prompt_tokens_details: PromptTokensDetails
 
 
+class TopLogprob(TypedDict):
+    """A token that might have come, and how likely it was."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class TokenLogprob(TopLogprob):
+    """A token that has come."""
+
+    top_logprobs: list[TopLogprob]
+
+
+class ChatLogprobs(TypedDict):
+    """How likely the tokens of an answer, or of a piece of it, were."""
+
+    content: list[TokenLogprob]
+    refusal: None
+
+
+class TextLogprobs(TypedDict):
+    """The same of a completion; the places in the lists are the tokens'."""
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int]
+
+
+class CalledFunction(TypedDict):
+    """The function of a call; arguments are JSON, as text."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(TypedDict):
+    """A call that the model makes."""
+
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+
+
 class AssistantMessage(TypedDict):
     """What the model said."""
 
     role: Literal["assistant"]
-    content: str
+    content: str | None
     refusal: None
+    tool_calls: NotRequired[list[ToolCall]]
 
 
 class ChatChoice(TypedDict):
@@ -35,7 +81,7 @@ class ChatChoice(TypedDict):
 
     index: int
     message: AssistantMessage
-    logprobs: None
+    logprobs: ChatLogprobs | None
     finish_reason: str
 
 
@@ -51,11 +97,28 @@ class ChatCompletion(TypedDict):
     usage: Usage
 
 
+class FunctionDelta(TypedDict):
+    """A piece of a call's function; its name comes whole, and once."""
+
+    name: NotRequired[str]
+    arguments: str
+
+
+class ToolCallDelta(TypedDict):
+    """A piece of a call; its id and type come once."""
+
+    index: int
+    id: NotRequired[str]
+    type: NotRequired[Literal["function"]]
+    function: FunctionDelta
+
+
 class ChatDelta(TypedDict, total=False):
     """What is new in a chunk."""
 
     role: Literal["assistant"]
-    content: str
+    content: str | None
+    tool_calls: list[ToolCallDelta]
 
 
 class ChatChunkChoice(TypedDict):
@@ -63,7 +126,7 @@ class ChatChunkChoice(TypedDict):
 
     index: int
     delta: ChatDelta
-    logprobs: None
+    logprobs: ChatLogprobs | None
     finish_reason: str | None
 
 
@@ -84,7 +147,7 @@ class TextChoice(TypedDict):
 
     index: int
     text: str
-    logprobs: None
+    logprobs: TextLogprobs | None
     finish_reason: str | None
 
 
@@ -112,10 +175,21 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A finished generation, in no wire format yet."""
+    """A finished generation, in no wire format yet.
+
+    Attributes:
+        text: all of it.
+        finish_reason: why it ended.
+        tool_calls: the calls in it; ``text`` is what comes before them then.
+        chat_logprobs: how likely its tokens were, if it belongs to a chat and that was asked for.
+        text_logprobs: the same of a completion.
+    """
 
     text: str
     finish_reason: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    chat_logprobs: ChatLogprobs | None = None
+    text_logprobs: TextLogprobs | None = None
 
 
 def usage(prompt_tokens: int, cached_tokens: int, completion_tokens: int) -> Usage:
@@ -139,13 +213,24 @@ def chat_completion(header: Header, choices: Sequence[Choice], usage: Usage) -> 
         "choices": [
             {
                 "index": index,
-                "message": {"role": "assistant", "content": choice.text, "refusal": None},
-                "logprobs": None,
+                "message": _message(choice),
+                "logprobs": choice.chat_logprobs,
                 "finish_reason": choice.finish_reason,
             }
             for index, choice in enumerate(choices)
         ],
         "usage": usage,
+    }
+
+
+def _message(choice: Choice) -> AssistantMessage:
+    if not choice.tool_calls:
+        return {"role": "assistant", "content": choice.text, "refusal": None}
+    return {
+        "role": "assistant",
+        "content": choice.text or None,
+        "refusal": None,
+        "tool_calls": list(choice.tool_calls),
     }
 
 
@@ -161,9 +246,14 @@ def chat_chunk(header: Header, choices: list[ChatChunkChoice]) -> ChatChunk:
     }
 
 
-def chat_delta(index: int, delta: ChatDelta, finish_reason: str | None = None) -> ChatChunkChoice:
+def chat_delta(
+    index: int,
+    delta: ChatDelta,
+    finish_reason: str | None = None,
+    logprobs: ChatLogprobs | None = None,
+) -> ChatChunkChoice:
     """The one choice of a chat chunk."""
-    return {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
 
 
 def text_chunk(header: Header, choices: list[TextChoice]) -> TextCompletion:
@@ -178,12 +268,20 @@ def text_chunk(header: Header, choices: list[TextChoice]) -> TextCompletion:
     }
 
 
-def text_choice(index: int, text: str, finish_reason: str | None = None) -> TextChoice:
+def text_choice(
+    index: int,
+    text: str,
+    finish_reason: str | None = None,
+    logprobs: TextLogprobs | None = None,
+) -> TextChoice:
     """A choice of a completion, or a piece of one."""
-    return {"index": index, "text": text, "logprobs": None, "finish_reason": finish_reason}
+    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
 
 
 def text_completion(header: Header, choices: Sequence[Choice], usage: Usage) -> TextCompletion:
     """The object form of a completion."""
-    pieces = [text_choice(i, choice.text, choice.finish_reason) for i, choice in enumerate(choices)]
+    pieces = [
+        text_choice(index, choice.text, choice.finish_reason, choice.text_logprobs)
+        for index, choice in enumerate(choices)
+    ]
     return {**text_chunk(header, pieces), "usage": usage}

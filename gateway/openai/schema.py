@@ -6,7 +6,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from gateway.errors import ErrorBody
+from gateway.openai.embeddings import EmbeddingRequest
 from gateway.openai.requests import ChatRequest, CompletionRequest, ManyChatsRequest
+from gateway.openai.tokens import DetokenizeRequest, TokenizeRequest
 
 _REF = "#/components/schemas/{model}"
 
@@ -38,6 +40,13 @@ def stream_or(model: Any, description: str) -> dict[int | str, dict[str, Any]]:
 
 def add_request_schemas(document: dict[str, Any]) -> None:
     """Put the schemas that `request_body` refers to into an OpenAPI document."""
-    models: list[type[BaseModel]] = [CompletionRequest, ChatRequest, ManyChatsRequest]
+    models: list[type[BaseModel]] = [
+        CompletionRequest,
+        ChatRequest,
+        ManyChatsRequest,
+        EmbeddingRequest,
+        TokenizeRequest,
+        DetokenizeRequest,
+    ]
     _, schema = models_json_schema([(m, "validation") for m in models], ref_template=_REF)
     document["components"]["schemas"].update(schema["$defs"])

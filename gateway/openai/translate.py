@@ -4,13 +4,14 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-from gateway.chat.rendering import ChatMessage
 from gateway.chat.special import special_tokens
 from gateway.errors import ApiError
-from gateway.openai.requests import CompletionRequest, GenerationRequest, Message
+from gateway.openai.parameters import check_parameters, wanted_logprobs
+from gateway.openai.requests import CompletionRequest, GenerationRequest
 from gateway.openai.responses import Header
+from gateway.openai.tool_choice import Bound
 from gateway.serving import ServingConfig
 from shared.errors import ErrorCode
 from shared.messages import Generate, ModelInfo
@@ -19,6 +20,8 @@ from shared.sampling import SamplingParams
 Form: TypeAlias = Literal["stream", "object", "text"]
 Prompt: TypeAlias = tuple[str, ...]
 """Plain text and special tokens by turns, as `shared.messages.Generate` has them."""
+PromptIds: TypeAlias = list[int]
+"""A prompt as token ids."""
 
 SHORT_FORM_MAX_TOKENS = 250
 OPENAI_COMPLETION_MAX_TOKENS = 16
@@ -33,8 +36,13 @@ class AnswerPlan:
         chat: whether the wire format is the one of chats or of completions.
         form: how the answer is given; ``text`` is the bare continuation as a JSON string.
         n: choices for each prompt.
-        generations: one for each choice; their place is the choice's ``index``.
+        generations: ``candidates`` for each prompt, one prompt after the other. Where these are
+            ``n``, their place is the choice's ``index``.
         include_usage: whether a stream ends with the usage.
+        candidates: generations for each prompt, of which the best ``n`` are given.
+        tells_logprobs: whether the answer says how likely its tokens were.
+        calls_tools: whether there may be calls of tools in the text.
+        grammar_param: the field of the request that says what the answer is bound to be.
     """
 
     header: Header
@@ -43,18 +51,25 @@ class AnswerPlan:
     n: int
     generations: tuple[Generate, ...]
     include_usage: bool
+    candidates: int
+    tells_logprobs: bool = False
+    calls_tools: bool = False
+    grammar_param: str = ""
 
     @property
-    def prompt_param(self) -> str:
-        """The field of the request that prompts come from."""
-        return "messages" if self.chat else "prompt"
+    def params(self) -> dict[str, str]:
+        """What fields of `Generate` are called in the request."""
+        prompt = "messages" if self.chat else "prompt"
+        return {"prompt": prompt, "grammar": self.grammar_param}
 
 
 def plan_answer(
     request: GenerationRequest,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Prompt | PromptIds],
     config: ServingConfig,
     stop: tuple[str, ...] = (),
+    bound: Bound = Bound(),  # noqa: B008  it is immutable
+    calls_tools: bool = False,
 ) -> AnswerPlan:
     """Lay out the answer to ``request``; choice ``k`` of prompt ``i`` has index ``i * n + k``.
 
@@ -63,6 +78,8 @@ def plan_answer(
         prompts: what is to be continued.
         config: for the header.
         stop: strings that end an answer, besides those of the request.
+        bound: what the answer is bound to be.
+        calls_tools: whether there may be calls of tools in the text.
 
     Raises:
         ApiError: the parameters contradict each other.
@@ -70,11 +87,14 @@ def plan_answer(
     chat = not isinstance(request, CompletionRequest)
     form = _form(request, chat)
     options = request.stream_options
-    if options is not None and form != "stream":
-        message = "'stream_options' is allowed only with 'stream': true."
-        raise ApiError(ErrorCode.INVALID_VALUE, message, "stream_options")
-    n = request.n or 1
+    check_parameters(request, is_stream=form == "stream")
+    n, candidates = request.n or 1, request.candidates
     answer_id = f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}"
+    logprobs = wanted_logprobs(request)
+    # The best are those with the likeliest tokens.
+    told = 0 if candidates > n and logprobs is None else logprobs
+    limit = request.token_limit
+    most = _default_max_tokens(request, chat) if limit is None else limit
     return AnswerPlan(
         header=Header(answer_id, int(time.time()), config.model_id, config.system_fingerprint),
         chat=chat,
@@ -83,15 +103,26 @@ def plan_answer(
         generations=tuple(
             Generate(
                 request_id=f"{answer_id}-{index}",
-                prompt=prompts[index // n],
-                sampling=sampling(request, index % n),
-                max_tokens=request.token_limit or _default_max_tokens(request, chat),
-                max_tokens_is_default=request.token_limit is None,
+                prompt=prompt if isinstance(prompt, tuple) else (),
+                prompt_ids=() if isinstance(prompt, tuple) else tuple(prompt),
+                sampling=sampling(request, index % candidates),
+                max_tokens=most,
+                max_tokens_is_default=limit is None,
                 stop=(*(request.stop or ()), *stop),
+                grammar=bound.grammar,
+                logprobs=told,
+                echoes=isinstance(request, CompletionRequest) and request.echo is True,
+                min_tokens=request.min_tokens or 0,
+                ignores_eog=request.ignore_eos is True,
+                stop_ids=tuple(request.stop_token_ids or ()),
             )
-            for index in range(len(prompts) * n)
+            for index, prompt in enumerate(prompt for prompt in prompts for _ in range(candidates))
         ),
         include_usage=options is not None and options.include_usage is True,
+        candidates=candidates,
+        tells_logprobs=logprobs is not None,
+        calls_tools=calls_tools,
+        grammar_param=bound.param,
     )
 
 
@@ -119,11 +150,14 @@ def sampling(request: GenerationRequest, choice: int) -> SamplingParams:
         "frequency_penalty",
         "repetition_penalty",
     )
-    given = {name: getattr(request, name) for name in names}
+    given: dict[str, Any] = {name: getattr(request, name) for name in names}
     if request.top_k is not None:
         given["top_k"] = max(request.top_k, 0)
     if request.seed is not None:
         given["seed"] = request.seed + choice
+    if request.logit_bias:
+        biases = ((int(token), float(bias)) for token, bias in request.logit_bias.items())
+        given["logit_bias"] = tuple(sorted(biases))
     return SamplingParams(**{name: value for name, value in given.items() if value is not None})
 
 
@@ -144,13 +178,3 @@ def completion_prompt(text: str, suffix: str | None, model: ModelInfo) -> Prompt
         raise ApiError(ErrorCode.UNSUPPORTED_PARAMETER, message, "suffix")
     before, after, middle = model.fim_tokens
     return ("", before, text, after, suffix, middle, "")
-
-
-def template_messages(conversation: Sequence[Message]) -> list[ChatMessage]:
-    """A conversation as chat templates know it, which have never heard of ``developer``."""
-    return [
-        ChatMessage(
-            role="system" if message.role == "developer" else message.role, content=message.text
-        )
-        for message in conversation
-    ]

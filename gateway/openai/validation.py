@@ -1,7 +1,6 @@
 """From a JSON object to a checked request: what cannot be honoured is refused, never ignored.
 
-Fields that OpenAI does not define are ignored, and so is the ``name`` of a message, which no chat
-format has a place for.
+Fields that neither OpenAI nor this server defines are ignored.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,15 +10,11 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from gateway.errors import ApiError
-from gateway.openai.requests import (
-    ChatRequest,
-    CompletionRequest,
-    GenerationRequest,
-    ManyChatsRequest,
-)
+from gateway.openai.bodies import Body
+from gateway.openai.requests import ChatRequest, CompletionRequest, ManyChatsRequest
 from shared.errors import ErrorCode
 
-RequestT = TypeVar("RequestT", bound=GenerationRequest)
+BodyT = TypeVar("BodyT", bound=Body)
 
 UNSUPPORTED_UNLESS: dict[str, Sequence[object]] = {
     "audio": (),
@@ -70,7 +65,7 @@ def completion_request(body: Mapping[str, Any]) -> CompletionRequest:
     Raises:
         ApiError: it names the field at fault.
     """
-    return _checked(CompletionRequest, body)
+    return _generation(CompletionRequest, body)
 
 
 def chat_request(body: Mapping[str, Any]) -> ChatRequest:
@@ -79,7 +74,7 @@ def chat_request(body: Mapping[str, Any]) -> ChatRequest:
     Raises:
         ApiError: it names the field at fault.
     """
-    return _checked(ChatRequest, body)
+    return _generation(ChatRequest, body)
 
 
 def chats_request(body: Mapping[str, Any]) -> ChatRequest | ManyChatsRequest:
@@ -90,22 +85,31 @@ def chats_request(body: Mapping[str, Any]) -> ChatRequest | ManyChatsRequest:
     """
     match body.get("messages"):
         case [list(), *_]:
-            return _checked(ManyChatsRequest, body)
+            return _generation(ManyChatsRequest, body)
         case _:
-            return _checked(ChatRequest, body)
+            return _generation(ChatRequest, body)
 
 
-def _checked(model: type[RequestT], body: Mapping[str, Any]) -> RequestT:
-    for name, neutral in UNSUPPORTED_UNLESS.items():
-        value = None if name in model.model_fields else body.get(name)
-        # 0 == False, but a request for 0 log probabilities is not a request for none.
-        if value is not None and not any(type(value) is type(v) and value == v for v in neutral):
-            message = f"'{name}' is not supported by this server yet; leave it out."
-            raise ApiError(ErrorCode.UNSUPPORTED_PARAMETER, message, name)
+def checked(model: type[BodyT], body: Mapping[str, Any]) -> BodyT:
+    """A body that has been checked.
+
+    Raises:
+        ApiError: it names the field at fault.
+    """
     try:
         return model.model_validate(body)
     except ValidationError as error:
         raise _as_api_error(error.errors(include_url=False)[0]) from error
+
+
+def _generation(model: type[BodyT], body: Mapping[str, Any]) -> BodyT:
+    for name, neutral in UNSUPPORTED_UNLESS.items():
+        value = None if name in model.model_fields else body.get(name)
+        # 0 == False, but a request for 0 log probabilities is not a request for none.
+        if value is not None and not any(type(value) is type(v) and value == v for v in neutral):
+            message = f"'{name}' is not supported here; leave it out."
+            raise ApiError(ErrorCode.UNSUPPORTED_PARAMETER, message, name)
+    return checked(model, body)
 
 
 def _as_api_error(error: ErrorDetails) -> ApiError:

@@ -5,15 +5,21 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
 from shared.errors import ErrorCode
-from shared.messages import Event, Generate, ModelInfo
+from shared.messages import Detokenize, Event, Generate, ModelInfo, Tokenize, Tokens
+
+Question: TypeAlias = Tokenize | Detokenize
+"""What `WorkerPool.ask` takes."""
 
 
 class PoolRefused(Exception):
-    """A generation that the pool did not take; nothing of it has reached a worker.
+    """A generation that the pool did not take, or a question that it has no answer to.
+
+    Nothing of the generation has reached a worker.
 
     Attributes:
         code: `ErrorCode.QUEUE_FULL`, `MODEL_LOADING`, `MODEL_UNAVAILABLE`, `SHUTTING_DOWN`,
-            `INSUFFICIENT_MEMORY` or, for a request that kills workers, `WORKER_CRASHED`.
+            `INSUFFICIENT_MEMORY` or, for a request that kills workers, `WORKER_CRASHED`; of a
+            question also `QUEUE_TIMEOUT` and `BODY_TOO_LARGE`.
         retry_after: seconds after which it is worth trying again.
     """
 
@@ -253,6 +259,15 @@ class WorkerPool(Protocol):
             PoolRefused: on the first step, if the generation is not taken.
         """
 
+    async def ask(self, question: Question) -> Tokens:
+        """Answer a question about tokens; it never waits behind a generation.
+
+        Cancelling it forgets the question.
+
+        Raises:
+            PoolRefused: there is no answer.
+        """
+
     def load(self) -> PoolLoad:
         """The part of the status that each request has to know."""
 
@@ -260,4 +275,4 @@ class WorkerPool(Protocol):
         """What the pool and each worker is doing; never asks a worker."""
 
     async def close(self) -> None:
-        """End every generation with `Failed` (``shutting_down``) and every worker process."""
+        """End every generation and question (``shutting_down``), and every worker process."""

@@ -225,7 +225,8 @@ class Dispatcher:
 
     def _prefilled(self, generation: Generation, event: Prefilled) -> None:
         generation.note_prefilled(event)
-        self.estimates.learn_prefill(sum(map(len, generation.request.prompt)), event)
+        if not generation.request.prompt_ids:
+            self.estimates.learn_prefill(sum(map(len, generation.request.prompt)), event)
         self.totals = replace(
             self.totals,
             prompt_tokens=self.totals.prompt_tokens + event.prompt_tokens,
@@ -240,7 +241,8 @@ class Dispatcher:
         generation.note_terminal(event)
         if isinstance(event, Finished):
             if event.finish_reason != "cancelled":
-                self.estimates.learn_completion(event)
+                if generation.request.max_tokens != 0:  # else it could have had none
+                    self.estimates.learn_completion(event)
                 self.quarantine.note_success(generation.request)
             n_generated = self.totals.completion_tokens + event.completion_tokens
             self.totals = replace(self.totals, completion_tokens=n_generated)

@@ -11,7 +11,6 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from multiprocess import connection, forkserver, process, resource_tracker, spawn, util
@@ -272,7 +271,7 @@ def _find_directory() -> None:
         config.pop("tempdir", None)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _blocked() -> Iterator[None]:
     """Let a process that is started here, and all that it forks, never get these signals.
 
@@ -287,7 +286,7 @@ def _blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _environment(variables: dict[str, str]) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)

@@ -5,6 +5,20 @@ from dataclasses import dataclass
 from gateway.pool.prefix import Prefix
 from shared.messages import Generate
 
+# A token of a prompt that came as ids counts as much as one of text is long.
+_LETTERS_PER_ID = 4
+
+
+def prefix_of(request: Generate) -> Prefix:
+    """The prompt, to be compared with others; token ids as letters, each with its id's number.
+
+    So ids are compared with ids, which is all that a schedule needs: prompts of text have their
+    own, and where one begins like the other by chance, nothing is lost but time.
+    """
+    if not request.prompt_ids:
+        return Prefix("".join(request.prompt))
+    return Prefix("".join([chr(token) * _LETTERS_PER_ID for token in request.prompt_ids]))
+
 
 @dataclass(slots=True, eq=False)
 class Waiting:

@@ -3,13 +3,13 @@
 import asyncio
 import atexit
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import replace
 
 from gateway.pool.base import (
     DEFAULT_TERMS,
     GenerationRecord,
     PoolLoad,
     PoolStatus,
+    Question,
     State,
     Terms,
 )
@@ -19,13 +19,23 @@ from gateway.pool.guard import Guard, check_state
 from gateway.pool.jobs import Start
 from gateway.pool.keeper import WorkerKeeper
 from gateway.pool.limits import NO_LIMITS, Limits
-from gateway.pool.mailbox import Mailbox
+from gateway.pool.questions import Questions
+from gateway.pool.report import load_of, status_of
 from gateway.pool.starting import Starter
 from gateway.pool.template import Template
 from gateway.pool.warming import Prompt, Warming
 from shared.config import WorkerConfig
 from shared.errors import ErrorCode
-from shared.messages import Command, Event, Failed, Finished, Generate, ModelInfo, Shutdown
+from shared.messages import (
+    Command,
+    Event,
+    Failed,
+    Finished,
+    Generate,
+    ModelInfo,
+    Shutdown,
+    Tokens,
+)
 
 # How long workers get to end by themselves when the pool closes.
 _SHUTDOWN_S = 1.0
@@ -72,6 +82,9 @@ class LocalPool:
             WorkerKeeper(worker_id, starter, self) for worker_id in range(workers + parked)
         ]
         self._guard = Guard(self._keepers, self._dispatcher, starter, limits)
+        self._questions = Questions(
+            self._keepers, self._dispatcher.scheduler.running, max_queue + workers
+        )
         self._warming = Warming(self._template, template_target, self._on_newborn, learns=learns)
         self._warm_prompts = warm_prompts
         self._model: ModelInfo | None = None
@@ -104,7 +117,8 @@ class LocalPool:
         record: GenerationRecord | None = None,
     ) -> AsyncGenerator[Event, None]:
         """Run one generation; see `gateway.pool.base.WorkerPool.generate`."""
-        events = self._admit(request, terms, record or GenerationRecord())
+        self._check_open()
+        events = self._guard.take(request, terms, record or GenerationRecord())
         try:
             while True:
                 event = await events.get()
@@ -114,39 +128,19 @@ class LocalPool:
         finally:
             self._dispatcher.abandon(request.request_id, events)
 
+    async def ask(self, question: Question) -> Tokens:
+        """Answer a question about tokens; see `gateway.pool.base.WorkerPool.ask`."""
+        self._check_open()
+        return await self._questions.ask(question)
+
     def load(self) -> PoolLoad:
         """The part of the status that each request has to know."""
-        scheduler = self._dispatcher.scheduler
-        return PoolLoad(
-            *self._state(),
-            model=self._model,
-            idle=scheduler.startable,
-            waiting=len(scheduler.waiting),
-            max_queue=scheduler.max_queue,
-            retry_after_s=self._dispatcher.retry_after(),
-        )
+        return load_of(*self._state(), self._model, self._dispatcher)
 
     def status(self) -> PoolStatus:
         """What the pool and each worker is doing."""
-        scheduler, dispatcher = self._dispatcher.scheduler, self._dispatcher
-        running = set(scheduler.running.values())
-        state, reason = self._state()
-        return PoolStatus(
-            state=state,
-            reason=reason,
-            model=self._model,
-            workers=tuple(
-                keeper.status(
-                    keeper.worker_id in running, dispatcher.cached_tokens.get(keeper.worker_id, 0)
-                )
-                for keeper in self._keepers
-            ),
-            waiting=len(scheduler.waiting),
-            max_queue=scheduler.max_queue,
-            slots=scheduler.slots,
-            template=self._warming.status,
-            totals=replace(dispatcher.totals, evictions=scheduler.evictions),
-        )
+        template = self._warming.status
+        return status_of(*self._state(), self._model, self._dispatcher, self._keepers, template)
 
     def stop_accepting(self) -> None:
         """Refuse new generations with ``shutting_down``; those that were taken go on."""
@@ -161,7 +155,9 @@ class LocalPool:
         self._closing.set()
         self._guard.end()
         self._warming.begin_close()
-        self._dispatcher.end_all(ErrorCode.SHUTTING_DOWN, "the server is shutting down")
+        shutting_down = ErrorCode.SHUTTING_DOWN, "the server is shutting down"
+        self._dispatcher.end_all(*shutting_down)
+        self._questions.end_all(*shutting_down)
         for keeper in self._keepers:
             if keeper.handle is not None:
                 keeper.handle.send(Shutdown())
@@ -192,14 +188,13 @@ class LocalPool:
             return "failed", next((keeper.reason for keeper in self._kept if keeper.reason), None)
         return "starting", None
 
-    def _admit(self, request: Generate, terms: Terms, record: GenerationRecord) -> Mailbox:
+    def _check_open(self) -> None:
         state, reason = self._state()
         if state in ("starting", "ready"):
             # While all workers are being replaced, what comes waits for them.
             is_loading = self._model is None or self._warm_prompts is not None
             state = "starting" if is_loading else "ready"
         check_state(state, reason)
-        return self._guard.take(request, terms, record)
 
     # ---- the prefix that workers are born with
 
@@ -239,7 +234,7 @@ class LocalPool:
 
     def on_finished(self, start: Start, chars_per_token: float) -> None:
         """Look for a prefix that keeps arriving."""
-        if not start.continues:
+        if not start.continues and start.request.prompt:
             self._warming.note(start.prefix, start.request.prompt, chars_per_token)
 
     # ---- what the keepers tell (`gateway.pool.keeper.Listener`)
@@ -258,12 +253,14 @@ class LocalPool:
         born, born_tokens = self._warming.born(handle.generation)
         fork_ms = None if fork_s is None else fork_s * 1000
         self._dispatcher.add_worker(worker_id, born, born_tokens, fork_ms)
+        self._questions.send_waiting()
         self._settled.set()
         self._renew_blank()
 
     def on_gone(self, worker_id: int) -> None:
         """Take a worker out of rotation."""
         self._dispatcher.remove_worker(worker_id)
+        self._questions.on_gone(worker_id)
 
     def on_death(self, worker_id: int, death: Death) -> None:
         """Save what a worker ran if that can be done."""
@@ -281,13 +278,17 @@ class LocalPool:
         state, reason = self._state()
         if state == "failed":
             self._settled.set()
-            self._dispatcher.end_waiting(
-                ErrorCode.MODEL_UNAVAILABLE, f"no worker could be started: {reason}"
-            )
+            unavailable = ErrorCode.MODEL_UNAVAILABLE, f"no worker could be started: {reason}"
+            self._dispatcher.end_waiting(*unavailable)
+            self._questions.end_all(*unavailable)
 
     def on_event(self, event: Event) -> None:
         """Pass an event on to whoever consumes its generation."""
         self._dispatcher.on_event(event)
+
+    def on_tokens(self, worker_id: int, answer: Tokens) -> None:
+        """Pass an answer on to whoever asked."""
+        self._questions.on_answer(worker_id, answer)
 
     def _keep(self, keepers: Sequence[WorkerKeeper]) -> None:
         self._kept += keepers

@@ -4,6 +4,7 @@ Data only, no clock.
 """
 
 import hashlib
+from dataclasses import replace
 
 from shared.messages import Generate
 
@@ -59,5 +60,5 @@ class Quarantine:
 
 def _fingerprint(request: Generate) -> bytes:
     """The same for requests that make a worker do the same."""
-    what = (request.prompt, request.sampling, request.max_tokens, request.stop)
+    what = replace(request, request_id="", trace_id="")
     return hashlib.blake2b(repr(what).encode("utf-8", "backslashreplace"), digest_size=16).digest()

@@ -4,7 +4,7 @@ from collections import deque
 from itertools import islice
 
 from gateway.pool.estimates import Estimates
-from gateway.pool.jobs import Renew, Running, Start, Waiting, Worker
+from gateway.pool.jobs import Renew, Running, Start, Waiting, Worker, prefix_of
 from gateway.pool.prefix import EMPTY, Prefix
 from shared.messages import Generate
 
@@ -235,7 +235,7 @@ class Scheduler:
         return (self.waiting_ms + running_ms) / at_once / 1000
 
     def _waiting(self, request: Generate) -> Waiting:
-        prompt = Prefix("".join(request.prompt))
+        prompt = prefix_of(request)
         n_new = len(prompt) * (1 - self.estimates.cached_share)
         waiting = Waiting(request, prompt, self.estimates.generation_ms(n_new, request.max_tokens))
         self.waiting_ms += waiting.expected_ms

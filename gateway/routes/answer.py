@@ -24,7 +24,7 @@ async def answer(
     record = record_of(request.scope)
     record.is_stream = plan.form == "stream"
     record.generations = [GenerationRecord() for _ in plan.generations]
-    record.choices = plan.n
+    record.choices = plan.candidates
     terms = Terms(not record.is_stream, bounds.deadline_s, bounds.queue_timeout_s)
     orders = [
         (replace(generation, trace_id=record.request_id), terms, noted)
@@ -33,10 +33,10 @@ async def answer(
     if record.is_stream:
         stream = StreamFold(plan)
         feed = _kept(serving, record, plan, stream.feed)
-        return EventStream(run(serving.pool, orders, feed, plan.prompt_param), stream.end)
+        return EventStream(run(serving.pool, orders, feed, plan.params), stream.end)
     whole = ObjectFold(plan)
     fill = _kept(serving, record, plan, whole.feed)
-    feeding = _exhaust(run(serving.pool, orders, fill, plan.prompt_param))
+    feeding = _exhaust(run(serving.pool, orders, fill, plan.params))
     await until_disconnect(request.receive, feeding)
     return JSONResponse(whole.result())
 

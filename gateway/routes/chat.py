@@ -6,19 +6,14 @@ from typing import Any, TypeAlias
 from fastapi import APIRouter, Request, Response
 
 from gateway.chat.choice import choose_template
-from gateway.chat.rendering import render
-from gateway.openai.admission import (
-    check_fan_out,
-    check_length,
-    check_message_count,
-    check_model_name,
-    check_open,
-    loaded_model,
-)
+from gateway.openai.admission import check_fan_out, check_model_name, check_open, loaded_model
+from gateway.openai.parameters import check_token_ids
+from gateway.openai.prompts import chat_prompts
 from gateway.openai.requests import ChatRequest, ManyChatsRequest
 from gateway.openai.responses import ChatCompletion
 from gateway.openai.schema import request_body, stream_or
-from gateway.openai.translate import AnswerPlan, plan_answer, template_messages
+from gateway.openai.tool_choice import bound_of, tool_use
+from gateway.openai.translate import AnswerPlan, plan_answer
 from gateway.openai.validation import chat_request, chats_request
 from gateway.pool.base import PoolLoad
 from gateway.routes.answer import answer
@@ -76,12 +71,12 @@ async def _chat(request: Request, check: Check) -> Response:
 def _plan(content: bytes, check: Check, config: ServingConfig, load: PoolLoad) -> AnswerPlan:
     body = check(json_object(content))
     check_model_name(body.model, config)
-    check_fan_out(len(body.conversations), body.n or 1, "messages", config.workers, load)
+    check_fan_out(len(body.conversations), body.candidates, "messages", config.workers, load)
     model = loaded_model(load)
+    check_token_ids(body, model)
+    use = tool_use(body)
+    bound = bound_of(body, use)
     chat_format = choose_template(config, model)
-    prompts = []
-    for conversation in body.conversations:
-        check_message_count(len(conversation), model)
-        prompts.append(render(chat_format, model, template_messages(conversation)))
-        check_length(prompts[-1], "messages", model)
-    return plan_answer(body, prompts, config, chat_format.stops(model.special_tokens))
+    prompts = chat_prompts(body, chat_format, model, use)
+    stop = chat_format.stops(model.special_tokens)
+    return plan_answer(body, prompts, config, stop, bound, calls_tools=bool(use.tools))

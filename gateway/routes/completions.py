@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
+from gateway.errors import ApiError
 from gateway.openai.admission import (
     check_fan_out,
     check_length,
@@ -9,16 +10,26 @@ from gateway.openai.admission import (
     check_open,
     loaded_model,
 )
+from gateway.openai.parameters import check_prompt_ids, check_token_ids
 from gateway.openai.requests import CompletionRequest
 from gateway.openai.responses import TextCompletion
 from gateway.openai.schema import request_body, stream_or
-from gateway.openai.translate import AnswerPlan, completion_prompt, plan_answer
+from gateway.openai.tool_choice import bound_of
+from gateway.openai.translate import (
+    AnswerPlan,
+    Prompt,
+    PromptIds,
+    completion_prompt,
+    plan_answer,
+)
 from gateway.openai.validation import completion_request
 from gateway.pool.base import PoolLoad
 from gateway.routes.answer import answer
 from gateway.routes.body import json_object, read_body
 from gateway.routes.deadlines import time_bounds
 from gateway.serving import ServingConfig, serving_of
+from shared.errors import ErrorCode
+from shared.messages import ModelInfo
 
 router = APIRouter(tags=["completions"])
 
@@ -50,9 +61,20 @@ async def completions(request: Request) -> Response:
 def _plan(content: bytes, config: ServingConfig, load: PoolLoad) -> AnswerPlan:
     body = completion_request(json_object(content))
     check_model_name(body.model, config)
-    check_fan_out(len(body.prompt), body.n or 1, "prompt", config.workers, load)
+    check_fan_out(len(body.prompt), body.candidates, "prompt", config.workers, load)
     model = loaded_model(load)
-    prompts = [completion_prompt(text, body.suffix, model) for text in body.prompt]
-    for prompt in prompts:
+    check_token_ids(body, model)
+    prompts = [_prompt(given, body.suffix, model) for given in body.prompt]
+    return plan_answer(body, prompts, config, bound=bound_of(body))
+
+
+def _prompt(given: str | list[int], suffix: str | None, model: ModelInfo) -> Prompt | PromptIds:
+    if isinstance(given, str):
+        prompt = completion_prompt(given, suffix, model)
         check_length(prompt, "prompt", model)
-    return plan_answer(body, prompts, config)
+        return prompt
+    check_prompt_ids(given, "prompt", model)
+    if suffix:
+        message = "'suffix' is for prompts of text, not of token ids."
+        raise ApiError(ErrorCode.INVALID_VALUE, message, "suffix")
+    return given

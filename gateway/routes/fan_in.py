@@ -1,11 +1,11 @@
 """Several generations as one stream of events."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import TypeAlias, TypeVar
 
-from gateway.errors import failure
+from gateway.errors import SAME_NAMES, failure
 from gateway.openai.folds import Progress
 from gateway.pool.base import GenerationRecord, Terms, WorkerPool
 from shared.messages import Event, Failed, Generate
@@ -21,7 +21,7 @@ def run(
     pool: WorkerPool,
     orders: Sequence[Order],
     feed: Feed[Fed],
-    prompt_param: str = "prompt",
+    params: Mapping[str, str] = SAME_NAMES,
 ) -> AsyncGenerator[Fed, None]:
     """Run generations side by side; yields what ``feed`` makes of each event.
 
@@ -32,25 +32,25 @@ def run(
         pool: where they run.
         orders: at least one.
         feed: called with each event as it comes.
-        prompt_param: what an error calls the field of the request that the prompts come from.
+        params: what an error calls fields of `shared.messages.Generate`.
     """
     if len(orders) == 1:
-        return _single(pool, orders[0], feed, prompt_param)
-    return _merged(pool, orders, feed, prompt_param)
+        return _single(pool, orders[0], feed, params)
+    return _merged(pool, orders, feed, params)
 
 
 async def _single(
-    pool: WorkerPool, order: Order, feed: Feed[Fed], prompt_param: str
+    pool: WorkerPool, order: Order, feed: Feed[Fed], params: Mapping[str, str]
 ) -> AsyncGenerator[Fed, None]:
     async with aclosing(pool.generate(*order)) as events:
         async for event in events:
             if isinstance(event, Failed):
-                raise failure(event, prompt_param)
+                raise failure(event, params)
             yield feed(0, event)
 
 
 async def _merged(
-    pool: WorkerPool, orders: Sequence[Order], feed: Feed[Fed], prompt_param: str
+    pool: WorkerPool, orders: Sequence[Order], feed: Feed[Fed], params: Mapping[str, str]
 ) -> AsyncGenerator[Fed, None]:
     # None says that a generation has ended. Bounded, so that what a slow client does not take
     # waits in the pool, where it is merged.
@@ -75,7 +75,7 @@ async def _merged(
             elif isinstance(event, Exception):
                 raise event
             elif isinstance(event, Failed):
-                raise failure(event, prompt_param)
+                raise failure(event, params)
             else:
                 yield feed(index, event)
     finally:

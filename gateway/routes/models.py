@@ -23,6 +23,10 @@ class ModelEntry(TypedDict):
     max_model_len: int | None
     family: str | None
     chat_template: str | None
+    n_ctx_train: int | None
+    n_vocab: int | None
+    n_embd: int | None
+    quantisation: str | None
 
 
 class ModelList(TypedDict):
@@ -58,4 +62,8 @@ def _entry(serving: Serving) -> ModelEntry:
         "max_model_len": model.n_ctx if model else None,
         "family": model.family if model else None,
         "chat_template": choose_template(config, model).name if model else None,
+        "n_ctx_train": (model.n_ctx_train or None) if model else None,
+        "n_vocab": model.n_vocab if model else None,
+        "n_embd": model.n_embd if model else None,
+        "quantisation": (model.quantisation or None) if model else None,
     }

@@ -5,9 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+from safetensors import safe_open
 
-from tests.models.reference import Reference, references
+from tests.models.reference import FOLDER, Reference, references, tokenized_texts
 from tests.serving import Server, served
 
 CASES = [(reference, path) for reference in references().values() for path in reference.paths]
@@ -86,3 +89,50 @@ def test_the_context_ends_where_the_model_does(case: Case) -> None:
     response = case.server.http.post("/v1/completions", json=body)
     assert response.status_code == 400
     assert response.json()["error"]["code"] == "context_length_exceeded"
+
+
+def test_tokens_are_those_of_the_reference(case: Case) -> None:
+    http = case.server.http
+    for each in tokenized_texts(case.reference.family):
+        text, ids = each.text, each.ids
+        answer = http.post("/tokenize", json={"prompt": text}).json()
+        assert (answer["tokens"], answer["count"]) == (ids, len(ids)), text
+        plain = http.post("/tokenize", json={"content": text, "parse_special": False}).json()
+        back = http.post("/detokenize", json={"tokens": plain["tokens"]}).json()["content"]
+        assert back == text
+    model = http.get("/v1/models").json()["data"][0]
+    outside = http.post("/detokenize", json={"tokens": [0, model["n_vocab"]]})
+    assert outside.json()["error"]["param"] == "tokens[1]"
+    everything = http.post("/detokenize", json={"tokens": list(range(model["n_vocab"]))})
+    assert everything.status_code == 200
+
+
+def hidden_state(reference: Reference, at: int) -> NDArray[np.float64]:
+    """What the output layer turned into the logits behind so many greedy tokens; of length 1."""
+    with safe_open(FOLDER / "hf" / reference.name / "model.safetensors", "np") as weights:
+        names = ("lm_head.weight", "transformer.word_embeddings.weight")
+        name = next(name for name in names if name in weights.keys())  # noqa: SIM118
+        head = weights.get_tensor(name).astype(np.float64)
+    logits = np.asarray(reference.logits[at])
+    state, *_ = np.linalg.lstsq(head[: len(logits)], logits, rcond=None)
+    return np.asarray(state / np.linalg.norm(state))
+
+
+def test_embeddings_are_the_reference_where_there_are_some(case: Case) -> None:
+    reference, http = case.reference, case.server.http
+    n_embd = http.get("/v1/models").json()["data"][0]["n_embd"]
+    places = list(reference.logits)
+    prompts = [reference.prompt_ids + reference.greedy_ids[:at] for at in places]
+    response = http.post("/v1/embeddings", json={"input": prompts})
+    if reference.family not in ("llama", "falcon"):
+        error = response.json()["error"]
+        assert (response.status_code, n_embd, error["param"]) == (400, 0, "model")
+        assert error["code"] == "unsupported_parameter" and "LLaMA and Falcon" in error["message"]
+        return
+    embeddings = [entry["embedding"] for entry in response.json()["data"]]
+    assert [len(embedding) for embedding in embeddings] == [n_embd] * len(places)
+    for at, embedding in zip(places, embeddings, strict=True):
+        assert np.abs(embedding - hidden_state(reference, at)).max() < 1e-3, at
+    # By its text, whatever was cached: of the same tokens, the same to the bit.
+    text = {"input": reference.prompt}
+    assert http.post("/v1/embeddings", json=text).json()["data"][0]["embedding"] == embeddings[0]

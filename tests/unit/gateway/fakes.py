@@ -17,11 +17,22 @@ from gateway.pool.base import (
     GenerationRecord,
     PoolLoad,
     PoolStatus,
+    Question,
     Terms,
     WorkerStatus,
 )
 from gateway.serving import ServingConfig
-from shared.messages import Delta, Event, Failed, Finished, Generate, ModelInfo, Prefilled
+from shared.messages import (
+    Delta,
+    Event,
+    Failed,
+    Finished,
+    Generate,
+    ModelInfo,
+    Prefilled,
+    Tokenize,
+    Tokens,
+)
 
 MODEL = ModelInfo("llama", n_ctx=100, n_vocab=300, max_token_bytes=20, eos_token="</s>")
 READY = PoolStatus(
@@ -59,13 +70,38 @@ def says(*texts: str) -> Script:
     return lambda request: [prefilled(request), *deltas(request, *texts), finished(request)]
 
 
+Oracle = Callable[[Question], Tokens | Exception | None]
+"""What comes of a question; None waits until it is cancelled."""
+
+
+def bytewise(question: Question) -> Tokens:
+    """Tokens are bytes; 256 is put in front that begins a sequence, and has no text."""
+    if isinstance(question, Tokenize):
+        begin = (256,) if question.begins else ()
+        ids = (*begin, *"".join(question.prompt).encode())
+    else:
+        ids = question.ids
+    texts = tuple(
+        bytes((token,)).decode("utf-8", "replace") if token < 256 else "" for token in ids
+    )
+    text = bytes(token for token in ids if token < 256).decode("utf-8", "replace")
+    return Tokens(question.request_id, ids, texts, text)
+
+
 class ScriptedPool:
     """A `WorkerPool` without workers."""
 
-    def __init__(self, script: Script | None = None, status: PoolStatus = READY) -> None:
+    def __init__(
+        self,
+        script: Script | None = None,
+        status: PoolStatus = READY,
+        oracle: Oracle = bytewise,
+    ) -> None:
         self.script = script or says("Hel", "lo")
+        self.oracle = oracle
         self.current = status
         self.requests: list[Generate] = []
+        self.questions: list[Question] = []
         self.begun = threading.Event()
         self.waiting = threading.Event()
         self.cancelled: list[str] = []
@@ -97,6 +133,22 @@ class ScriptedPool:
             self.cancelled.append(request.request_id)
             self.cancellation.set()
             raise
+
+    async def ask(self, question: Question) -> Tokens:
+        self.questions.append(question)
+        self.begun.set()
+        answer = self.oracle(question)
+        if isinstance(answer, Exception):
+            raise answer
+        if answer is None:
+            self.waiting.set()
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                self.cancelled.append(question.request_id)
+                self.cancellation.set()
+        assert answer is not None
+        return answer
 
     def load(self) -> PoolLoad:
         return self.current.load

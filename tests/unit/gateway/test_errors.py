@@ -47,7 +47,16 @@ def test_a_failed_generation_keeps_its_code_and_param() -> None:
 @pytest.mark.parametrize(("at_fault", "param"), [("prompt", "messages"), ("max_tokens",) * 2])
 def test_the_prompt_of_a_chat_is_its_messages(at_fault: str, param: str) -> None:
     failed = Failed("r", "context_length_exceeded", "Too long.", at_fault)
-    assert failure(failed, "messages").param == param
+    assert failure(failed, {"prompt": "messages"}).param == param
+
+
+def test_what_an_answer_is_bound_to_has_the_name_that_the_client_gave_it() -> None:
+    failed = Failed("r", "invalid_value", "cannot be used: no.", "grammar")
+    error = failure(failed, {"grammar": "response_format"})
+    assert (error.param, error.message) == (
+        "response_format",
+        "'response_format' cannot be used: no.",
+    )
 
 
 def test_a_wrong_method_names_the_right_ones() -> None:

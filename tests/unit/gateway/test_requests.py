@@ -5,7 +5,12 @@ from typing import Any
 import pytest
 
 from gateway.errors import ApiError
-from gateway.openai.requests import GenerationRequest, ManyChatsRequest
+from gateway.openai.requests import (
+    ChatRequest,
+    CompletionRequest,
+    GenerationRequest,
+    ManyChatsRequest,
+)
 from gateway.openai.validation import (
     INDIFFERENT,
     UNSUPPORTED_UNLESS,
@@ -16,6 +21,8 @@ from gateway.openai.validation import (
 from shared.errors import ErrorCode
 
 USER = {"role": "user", "content": "Hi"}
+OF_A_LIST = {"name": "f", "parameters": {"type": "array"}}
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
 def refusal(body: dict[str, Any]) -> tuple[str, str | None]:
@@ -48,7 +55,7 @@ def refusal(body: dict[str, Any]) -> tuple[str, str | None]:
         ("seed", 2**63),
         ("seed", 1e30),
         ("seed", True),
-        ("max_tokens", 0),
+        ("max_tokens", -1),
         ("max_tokens", "5"),
         ("max_tokens", True),
         ("max_tokens", []),
@@ -87,9 +94,23 @@ def test_what_is_required_is_named() -> None:
     assert caught.value.code is ErrorCode.MISSING_PARAMETER
 
 
-@pytest.mark.parametrize("prompt", [[1, 2], [[1, 2], [3]]])
-def test_token_ids_are_not_supported(prompt: Any) -> None:
-    assert refusal({"prompt": prompt}) == ("unsupported_parameter", "prompt")
+@pytest.mark.parametrize(
+    ("prompt", "prompts"),
+    [
+        ("x", ["x"]),
+        (["x", "y"], ["x", "y"]),
+        ([1, 2], [[1, 2]]),
+        ([[1, 2], [3]], [[1, 2], [3]]),
+        (["x", [3]], ["x", [3]]),
+    ],
+)
+def test_prompts_are_text_or_token_ids(prompt: Any, prompts: Any) -> None:
+    assert completion_request({"prompt": prompt}).prompt == prompts
+
+
+@pytest.mark.parametrize("wrong", [True, 1.5, [], [1, "x"], [True], [[1]], {}])
+def test_a_prompt_of_neither_is_refused(wrong: Any) -> None:
+    assert refusal({"prompt": ["x", wrong]}) == ("invalid_value", "prompt[1]")
 
 
 def test_null_is_the_default_for_every_optional_field() -> None:
@@ -110,12 +131,15 @@ def test_every_parameter_at_its_limits_is_taken() -> None:
         completion_request({"prompt": "x"} | low_or_high)
 
 
-@pytest.mark.parametrize("name", sorted(set(UNSUPPORTED_UNLESS) - {"suffix"}))
-def test_a_parameter_that_is_not_there_yet_is_refused(name: str) -> None:
-    value = {"logprobs": 0, "best_of": 2, "echo": True, "store": True}.get(name, "something")
-    assert refusal({"prompt": "x", name: value}) == ("unsupported_parameter", name)
-    for neutral in UNSUPPORTED_UNLESS[name]:
-        completion_request({"prompt": "x", name: neutral})
+@pytest.mark.parametrize("name", sorted(UNSUPPORTED_UNLESS))
+def test_what_an_endpoint_lacks_is_refused(name: str) -> None:
+    value = {"best_of": 2, "echo": True, "store": True}.get(name, "something")
+    for body, model in (({"prompt": "x"}, CompletionRequest), ({"messages": [USER]}, ChatRequest)):
+        if name in model.model_fields:
+            continue
+        assert refusal({**body, name: value}) == ("unsupported_parameter", name)
+        for neutral in UNSUPPORTED_UNLESS[name]:
+            chats_request({"messages": [USER], name: neutral})
 
 
 def test_a_suffix_is_for_completions() -> None:
@@ -130,13 +154,13 @@ def test_every_parameter_of_the_official_client_is_honoured_or_refused() -> None
     openai = pytest.importorskip("openai")
     chat = openai.types.chat.completion_create_params.CompletionCreateParamsBase
     text = openai.types.completion_create_params.CompletionCreateParamsBase
-    known = {*UNSUPPORTED_UNLESS, *INDIFFERENT, *GenerationRequest.model_fields}
-    known |= {"messages", "prompt", "max_completion_tokens"}
-    assert {*chat.__annotations__, *text.__annotations__} <= known
+    refused = {*UNSUPPORTED_UNLESS, *INDIFFERENT}
+    assert set(chat.__annotations__) <= {*refused, *ChatRequest.model_fields}
+    assert set(text.__annotations__) <= {*refused, *CompletionRequest.model_fields}
 
 
 def test_unknown_extras_are_ignored() -> None:
-    assert completion_request({"prompt": "x", "ignore_eos": True, "uuid": 5}).prompt == ["x"]
+    assert completion_request({"prompt": "x", "mirostat": True, "uuid": 5}).prompt == ["x"]
 
 
 def test_strings_and_lists_of_strings_are_the_same() -> None:
@@ -178,7 +202,13 @@ def test_message_content_is_text_in_any_of_its_forms() -> None:
          "unsupported_parameter", ".content[1].type"),
         ({"role": "user", "content": [{"type": "text"}]}, "missing_required_parameter",
          ".content[0].text"),
-        ({"role": "assistant", "tool_calls": [{}]}, "unsupported_parameter", ".tool_calls"),
+        ({"role": "assistant", "tool_calls": [{}]}, "missing_required_parameter",
+         ".tool_calls[0].function"),
+        ({"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]},
+         "missing_required_parameter", ".tool_calls[0].function.arguments"),
+        ({"role": "user", "content": "x", "tool_calls": [CALL]}, "invalid_value", ".tool_calls"),
+        ({"role": "assistant", "function_call": {"name": "f"}}, "unsupported_parameter",
+         ".function_call"),
         ("x", "invalid_value", ""),
         (None, "invalid_value", ""),
     ],
@@ -220,3 +250,74 @@ def test_the_sentence_says_what_would_be_right() -> None:
     with pytest.raises(ApiError) as caught:
         completion_request({"prompt": "x", "temperature": -1})
     assert caught.value.message == "'temperature' should be greater than or equal to 0."
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "where"),
+    [
+        ("logit_bias", {"x": 1}, ""),
+        ("logit_bias", {"-1": 1}, ""),
+        ("logit_bias", {"1": 101}, ".1"),
+        ("logit_bias", {str(token): 0 for token in range(1025)}, ""),
+        ("logit_bias", [], ""),
+        ("min_tokens", -1, ""),
+        ("ignore_eos", "yes", ""),
+        ("stop_token_ids", [-1], "[0]"),
+        ("stop_token_ids", 5, ""),
+        ("response_format", {"type": "xml"}, ".type"),
+        ("response_format", {"type": "json_schema"}, ".json_schema"),
+        ("response_format", {"type": "json_schema", "json_schema": {"schema": []}},
+         ".json_schema.schema"),
+        ("response_format", "json_object", ""),
+        ("guided_json", "{", ""),
+        ("guided_json", "[]", ""),
+        ("guided_json", {"a": eval("[" * 70 + "]" * 70)}, ""),
+        ("guided_json", {"enum": [0] * 100_001}, ""),
+        ("guided_regex", "", ""),
+        ("guided_choice", [], ""),
+        ("guided_choice", ["a", 1], "[1]"),
+        ("guided_choice", ["a\0"], ""),
+        ("guided_grammar", 5, ""),
+        ("logprobs", True, ""),
+        ("logprobs", 21, ""),
+        ("best_of", 0, ""),
+        ("echo", 1, ""),
+    ],
+)  # fmt: skip
+def test_a_wrong_extra_is_refused_by_name(name: str, value: Any, where: str) -> None:
+    code, param = refusal({"prompt": "x", name: value})
+    assert (code, param) in (
+        ("invalid_value", name + where),
+        ("missing_required_parameter", name + where),
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [
+        ({"logprobs": 3}, "logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"tools": {}}, "tools"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function"),
+        ({"tools": [{"type": "custom", "custom": {}}]}, "tools[0].type"),
+        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
+        ({"tools": [{"type": "function", "function": OF_A_LIST}]}, "tools[0].function.parameters"),
+        ({"tool_choice": "any"}, "tool_choice"),
+        ({"tool_choice": {"type": "function"}}, "tool_choice"),
+        ({"tool_choice": {"type": "function", "function": {}}}, "tool_choice"),
+        ({"parallel_tool_calls": 1}, "parallel_tool_calls"),
+    ],
+)  # fmt: skip
+def test_a_wrong_parameter_of_a_chat_is_refused_by_name(body: dict[str, Any], where: str) -> None:
+    assert refusal({"messages": [USER], **body})[1] == where
+
+
+def test_calls_and_results_are_messages() -> None:
+    messages = [USER, {"role": "assistant", "content": None, "tool_calls": [CALL]}]
+    (_, called) = chat_request({"messages": messages}).messages
+    assert called.tool_calls is not None
+    assert called.tool_calls[0].function.parsed == {}
+    cut = {"function": {"name": "f", "arguments": '{"a'}}
+    (message,) = chat_request({"messages": [{"role": "assistant", "tool_calls": [cut]}]}).messages
+    assert message.tool_calls is not None
+    assert message.tool_calls[0].function.parsed == '{"a'

@@ -6,12 +6,8 @@ from typing import Any
 import pytest
 
 from gateway.errors import ApiError
-from gateway.openai.translate import (
-    AnswerPlan,
-    completion_prompt,
-    plan_answer,
-    template_messages,
-)
+from gateway.openai.prompts import template_messages
+from gateway.openai.translate import AnswerPlan, completion_prompt, plan_answer
 from gateway.openai.validation import chat_request, completion_request
 from shared.errors import ErrorCode
 from shared.sampling import SamplingParams

@@ -1,6 +1,6 @@
 """Evaluates expressions as templates do, with bounds and without."""
 
-from gateway.chat.rendering import ChatMessage
+from gateway.chat.messages import ChatMessage
 from gateway.chat.sandbox import ChatTemplate
 from gateway.chat.special import SpecialTokens
 from tests.unit.gateway.chat import reference

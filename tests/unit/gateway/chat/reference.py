@@ -7,7 +7,7 @@ from typing import Any
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from gateway.chat.rendering import ChatMessage
+from gateway.chat.messages import ChatMessage
 from shared.messages import ModelInfo
 
 SPECIAL = (

@@ -3,7 +3,8 @@
 import pytest
 
 from gateway.chat.formats import FORMATS, ChatFormat, recognised
-from gateway.chat.rendering import ChatMessage, render
+from gateway.chat.messages import ChatMessage
+from gateway.chat.rendering import render
 from gateway.errors import ApiError
 from tests.unit.gateway.chat.reference import MODEL
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from gateway.chat.choice import PLAIN_ORIGIN
 from gateway.chat.formats import FORMATS, ChatFormat
-from gateway.chat.rendering import ChatMessage, render, tried
+from gateway.chat.messages import ChatMessage
+from gateway.chat.rendering import render, tried
 from gateway.errors import ApiError
 from shared.errors import ErrorCode
 from tests.unit.gateway.chat import reference

@@ -1,0 +1,78 @@
+"""Log probabilities as OpenAI's API has them. Pure."""
+
+from codecs import getincrementaldecoder
+from collections.abc import Sequence
+
+from gateway.openai.responses import ChatLogprobs, TextLogprobs, TopLogprob
+from shared.logprobs import Candidate, TokenLogprobs
+
+# A prompt's first token has none; where the format wants a number, this says that it means nothing.
+_NONE = -9999.0
+
+
+def chat_logprobs(tokens: Sequence[TokenLogprobs]) -> ChatLogprobs:
+    """Those of a chat's answer, or of a piece of it."""
+    return {
+        "content": [
+            {**_top(token.chosen), "top_logprobs": [_top(other) for other in token.top]}
+            for token in tokens
+        ],
+        "refusal": None,
+    }
+
+
+def _top(candidate: Candidate) -> TopLogprob:
+    raw = candidate.bytes
+    return {
+        "token": raw.decode("utf-8", "replace"),
+        "logprob": _NONE if candidate.logprob is None else candidate.logprob,
+        "bytes": None if candidate.is_control else list(raw),
+    }
+
+
+class TextLogprobsFold:
+    """Those of a completion, piece by piece: where a token begins depends on all before it."""
+
+    def __init__(self) -> None:
+        """Begin at the beginning of the text."""
+        self._decoder = getincrementaldecoder("utf-8")("replace")
+        self._n_letters = 0
+
+    def feed(self, tokens: Sequence[TokenLogprobs], *, is_echo: bool = False) -> TextLogprobs:
+        """Those of the next tokens; in an echoed prompt control tokens are text, too."""
+        offsets = []
+        for token in tokens:
+            offsets.append(self._n_letters)
+            if is_echo or not token.chosen.is_control:
+                self._n_letters += len(self._decoder.decode(token.chosen.bytes))
+        return {
+            "tokens": [_name(token.chosen) for token in tokens],
+            "token_logprobs": [token.chosen.logprob for token in tokens],
+            "top_logprobs": [_alternatives(token) for token in tokens],
+            "text_offset": offsets,
+        }
+
+
+def joined(pieces: Sequence[TextLogprobs]) -> TextLogprobs:
+    """Pieces one after another."""
+    return {
+        "tokens": [each for piece in pieces for each in piece["tokens"]],
+        "token_logprobs": [each for piece in pieces for each in piece["token_logprobs"]],
+        "top_logprobs": [each for piece in pieces for each in piece["top_logprobs"]],
+        "text_offset": [each for piece in pieces for each in piece["text_offset"]],
+    }
+
+
+def _alternatives(token: TokenLogprobs) -> dict[str, float] | None:
+    """The likeliest tokens and the one that has come; None where nothing is known."""
+    candidates = (*token.top, token.chosen)
+    return {_name(each): each.logprob for each in candidates if each.logprob is not None} or None
+
+
+def _name(candidate: Candidate) -> str:
+    """A token's text; if it is no text, its bytes, as OpenAI writes them."""
+    raw = candidate.bytes
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)

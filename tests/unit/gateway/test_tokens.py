@@ -1,0 +1,235 @@
+"""``/tokenize`` and its kin: what is asked of the pool, and what becomes of the answer."""
+
+import http.client
+import json
+import logging
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gateway.pool.base import PoolRefused
+from shared.errors import ErrorCode
+from shared.messages import Detokenize, Tokenize, Tokens
+from tests.unit.gateway.fakes import (
+    CONFIG,
+    MODEL,
+    READY,
+    ScriptedPool,
+    error,
+    loading,
+    post,
+    request,
+    served,
+)
+
+USER = {"role": "user", "content": "Hi"}
+CHAT = {"messages": [USER]}
+RENDERED = "user: Hi\nassistant:"
+POSTS: list[tuple[str, dict[str, Any]]] = [
+    ("/tokenize", {"content": "Hi"}),
+    ("/tokenize", CHAT),
+    ("/detokenize", {"tokens": [72]}),
+    ("/apply-template", CHAT),
+    ("/v1/chat/completions/input_tokens", CHAT),
+]
+ASKING = [(path, body) for path, body in POSTS if path != "/apply-template"]
+BOS = replace(READY, model=replace(MODEL, special_tokens=("<s>", "</s>")))
+
+
+def tokenize(body: dict[str, Any], pool: ScriptedPool | None = None) -> tuple[Any, Tokenize]:
+    """The answer, and the question that it came from."""
+    pool = pool or ScriptedPool(status=BOS)
+    response = post(pool, "/tokenize", body)
+    assert response.status_code == 200, response.text
+    (question,) = pool.questions
+    assert isinstance(question, Tokenize)
+    return response.json(), question
+
+
+def test_a_text_as_for_llama_server() -> None:
+    answer, question = tokenize({"content": "<s>Hé"})
+    ids = [*b"<s>", 72, 195, 169]
+    assert answer == {"tokens": ids, "count": 6, "max_model_len": 100}
+    assert (question.prompt, question.begins) == (("", "<s>", "Hé"), False)
+    answer, question = tokenize({"content": "Hé", "add_special": True, "with_pieces": True})
+    assert question.begins
+    assert answer["count"] == 4
+    assert answer["tokens"] == [
+        {"id": 256, "piece": ""},
+        {"id": 72, "piece": "H"},
+        {"id": 195, "piece": "\ufffd"},
+        {"id": 169, "piece": "\ufffd"},
+    ]
+
+
+def test_a_text_as_for_vllm() -> None:
+    answer, question = tokenize({"prompt": "Hi", "model": "org/model"})
+    assert answer == {"tokens": [256, 72, 105], "count": 3, "max_model_len": 100}
+    assert question.begins
+    answer, question = tokenize(
+        {"prompt": "Hi", "add_special_tokens": False, "return_token_strs": True}
+    )
+    assert answer == {
+        "tokens": [72, 105], "count": 2, "max_model_len": 100, "token_strs": ["H", "i"],
+    }  # fmt: skip
+
+
+def test_a_chat_becomes_the_prompt_that_it_would_be() -> None:
+    pool = ScriptedPool()
+    post(pool, "/v1/chat/completions", {**CHAT, "stream": False})
+    answer, question = tokenize({**CHAT, "return_token_strs": True}, pool)
+    assert question.prompt == pool.requests[0].prompt == (RENDERED,)
+    assert question.begins
+    assert answer["count"] == 1 + len(RENDERED) and len(answer["token_strs"]) == answer["count"]
+    counted = post(pool, "/v1/chat/completions/input_tokens", {**CHAT, "temperature": 0.5})
+    assert counted.json() == {"object": "response.input_tokens", "input_tokens": answer["count"]}
+    assert post(pool, "/apply-template", CHAT).json() == {"prompt": RENDERED}
+
+
+def test_special_tokens_of_a_text_are_plain_if_it_says_so() -> None:
+    for body in ({"content": "<s>a</s>"}, {"prompt": "<s>a</s>", "parse_special": True}):
+        assert tokenize(body)[1].prompt == ("", "<s>", "a", "</s>", "")
+    body = {"content": "<s>a</s>", "parse_special": False}
+    assert tokenize(body)[1].prompt == ("<s>a</s>",)
+    message = {"role": "user", "content": "<s>"}
+    assert "<s>" in tokenize({"messages": [message]})[1].prompt[0]
+
+
+def test_what_is_null_is_not_there() -> None:
+    nulls = dict.fromkeys(
+        (
+            "model", "prompt", "messages", "add_special", "add_special_tokens", "parse_special",
+            "with_pieces", "return_token_strs", "tools",
+        )
+    )  # fmt: skip
+    answer, question = tokenize({**nulls, "content": ""})
+    assert (answer["tokens"], question.begins) == ([], False)
+    answer, question = tokenize({**nulls, **CHAT, "content": None, "tools": None})
+    assert question.begins
+    ending = {"add_generation_prompt": None, "continue_final_message": False}
+    assert tokenize({**CHAT, **ending})[0] == answer
+
+
+def test_tokens_become_text_under_both_names() -> None:
+    pool = ScriptedPool()
+    for body in ({"tokens": [72, 195, 169]}, {"tokens": [72, 195, 169], "model": None}):
+        response = post(pool, "/detokenize", body)
+        assert response.json() == {"content": "Hé", "prompt": "Hé"}
+    assert post(pool, "/detokenize", {"tokens": []}).json()["content"] == ""
+    assert [q.ids for q in pool.questions if isinstance(q, Detokenize)] == [
+        (72, 195, 169), (72, 195, 169), (),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "code", "param"),
+    [
+        ("/tokenize", {}, "missing_required_parameter", "content"),
+        ("/tokenize", {"content": None}, "missing_required_parameter", "content"),
+        ("/tokenize", {"content": 5}, "invalid_value", "content"),
+        ("/tokenize", {"content": ["a"]}, "invalid_value", "content"),
+        ("/tokenize", {"prompt": [1]}, "invalid_value", "prompt"),
+        ("/tokenize", {"content": "a", "prompt": "b"}, "invalid_value", "prompt"),
+        ("/tokenize", {"content": "a", **CHAT}, "invalid_value", "messages"),
+        ("/tokenize", {"content": "a", "add_special": 1}, "invalid_value", "add_special"),
+        ("/tokenize", {"content": "a", "with_pieces": "x"}, "invalid_value", "with_pieces"),
+        ("/tokenize", {"messages": []}, "invalid_value", "messages"),
+        ("/tokenize", {"messages": [{}]}, "missing_required_parameter", "messages[0].role"),
+        ("/tokenize", {**CHAT, "add_generation_prompt": False}, "unsupported_parameter",
+         "add_generation_prompt"),
+        ("/tokenize", {**CHAT, "continue_final_message": True}, "unsupported_parameter",
+         "continue_final_message"),
+        ("/detokenize", {}, "missing_required_parameter", "tokens"),
+        ("/detokenize", {"tokens": None}, "invalid_value", "tokens"),
+        ("/detokenize", {"tokens": "1"}, "invalid_value", "tokens"),
+        ("/detokenize", {"tokens": [1, 300]}, "invalid_value", "tokens[1]"),
+        ("/detokenize", {"tokens": [-1]}, "invalid_value", "tokens[0]"),
+        ("/detokenize", {"tokens": [True]}, "invalid_value", "tokens[0]"),
+        ("/detokenize", {"tokens": [1.0]}, "invalid_value", "tokens[0]"),
+        ("/detokenize", {"tokens": [10**30]}, "invalid_value", "tokens[0]"),
+        ("/apply-template", {}, "missing_required_parameter", "messages"),
+        ("/v1/chat/completions/input_tokens", {"messages": 1}, "invalid_value", "messages"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named(
+    path: str, body: dict[str, Any], code: str, param: str | None
+) -> None:
+    pool = ScriptedPool()
+    assert error(post(pool, path, body)) == (400, code, param)
+    assert pool.questions == []
+
+
+@pytest.mark.parametrize(("path", "body"), POSTS)
+def test_what_goes_for_every_body_goes_for_these(path: str, body: dict[str, Any]) -> None:
+    pool = ScriptedPool()
+    other = post(pool, path, {**body, "model": "gpt-4"})
+    assert error(other) == (404, "model_not_found", "model")
+    assert error(request(pool, "POST", path, content=b"{")) == (400, "invalid_json", None)
+    text = request(pool, "POST", path, content=b"{}", headers={"content-type": "text/plain"})
+    assert error(text) == (415, "unsupported_media_type", None)
+    large = request(pool, "POST", path, content=b" " * 10_001)
+    assert error(large) == (413, "request_too_large", None)
+    late = post(pool, path, body, headers={"x-request-timeout": "soon"})
+    assert error(late) == (400, "invalid_value", "x-request-timeout")
+    unready = ScriptedPool(status=loading(reason=None))
+    assert error(post(unready, path, body)) == (503, "model_loading", None)
+
+
+@pytest.mark.parametrize(("path", "body"), ASKING)
+def test_what_the_pool_refuses_is_an_error(path: str, body: dict[str, Any]) -> None:
+    for code, status in ((ErrorCode.QUEUE_FULL, 429), (ErrorCode.SHUTTING_DOWN, 503)):
+        pool = ScriptedPool(oracle=lambda _, code=code: PoolRefused(code, "No.", 3))  # type: ignore[misc]
+        response = post(pool, path, body)
+        assert error(response) == (status, code.value, None)
+        assert response.headers["retry-after"] == "3"
+
+
+def test_a_full_backlog_of_generations_does_not_matter() -> None:
+    full = replace(READY, workers=(), waiting=4)
+    for path, body in POSTS:
+        assert post(ScriptedPool(status=full), path, body).status_code == 200
+
+
+def test_a_text_that_cannot_be_tokenized_is_named() -> None:
+    pool = ScriptedPool(oracle=lambda asked: Tokens(asked.request_id, error="it cannot be"))
+    params = [error(post(pool, path, body)) for path, body in ASKING]
+    assert params == [
+        (400, "invalid_prompt", param) for param in ("content", "messages", "tokens", "messages")
+    ]
+
+
+def test_a_question_takes_no_longer_than_its_request_may() -> None:
+    pool = ScriptedPool(oracle=lambda _: None)
+    for path, body in ASKING:
+        response = post(pool, path, body, headers={"x-request-timeout": "0.01"})
+        assert error(response) == (504, "request_timeout", None)
+    assert len(pool.cancelled) == len(ASKING)
+
+
+def test_a_client_that_leaves_is_forgotten(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    pool = ScriptedPool(oracle=lambda _: None)
+    with served(pool) as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        connection.request("POST", "/tokenize", json.dumps({"content": "a"}))
+        assert pool.waiting.wait(10)
+        connection.close()
+        assert pool.cancellation.wait(10)
+    lines = [r.getMessage() for r in caplog.records if r.name == "gateway.access"]
+    assert [line.startswith("POST /tokenize 499 ") for line in lines] == [True]
+
+
+def test_nothing_is_counted_as_a_generation() -> None:
+    pool = ScriptedPool()
+    assert post(pool, "/tokenize", {"content": "a"}).status_code == 200
+    text = request(pool, "GET", "/metrics").text
+    assert "ggml_requests_running 0.0" in text and "ggml_prompt_tokens_total 0.0" in text
+    assert pool.requests == []
+
+
+def test_long_texts_and_answers_leave_the_event_loop_alone() -> None:
+    config = replace(CONFIG, max_body_bytes=1 << 20)
+    text = "ab" * 50_000
+    response = post(ScriptedPool(), "/tokenize", {"content": text}, config=config)
+    assert response.json()["count"] == len(text)
