@@ -158,7 +158,10 @@ def transcribing(
         generations: what it asked for.
         feed: takes the index of a generation and an event of it.
     """
-    record.transcripts = [Transcript("".join(each.prompt)) for each in generations]
+    record.transcripts = [
+        Transcript("".join(each.prompt) or f"token ids {list(each.prompt_ids)}")
+        for each in generations
+    ]
 
     def noting(index: int, event: Seen) -> Fed:
         if isinstance(event, Delta):

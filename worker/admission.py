@@ -1,6 +1,7 @@
 """From a request to a sequence that can run, or to the reason why it cannot."""
 
 import logging
+from collections.abc import Callable
 
 from shared.errors import ErrorCode
 from shared.messages import Failed, Generate
@@ -13,8 +14,16 @@ _SLOT = 0
 logger = logging.getLogger(__name__)
 
 
-def admit(engine: Engine, grammars: Grammars, request: Generate) -> Sequence | Failed:
+def admit(
+    engine: Engine, grammars: Grammars, request: Generate, on_wait: Callable[[], None]
+) -> Sequence | Failed:
     """Begin a generation, with the part of the engine's cache that it can use.
+
+    Args:
+        engine: what is to run it.
+        grammars: over its vocabulary.
+        request: what is asked for.
+        on_wait: called now and then while its grammar is being compiled.
 
     Raises:
         EngineError: its grammar cannot be compiled at present.
@@ -44,7 +53,7 @@ def admit(engine: Engine, grammars: Grammars, request: Generate) -> Sequence | F
     matcher: Matcher | None = None
     if request.grammar is not None:
         try:
-            matcher = grammars.matcher(request.grammar)
+            matcher = grammars.matcher(request.grammar, on_wait)
         except GrammarError as error:
             return grammar_refusal(request, error)
     looks_at_prompt = request.echoes and request.logprobs is not None

@@ -1,7 +1,7 @@
 """Grammars that bind completions, by llguidance: which tokens may come next."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import orjson
@@ -87,8 +87,12 @@ class Grammars:
             self._tokens = _Tokens(self._engine).as_tree()
         return self._tokens
 
-    def matcher(self, grammar: Grammar) -> Matcher:
+    def matcher(self, grammar: Grammar, on_wait: Callable[[], None] = lambda: None) -> Matcher:
         """A way through ``grammar``, at its beginning.
+
+        Args:
+            grammar: which.
+            on_wait: called now and then while it is being compiled.
 
         Raises:
             GrammarError: it is wrong, or takes too much to compile, or nothing matches it.
@@ -97,7 +101,7 @@ class Grammars:
         kept = self._kept.get(grammar)
         if kept is None:
             try:
-                problem = tried(lambda: self._problem(grammar))
+                problem = tried(lambda: self._problem(grammar), on_wait)
             except TrialFailed as error:
                 raise GrammarError(str(error)) from error
             if problem:

@@ -20,17 +20,19 @@ MOST_CPU_S = 2
 _MOST_S = 20.0
 _MOST_BYTES = 1 << 30
 _LONGEST_REPORT = 1 << 16
+_TICK_S = 0.25
 
 
 class TrialFailed(Exception):
     """The trial did not end by itself; the text says what is wrong with the grammar."""
 
 
-def tried(work: Callable[[], str]) -> str:
+def tried(work: Callable[[], str], on_wait: Callable[[], None] = lambda: None) -> str:
     """What ``work`` returns in a fork of this process, where it may do no harm.
 
     Args:
-        work: must not use anything that a fork does not have, such as other threads.
+        work: must not use anything that a fork does not have: other threads, open files.
+        on_wait: called now and then while it takes its time.
 
     Raises:
         TrialFailed: it takes too much time or memory, or crashes.
@@ -51,7 +53,7 @@ def tried(work: Callable[[], str]) -> str:
     os.close(writer)
     deadline_s = time.monotonic() + _MOST_S
     try:
-        report = _read(reader, deadline_s)
+        report = _read(reader, deadline_s, on_wait)
     finally:
         os.close(reader)
         os.kill(pid, signal.SIGKILL)  # not reaped yet, so it is still that process
@@ -66,17 +68,26 @@ def tried(work: Callable[[], str]) -> str:
 
 def _run(work: Callable[[], str], writer: int) -> None:
     try:
+        _close_all_but(writer)
         # The kernel ends it, whatever native code it is in.
         resource.setrlimit(resource.RLIMIT_CPU, (MOST_CPU_S, MOST_CPU_S))
         limit = _address_space() + _MOST_BYTES
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        silence = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(silence, 2)  # what a native crash prints is not for the log
         report = work().encode("utf-8", "replace")[:_LONGEST_REPORT]
         os.write(writer, b"=" + report)
     finally:
         os._exit(0)
+
+
+def _close_all_but(kept: int) -> None:
+    """Let go of what the process has open: that its pipes end says that it is dead."""
+    silence = os.open(os.devnull, os.O_RDWR)
+    for standard in range(3):
+        os.dup2(silence, standard)
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    os.closerange(3, kept)
+    os.closerange(kept + 1, most)
 
 
 def _address_space() -> int:
@@ -84,12 +95,15 @@ def _address_space() -> int:
         return int(statm.read().split()[0]) * resource.getpagesize()
 
 
-def _read(reader: int, deadline_s: float) -> str | None:
+def _read(reader: int, deadline_s: float, on_wait: Callable[[], None]) -> str | None:
     """The whole report; None if there is none."""
     report = b""
     ready = select.poll()
     ready.register(reader, select.POLLIN)
-    while ready.poll(max(0.0, deadline_s - time.monotonic()) * 1000):
+    while (left_s := deadline_s - time.monotonic()) > 0:
+        if not ready.poll(1000 * min(left_s, _TICK_S)):
+            on_wait()
+            continue
         piece = os.read(reader, _LONGEST_REPORT)
         if not piece:
             return report[1:].decode("utf-8", "replace") if report else None

@@ -141,7 +141,12 @@ class Loop:
         request_id_var.set(request.trace_id)
         self._heard_s = time.monotonic()
         try:
-            admitted = admit(self._engine, self._grammars, request)
+            admitted = admit(
+                self._engine,
+                self._grammars,
+                request,
+                on_wait=lambda: self._note_silence(request.request_id),
+            )
         except Exception as error:
             admitted = _failure(request, error)
         if isinstance(admitted, Failed):

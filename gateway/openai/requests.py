@@ -98,12 +98,24 @@ class GenerationRequest(Body):
     max_tokens: int | None = Field(None, ge=1, description="The most tokens to generate.")
     max_completion_tokens: int | None = Field(None, ge=1, description="Wins over `max_tokens`.")
     temperature: float | None = Field(None, ge=0, le=2, description="0 is greedy.")
-    top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=-1, description="0 and -1 keep all tokens.")
-    min_p: float | None = Field(None, ge=0, le=1)
-    presence_penalty: float | None = Field(None, ge=-2, le=2)
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    repetition_penalty: float | None = Field(None, ge=0.01, le=10, description="1 is off.")
+    top_p: float | None = Field(
+        None, gt=0, le=1, description="Keep the likeliest tokens that together are so likely."
+    )
+    top_k: int | None = Field(
+        None, ge=-1, description="Keep so many of the likeliest tokens; 0 and -1 keep all."
+    )
+    min_p: float | None = Field(
+        None, ge=0, le=1, description="Drop tokens less likely than this part of the likeliest."
+    )
+    presence_penalty: float | None = Field(
+        None, ge=-2, le=2, description="Taken off the logit of each token generated so far."
+    )
+    frequency_penalty: float | None = Field(
+        None, ge=-2, le=2, description="The same, once for each time it was generated."
+    )
+    repetition_penalty: float | None = Field(
+        None, ge=0.01, le=10, description="Makes tokens of the prompt and the text less likely."
+    )
     seed: int | None = Field(
         None,
         ge=-INT64,
@@ -136,7 +148,9 @@ class GenerationRequest(Body):
         None, min_length=1, description="A grammar of the text, in Lark or GBNF."
     )
     stream: bool | None = Field(None, description="Send the text as it is generated.")
-    stream_options: StreamOptions | None = None
+    stream_options: StreamOptions | None = Field(
+        None, description="`include_usage`: end a stream with a chunk that has the usage."
+    )
 
     @property
     def token_limit(self) -> int | None:
@@ -199,7 +213,9 @@ class _ChatFields(GenerationRequest):
 class ChatRequest(_ChatFields):
     """The body of ``/v1/chat/completions``."""
 
-    messages: Conversation
+    messages: Conversation = Field(
+        description="The conversation. A last message of the assistant is gone on with."
+    )
 
     @property
     def conversations(self) -> list[Conversation]:

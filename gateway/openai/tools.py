@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field, PlainValidator, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
-from gateway.openai.bodies import Body, bounded
+from gateway.openai.bodies import Body, usable_schema
 
 MOST_TOOLS = 128
 """The most functions of a request."""
@@ -27,7 +27,7 @@ class FunctionDefinition(Body):
         if isinstance(value, dict) and value.get("type", "object") != "object":
             message = "should describe an object: arguments have names"
             raise PydanticCustomError("invalid_value", message)
-        return bounded(value)
+        return usable_schema(value)
 
     @property
     def arguments(self) -> dict[str, Any]:

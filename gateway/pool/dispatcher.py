@@ -225,8 +225,10 @@ class Dispatcher:
 
     def _prefilled(self, generation: Generation, event: Prefilled) -> None:
         generation.note_prefilled(event)
-        if not generation.request.prompt_ids:
-            self.estimates.learn_prefill(sum(map(len, generation.request.prompt)), event)
+        request = generation.request
+        # An echoed prompt may have been evaluated token by token; one of ids has no letters.
+        if not request.echoes and not request.prompt_ids:
+            self.estimates.learn_prefill(sum(map(len, request.prompt)), event)
         self.totals = replace(
             self.totals,
             prompt_tokens=self.totals.prompt_tokens + event.prompt_tokens,

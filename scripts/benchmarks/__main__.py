@@ -22,6 +22,7 @@ from scripts.benchmarks import (
     prompt_length,
     shared_prompt,
     single,
+    structured,
     throughput,
     workers,
 )
@@ -39,6 +40,7 @@ PARTS: dict[str, tuple[str, Callable[[Setup, Results], None]]] = {
     "lengths": ("TTFT by prompt length, with and without reuse", prompt_length.measure),
     "workers": ("memory and start of workers, sampler", workers.measure),
     "gateway": ("the gateway's CPU time, memory and stalls", gateway_cost.measure),
+    "structured": ("validity of structured output, and what masks cost", structured.measure),
     "overload": ("ten times the load that can be served", overload.measure),
     "native": ("a native build of the engine against the wheel's", native_engine.measure),
 }

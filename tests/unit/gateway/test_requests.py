@@ -273,6 +273,7 @@ def test_the_sentence_says_what_would_be_right() -> None:
         ("guided_json", "[]", ""),
         ("guided_json", {"a": eval("[" * 70 + "]" * 70)}, ""),
         ("guided_json", {"enum": [0] * 100_001}, ""),
+        ("guided_json", {"items": {"minProperties": 2, "required": ["a"]}}, ""),
         ("guided_regex", "", ""),
         ("guided_choice", [], ""),
         ("guided_choice", ["a", 1], "[1]"),

@@ -61,3 +61,22 @@ def test_nothing_is_left_of_it() -> None:
     assert set(os.listdir("/proc/self/fd")) == before
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
+
+
+def test_its_files_are_not_held_open_by_the_fork() -> None:
+    reader, writer = os.pipe()
+    held: list[bool] = []
+
+    def on_wait() -> None:
+        if not held:
+            os.close(writer)
+            held.append(os.read(reader, 1) != b"")
+
+    def work() -> str:
+        while True:
+            pass
+
+    with pytest.raises(TrialFailed):
+        tried(work, on_wait)
+    os.close(reader)
+    assert held == [False]

@@ -1,0 +1,179 @@
+"""Structured output: whether it is always valid, and what masks and log probabilities cost."""
+
+import json
+import statistics
+import time
+from collections import defaultdict
+from functools import partial
+from typing import Any
+
+from scripts.bench_sides import Server
+from scripts.benchmarks.results import Results
+from scripts.benchmarks.schemas import Schema, schemas
+from scripts.benchmarks.setup import Setup
+from shared.config import WorkerConfig
+from shared.grammar import Grammar, GrammarKind
+
+_PROMPTS = (
+    "Describe a person as JSON.",
+    "Give me an example of an order in a shop, as JSON.",
+    "Write down what you know about Paris as JSON.",
+    "Make something up, as JSON.",
+)
+_MOST_TOKENS = 700
+# Long texts of few constraints, so that all are decoded as long as the others.
+_LONG = {"type": "array", "items": {"type": "string"}, "minItems": 10_000}
+_PERSON = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 40},
+        "email": {"type": "string", "format": "email"},
+        "age": {"type": "integer", "minimum": 0, "maximum": 130},
+        "tags": {"type": "array", "items": {"enum": ["a", "b", "c"]}},
+    },
+    "required": ["name", "email", "age", "tags"],
+    "additionalProperties": False,
+}
+
+
+def measure(setup: Setup, results: Results) -> None:
+    """Add the figures of validity, of speed, and of the masks alone."""
+    with Server(MODEL_NAME=str(setup.model)) as server:
+        _measure_validity(setup, results, server)
+        _measure_speed(setup, results, server)
+    _measure_masks(setup, results)
+
+
+def _measure_validity(setup: Setup, results: Results, server: Server) -> None:
+    import jsonschema
+
+    n = setup.choose(200, 10)
+    valid: dict[str, int] = defaultdict(int)
+    cut: dict[str, int] = defaultdict(int)
+    for place, schema in enumerate(schemas(n)):
+        check = jsonschema.Draft202012Validator(schema)
+        for kind, text in (
+            ("json_schema", _as_schema(server, schema, place)),
+            ("tools", _as_call(server, schema, place)),
+        ):
+            if text is None:
+                cut[kind] += 1
+            else:
+                valid[kind] += check.is_valid(json.loads(text))
+    add = partial(results.add, "structured", goal="≥ 1.0")
+    for kind, name in (
+        ("json_schema", "`json_schema`, temperature 1: valid answers"),
+        ("tools", "`tool_choice: required`, temperature 1: calls with valid arguments"),
+    ):
+        whole = n - cut[kind]
+        add(f"{name} ÷ those not cut by length ({whole} of {n} schemas)", valid[kind] / whole)
+
+
+def _as_schema(server: Server, schema: Schema, place: int) -> str | None:
+    """What answers a request for JSON; None if it was cut by its length."""
+    wanted = {"name": "answer", "strict": True, "schema": schema}
+    answer = _ask(server, place, response_format={"type": "json_schema", "json_schema": wanted})
+    return None if answer["finish_reason"] == "length" else answer["message"]["content"]
+
+
+def _as_call(server: Server, schema: Schema, place: int) -> str | None:
+    """The arguments of the call that answers; None if it was cut by its length."""
+    tool = {"type": "function", "function": {"name": "answer", "parameters": schema}}
+    answer = _ask(server, place, tools=[tool], tool_choice="required", parallel_tool_calls=False)
+    if answer["finish_reason"] == "length":
+        return None
+    (call,) = answer["message"]["tool_calls"]
+    text: str = call["function"]["arguments"]
+    return text
+
+
+def _ask(server: Server, place: int, **wanted: Any) -> dict[str, Any]:
+    body = {
+        "stream": False,
+        "messages": [{"role": "user", "content": _PROMPTS[place % len(_PROMPTS)]}],
+        "temperature": 1,
+        "top_p": 1,
+        "top_k": 0,
+        "min_p": 0,
+        "seed": place,
+        "max_tokens": _MOST_TOKENS,
+        **wanted,
+    }
+    reply = json.loads(server.post("/v1/chat/completions", json.dumps(body).encode()))
+    if "error" in reply:
+        raise RuntimeError(f"schema {place}: {reply['error']['message']}")
+    answer: dict[str, Any] = reply["choices"][0]
+    return answer
+
+
+def _measure_speed(setup: Setup, results: Results, server: Server) -> None:
+    n = setup.choose(160, 32)
+    free = {"ignore_eos": True}
+    kinds: dict[str, dict[str, Any]] = {
+        "schema": {"guided_json": _LONG},
+        "logprobs": {"logprobs": 5, **free},
+    }
+    ratios: defaultdict[str, list[float]] = defaultdict(list)
+    for number in range(setup.rounds + 1):
+        for kind, extra in kinds.items():
+            # Before and after: the machine's speed drifts.
+            before = _decode_s(server, number, n, free)
+            with_it = _decode_s(server, number, n, extra)
+            after = _decode_s(server, number, n, free)
+            if number:  # the first round warms everything up
+                ratios[kind].append((before + after) / 2 / with_it)
+    add = partial(results.add, "structured")
+    middle = {kind: statistics.median(values) for kind, values in ratios.items()}
+    add("decode speed with a JSON schema ÷ without", middle["schema"], goal="≥ 0.95")
+    add("decode speed with 5 `top_logprobs` ÷ without", middle["logprobs"], goal="≥ 0.97")
+
+
+def _decode_s(server: Server, number: int, n: int, extra: dict[str, Any]) -> float:
+    """Seconds from the first piece of a stream to the last, of ``n`` tokens."""
+    body = {
+        "prompt": f"{number}. A list of sentences as JSON:",
+        "max_tokens": n,
+        "stream": True,
+        "temperature": 0.8,
+        "seed": number,
+        **extra,
+    }
+    times = [time.perf_counter() for _ in server.stream(body)]
+    return times[-1] - times[0]
+
+
+def _measure_masks(setup: Setup, results: Results) -> None:
+    """Measure in this process what a mask takes, along answers that follow a schema."""
+    import numpy as np
+
+    from worker import engines
+    from worker.grammar import Grammars
+
+    engine = engines.load(WorkerConfig("ctransformers", model_path=str(setup.model), n_ctx=512))
+    grammars = Grammars(engine)
+    began_s = time.perf_counter()
+    grammars.prepare()
+    prepared_s = time.perf_counter() - began_s
+    random = np.random.default_rng(0)
+    masks_ms: list[float] = []
+    compiled_ms: list[float] = []
+    wanted = [_PERSON, *schemas(setup.choose(50, 5))]
+    for schema in wanted:
+        grammar = Grammar(GrammarKind.JSON_SCHEMA.value, json.dumps(schema))
+        began_s = time.perf_counter()
+        matcher = grammars.matcher(grammar)
+        compiled_ms.append((time.perf_counter() - began_s) * 1000)
+        while not matcher.is_complete and len(masks_ms) < 100 * len(wanted):
+            began_s = time.perf_counter()
+            allowed = matcher.allowed().nonzero()[0]
+            masks_ms.append((time.perf_counter() - began_s) * 1000)
+            token = int(random.choice(allowed))
+            if token in engine.eog:
+                break
+            matcher.accept(token)
+    add = partial(results.add, "structured", unit="ms")
+    name = f"a mask over {engine.info.n_vocab:,} tokens: median"
+    add(name, statistics.median(masks_ms), digits=3, goal="≤ 0.5")
+    add("the same: 99 of 100 take at most", statistics.quantiles(masks_ms, n=100)[98], digits=3)
+    add("a new schema, tried and compiled: median", statistics.median(compiled_ms), digits=1)
+    add("the vocabulary as a tree, once for all workers", prepared_s * 1000, digits=0)
