@@ -34,6 +34,7 @@ def slow_server() -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def demo_server(demo_model: Path) -> Iterator[Server]:
     """Two workers with the demo model."""
-    with served("--workers", "2", "--drain-timeout", "2") as server:
+    # One thread each: the servers of tests that run side by side have the cores between them.
+    with served("--workers", "2", "--threads", "1", "--drain-timeout", "2") as server:
         yield server
         server.stop()

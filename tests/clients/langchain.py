@@ -1,0 +1,171 @@
+"""LangChain's classes for OpenAI."""
+
+import math
+from typing import Any
+
+from langchain_core.exceptions import ContextOverflowError
+from langchain_core.messages import HumanMessage, ToolMessage
+from langchain_core.tools import tool
+from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
+
+from tests.clients.subjects import (
+    ASK_TRIP,
+    ASK_WEATHER,
+    BEGINNING,
+    JSON_QUESTION,
+    MODEL,
+    QUESTION,
+    TIMEOUT_S,
+    URL,
+    WEATHER_SCHEMA,
+    GetWeather,
+    Trip,
+    Unit,
+    is_weather,
+)
+
+OPTIONS: dict[str, Any] = {
+    "base_url": URL,
+    "api_key": "none",
+    "model": MODEL,
+    "max_retries": 0,
+    "timeout": TIMEOUT_S,
+}
+chat: Any = ChatOpenAI(**OPTIONS, temperature=0, max_completion_tokens=200, stream_usage=True)
+brief: Any = ChatOpenAI(**OPTIONS, temperature=0, max_completion_tokens=24, stream_usage=True)
+
+
+@tool
+def get_weather(city: str, unit: Unit) -> str:
+    """Get the weather in a city."""
+    return f"21 degrees {unit.value} in {city}"
+
+
+def check_invoke_and_stream() -> None:
+    answer = brief.invoke(QUESTION)
+    assert "Paris" in answer.text
+    assert answer.usage_metadata["output_tokens"] > 0
+    assert answer.response_metadata["finish_reason"] in ("stop", "length")
+    chunks = list(brief.stream(QUESTION))
+    assert "".join(chunk.text for chunk in chunks) == answer.text
+    whole = chunks[0]
+    for chunk in chunks[1:]:
+        whole += chunk
+    assert whole.usage_metadata["total_tokens"] == answer.usage_metadata["total_tokens"]
+
+
+def check_batch() -> None:
+    answers = brief.batch([QUESTION, "Say hello."])
+    assert len(answers) == 2 and all(answer.text for answer in answers)
+
+
+async def check_async() -> None:
+    text = "".join([chunk.text async for chunk in brief.astream(QUESTION)])
+    assert text == (await brief.ainvoke(QUESTION)).text
+
+
+def check_tools() -> None:
+    for choice, more in (
+        ("any", {"parallel_tool_calls": False}),
+        ("GetWeather", {}),
+        ("GetWeather", {"strict": True}),
+    ):
+        bound = chat.bind_tools([GetWeather], tool_choice=choice, **more)
+        answer = bound.invoke(ASK_WEATHER)
+        (call,) = answer.tool_calls
+        assert call["name"] == "GetWeather" and call["id"] and is_weather(call["args"])
+        assert answer.invalid_tool_calls == []
+
+
+def check_streamed_tools() -> None:
+    chunks = list(chat.bind_tools([GetWeather], tool_choice="GetWeather").stream(ASK_WEATHER))
+    whole = chunks[0]
+    for chunk in chunks[1:]:
+        whole += chunk
+    (call,) = whole.tool_calls
+    assert call["name"] == "GetWeather" and is_weather(call["args"])
+
+
+def check_tool_message_round_trip() -> None:
+    bound = brief.bind_tools([GetWeather])
+    asked = chat.bind_tools([GetWeather], tool_choice="GetWeather").invoke(ASK_WEATHER)
+    result = ToolMessage("21 degrees", tool_call_id=asked.tool_calls[0]["id"])
+    messages = [HumanMessage(ASK_WEATHER), asked, result]
+    assert brief.invoke(messages).text
+    answer = bound.invoke(messages)
+    assert answer.text or answer.tool_calls
+
+
+def check_tool_that_runs() -> None:
+    """The tool makes its own message of a call."""
+    asked = chat.bind_tools([get_weather], tool_choice="get_weather").invoke(ASK_WEATHER)
+    result = get_weather.invoke(asked.tool_calls[0])
+    assert "21 degrees" in result.content
+    assert brief.invoke([HumanMessage(ASK_WEATHER), asked, result]).text
+
+
+def check_structured_output() -> None:
+    for method, strict in (
+        ("json_schema", None),
+        ("function_calling", None),
+        ("function_calling", True),
+    ):
+        runnable = chat.with_structured_output(Trip, method=method, strict=strict, include_raw=True)
+        answer = runnable.invoke(ASK_TRIP)
+        assert answer["parsing_error"] is None and isinstance(answer["parsed"], Trip), method
+
+
+def check_structured_output_of_a_schema() -> None:
+    schema = {"title": "weather", "description": "The weather.", **WEATHER_SCHEMA}
+    for method in ("json_schema", "function_calling"):
+        answer = chat.with_structured_output(schema, method=method).invoke(ASK_WEATHER)
+        assert is_weather(answer), method
+
+
+def check_structured_output_by_json_mode() -> None:
+    answer = chat.with_structured_output(None, method="json_mode").invoke(JSON_QUESTION)
+    assert isinstance(answer, dict)
+
+
+def check_streamed_structured_output() -> None:
+    pieces = list(chat.with_structured_output(Trip).stream(ASK_TRIP))
+    assert isinstance(pieces[-1], Trip)
+
+
+def check_logprobs() -> None:
+    answer = brief.bind(logprobs=True, top_logprobs=2).invoke(QUESTION)
+    content = answer.response_metadata["logprobs"]["content"]
+    assert all(len(token["top_logprobs"]) == 2 for token in content)
+
+
+def check_completions() -> None:
+    complete: Any = OpenAI(**OPTIONS, temperature=0, max_tokens=8)
+    text = complete.invoke(BEGINNING)
+    assert "Paris" in text
+    assert "".join(complete.stream(BEGINNING)) == text
+    several = OpenAI(**OPTIONS, max_tokens=4, n=2, best_of=3).generate([BEGINNING, "Once"])
+    assert [len(choices) for choices in several.generations] == [2, 2]
+
+
+def check_embeddings() -> None:
+    # Else it would fetch a tokenizer of OpenAI's and send token ids of that.
+    embed = OpenAIEmbeddings(**OPTIONS, check_embedding_ctx_length=False, chunk_size=2)
+    texts = ["A cat sat on the mat.", "A kitten lay on the rug.", "Interest rates rose."]
+    vectors = embed.embed_documents(texts)
+    assert len(vectors) == 3 and len({len(vector) for vector in vectors}) == 1
+    alone = embed.embed_query(texts[0])
+    assert math.dist(alone, vectors[0]) < 1e-3
+
+
+async def check_async_embeddings() -> None:
+    embed = OpenAIEmbeddings(**OPTIONS, check_embedding_ctx_length=False)
+    assert len(await embed.aembed_documents(["Paris", "London"])) == 2
+
+
+def check_errors() -> None:
+    try:
+        chat.bind(max_completion_tokens=10**6).invoke(QUESTION)
+    except ContextOverflowError as error:
+        assert "context_length_exceeded" in str(error)
+    else:
+        raise AssertionError("there is no such context")

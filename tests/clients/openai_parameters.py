@@ -1,0 +1,147 @@
+"""What may be asked for, by OpenAI's client; the same whichever version of it asks."""
+
+import json
+from typing import Any
+
+from tests.clients.openai_python import ASK, COMPLETE, FORCED, LONG, client
+from tests.clients.subjects import (
+    BEGINNING,
+    BEGINNING_TOKENS,
+    JSON_QUESTION,
+    LONDON_TOKEN,
+    WEATHER,
+    Trip,
+    is_weather,
+)
+
+
+def check_streamed_calls_have_places() -> None:
+    """Of several calls, each has its index, its id, and arguments that are whole."""
+    ask = FORCED | {"tool_choice": "required"}
+    calls: dict[int, list[Any]] = {}
+    with client.chat.completions.create(**ask, stream=True) as stream:
+        for chunk in stream:
+            for piece in chunk.choices[0].delta.tool_calls or []:
+                calls.setdefault(piece.index, []).append(piece)
+    assert list(calls) == list(range(len(calls)))
+    for pieces in calls.values():
+        assert [bool(piece.id) for piece in pieces] == [True] + [False] * (len(pieces) - 1)
+        arguments = json.loads("".join(piece.function.arguments or "" for piece in pieces))
+        assert pieces[0].function.name == "get_time" or is_weather(arguments)
+
+
+def check_the_results_of_several_calls() -> None:
+    names = ("get_weather", "get_time")
+    calls = [
+        {"id": f"call_{name}", "type": "function", "function": {"name": name, "arguments": "{}"}}
+        for name in names
+    ]
+    results = [
+        {"role": "tool", "tool_call_id": f"call_{name}", "content": content}
+        for name, content in zip(names, ("21", [{"type": "text", "text": "noon"}]), strict=True)
+    ]
+    asked = {"role": "assistant", "content": None, "tool_calls": calls}
+    messages = [*WEATHER, asked, *results]
+    answer = client.chat.completions.create(**ASK | {"messages": messages})
+    assert answer.choices[0].message.content
+
+
+def check_one_call_at_a_time() -> None:
+    ask = FORCED | {"tool_choice": "required", "parallel_tool_calls": False}
+    choice = client.chat.completions.create(**ask).choices[0]
+    assert len(choice.message.tool_calls) == 1
+
+
+def check_several_choices_with_tools() -> None:
+    choices = client.chat.completions.create(**FORCED, n=2).choices
+    calls = [choice.message.tool_calls[0] for choice in choices]
+    assert all(is_weather(call.function.arguments) for call in calls)
+    assert calls[0].id != calls[1].id
+
+
+def check_json_object() -> None:
+    messages = [{"role": "user", "content": JSON_QUESTION}]
+    ask = ASK | {"messages": messages, "max_tokens": LONG}
+    ask["response_format"] = {"type": "json_object"}
+    choice = client.chat.completions.create(**ask).choices[0]
+    assert choice.finish_reason == "stop"
+    assert isinstance(json.loads(choice.message.content), dict)
+
+
+def check_guided_decoding() -> None:
+    """What clients of other local servers send in ``extra_body``."""
+    wanted: dict[str, tuple[Any, Any]] = {
+        "guided_choice": (["London", "Madrid"], lambda text: text in ("London", "Madrid")),
+        "guided_regex": (r"[A-C]{3}-\d{2}", lambda text: text[3] == "-" and len(text) == 6),
+        "guided_json": (Trip.model_json_schema(), Trip.model_validate_json),
+        "guided_grammar": ('start: ("yes" | "no") "!"', lambda text: text in ("yes!", "no!")),
+    }
+    for name, (value, is_right) in wanted.items():
+        ask = ASK | {"max_tokens": LONG, "extra_body": {name: value}}
+        choice = client.chat.completions.create(**ask).choices[0]
+        assert choice.finish_reason == "stop" and is_right(choice.message.content), name
+
+
+def check_logprobs_of_the_chosen_only() -> None:
+    choice = client.chat.completions.create(**ASK, logprobs=True).choices[0]
+    assert choice.logprobs.content and choice.logprobs.refusal is None
+    assert all(token.top_logprobs == [] for token in choice.logprobs.content)
+
+
+def check_several_choices() -> None:
+    ask = ASK | {"n": 2, "temperature": 1, "seed": 1, "max_tokens": 12}
+    answer = client.chat.completions.create(**ask)
+    assert [choice.index for choice in answer.choices] == [0, 1]
+    texts = [choice.message.content for choice in answer.choices]
+    streamed = ["", ""]
+    with client.chat.completions.create(**ask, stream=True) as stream:
+        for chunk in stream:
+            for choice in chunk.choices:
+                streamed[choice.index] += choice.delta.content or ""
+    assert streamed == texts and texts[0] != texts[1]
+
+
+def check_logit_bias() -> None:
+    biased = client.completions.create(**COMPLETE, logit_bias={str(LONDON_TOKEN): 100})
+    assert biased.choices[0].text == " London" * 4
+    first = client.completions.create(**COMPLETE, logprobs=1).choices[0].logprobs.tokens[0]
+    assert first != " London"
+
+
+def check_completions_of_several_prompts() -> None:
+    ask = COMPLETE | {"prompt": [BEGINNING, "Once upon a time"], "n": 2, "temperature": 1}
+    answer = client.completions.create(**ask, seed=1)
+    assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
+
+
+def check_the_logprobs_of_a_prompt_alone() -> None:
+    """How evaluations score texts."""
+    ask = COMPLETE | {"max_tokens": 0, "echo": True, "logprobs": 1}
+    answer = client.completions.create(**ask)
+    (choice,) = answer.choices
+    assert choice.text == BEGINNING
+    assert len(choice.logprobs.tokens) == len(BEGINNING_TOKENS)
+    assert answer.usage.completion_tokens == 0
+
+
+def check_best_of() -> None:
+    ask = COMPLETE | {"temperature": 1, "seed": 1, "max_tokens": 6}
+    answer = client.completions.create(**ask, best_of=3, n=1, logprobs=0)
+    (choice,) = answer.choices
+    assert answer.usage.completion_tokens > 6
+    every = client.completions.create(**ask, n=3, logprobs=0).choices
+
+    def mean(one: Any) -> float:
+        return float(sum(one.logprobs.token_logprobs) / len(one.logprobs.token_logprobs))
+
+    assert choice.text == max(every, key=mean).text
+
+
+def check_content_parts() -> None:
+    parts = [{"type": "text", "text": text} for text in ("The capital ", "of France?")]
+    messages = [
+        {"role": "developer", "content": [{"type": "text", "text": "Be brief."}]},
+        {"role": "user", "content": parts, "name": "Ann"},
+    ]
+    answer = client.chat.completions.create(**ASK | {"messages": messages})
+    assert answer.choices[0].message.content
