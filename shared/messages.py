@@ -38,7 +38,7 @@ class Generate:
         echoes: `Prefilled` gives the prompt back, with its ``logprobs`` if these are asked for.
         min_tokens: until there are so many tokens, nothing ends the generation.
         ignores_eog: the model cannot end the generation.
-        stop_ids: token ids that end the generation as the model's own do.
+        stop_ids: token ids that end the generation as the model's own do, whatever these may.
         embeds: nothing is generated; `Finished` has the embedding of the prompt.
     """
 
@@ -167,8 +167,8 @@ class Delta:
         request_id: which generation.
         text: the piece.
         tokens: how many tokens were generated since the last `Delta`.
-        logprobs: of these tokens, if `Generate.logprobs` asks for them; without those whose text
-            was cut off by a stop string.
+        logprobs: of the tokens that begin in this piece, if `Generate.logprobs` asks for them; so
+            without those whose text was cut off by a stop string.
     """
 
     request_id: str

@@ -44,8 +44,8 @@ def admit(
     if room < least or (wanted > room and not request.max_tokens_is_default):
         asked = f" and {wanted} for the completion" if request.max_tokens else ""
         message = (
-            f"This model's context length is {n_ctx} tokens, prompt and completion together;"
-            f" this request has {n_prompt} in the prompt{asked}."
+            f"This model's maximum context length is {n_ctx} tokens,"
+            f" prompt and completion together; this request has {n_prompt} in the prompt{asked}."
             f" {'Shorten the prompt.' if least == 0 else 'Shorten the prompt or lower max_tokens.'}"
         )
         param = "prompt" if room < least else "max_tokens"

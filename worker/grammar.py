@@ -1,5 +1,6 @@
 """Grammars that bind completions, by llguidance: which tokens may come next."""
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
@@ -13,11 +14,15 @@ from shared.grammar import JSON_OPTIONS, Grammar, GrammarKind
 from worker.engines.base import Engine
 from worker.grammar_trial import TrialFailed, tried
 
-_MOST_KEPT = 32
+_MOST_KNOWN = 64
+# Of one compiled grammar, one after another.
+_MOST_COPIES = 8
 _LIMITS = LLParserLimits(verbose_errors=False)
 # A token whose bytes begin with it is one that no text has, to llguidance.
 _CONTROL = b"\xff"
-_NO_NAME = "no token is allowed next"
+# The lines of a grammar around a mistake, numbered, and the mark below its place.
+_LISTING = re.compile(r"^ *(\d+ \|.*|\^)$\n?", re.MULTILINE)
+_LONGEST_PROBLEM = 300
 
 
 class GrammarError(Exception):
@@ -29,6 +34,7 @@ class Matcher:
 
     Attributes:
         is_complete: nothing can follow any more; the completion is whole.
+        failed: it took too much to find out how to go on.
     """
 
     def __init__(self, matcher: LLMatcher, n_vocab: int, eog: Sequence[int]) -> None:
@@ -37,6 +43,7 @@ class Matcher:
         self._n_vocab = n_vocab
         self._eog = list(eog)
         self.is_complete = False
+        self.failed = False
 
     def allowed(self) -> NDArray[np.bool_]:
         """Which tokens may come next, shape ``(n_vocab,)``.
@@ -49,13 +56,14 @@ class Matcher:
         matcher = self._matcher
         bits = np.frombuffer(matcher.compute_bitmask(), np.uint8)
         if matcher.is_error():
+            self.failed = True
             raise GrammarError(_problem(matcher.get_error()))
         unpacked = np.unpackbits(bits, count=self._n_vocab, bitorder="little")
         mask: NDArray[np.bool_] = unpacked.view(np.bool_)
         if self._eog:
             mask[self._eog] = matcher.is_accepting()
         if not mask.any():
-            raise GrammarError(_NO_NAME)
+            raise GrammarError("no token is allowed next")
         return mask
 
     def accept(self, token: int) -> None:
@@ -65,18 +73,27 @@ class Matcher:
             GrammarError: it was not, or what follows takes too much to find out.
         """
         if not self._matcher.consume_token(token):
+            self.failed = True
             raise GrammarError(_problem(self._matcher.get_error()))
         self.is_complete = self._matcher.is_stopped()
 
 
 class Grammars:
-    """Compiles grammars over the vocabulary of an engine, and keeps those that were used last."""
+    """Compiles grammars over the vocabulary of an engine.
+
+    Which can be used is remembered of those that were used last. What one compiles to is kept only
+    of the last, and for a few completions: all copies of a matcher share the states of its lexer,
+    which would add up from one to the next, to hundreds of megabytes and at last to an error.
+    """
 
     def __init__(self, engine: Engine) -> None:
         """Prepare nothing yet; see `prepare`."""
         self._engine = engine
         self._tokens: LLTokenizer | None = None
-        self._kept: OrderedDict[Grammar, LLMatcher] = OrderedDict()
+        self._known: OrderedDict[Grammar, None] = OrderedDict()
+        self._kept: tuple[Grammar, LLMatcher] | None = None
+        self._newest: Matcher | None = None
+        self._n_copies = 0
 
     def prepare(self) -> LLTokenizer:
         """Lay out the vocabulary as a tree, unless that is done already.
@@ -98,28 +115,36 @@ class Grammars:
             GrammarError: it is wrong, or takes too much to compile, or nothing matches it.
             EngineError: it cannot be compiled at present.
         """
-        kept = self._kept.get(grammar)
-        if kept is None:
+        if grammar not in self._known:
             try:
                 problem = tried(lambda: self._problem(grammar), on_wait)
             except TrialFailed as error:
                 raise GrammarError(str(error)) from error
             if problem:
                 raise GrammarError(problem)
-            kept = self._kept[grammar] = self._compiled(grammar)
-            if len(self._kept) > _MOST_KEPT:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(grammar)
-        return self._started(kept)
+        self._known[grammar] = None
+        self._known.move_to_end(grammar)
+        if len(self._known) > _MOST_KNOWN:
+            self._known.popitem(last=False)
+        return self._copy_of(grammar)
 
-    def _started(self, compiled: LLMatcher) -> Matcher:
-        return Matcher(compiled.deep_copy(), self._engine.info.n_vocab, sorted(self._engine.eog))
+    def _copy_of(self, grammar: Grammar) -> Matcher:
+        has_failed = self._newest is not None and self._newest.failed
+        is_worn = self._n_copies >= _MOST_COPIES or has_failed
+        if self._kept is None or self._kept[0] != grammar or is_worn:
+            self._kept, self._n_copies = (grammar, self._compiled(grammar)), 0
+        self._newest = self._started(self._kept[1].deep_copy())
+        self._n_copies += 1
+        return self._newest
 
     def _compiled(self, grammar: Grammar) -> LLMatcher:
         matcher = LLMatcher(self.prepare(), _source(grammar), log_level=0, limits=_LIMITS)
         if matcher.is_error():
             raise GrammarError(_problem(matcher.get_error()))
         return matcher
+
+    def _started(self, matcher: LLMatcher) -> Matcher:
+        return Matcher(matcher, self._engine.info.n_vocab, sorted(self._engine.eog))
 
     def _problem(self, grammar: Grammar) -> str:
         """What is wrong with a grammar; empty if nothing."""
@@ -189,7 +214,8 @@ def _source(grammar: Grammar) -> str:
                 return LLMatcher.grammar_from_regex(source)
             case GrammarKind.CHOICE:
                 choices = " | ".join(orjson.dumps(each).decode() for each in orjson.loads(source))
-                return LLMatcher.grammar_from_lark(f"start: {choices}")
+                # The one character that JSON may hold as it is, and Lark may not.
+                return LLMatcher.grammar_from_lark(f"start: {choices}".replace("\x7f", "\\u007f"))
             case GrammarKind.LARK:
                 return LLMatcher.grammar_from_lark(any_to_lark(source))
     except GrammarError:
@@ -199,6 +225,7 @@ def _source(grammar: Grammar) -> str:
 
 
 def _problem(text: str) -> str:
-    """The first lines of what llguidance says, as one."""
-    text = text.replace("<non-verbose/>", "").replace("NoExtensionBias", "nothing matches it")
-    return " ".join(text.split())[:300]
+    """What llguidance says, in one line, and without the grammar: that may not be the client's."""
+    text = _LISTING.sub("", text).replace("<non-verbose/>", "")
+    text = text.replace("NoExtensionBias", "nothing matches it")
+    return " ".join(text.split())[:_LONGEST_PROBLEM]

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from shared.logprobs import Candidate, TokenLogprobs
 from worker.engines.base import Engine
-from worker.top_k import TopK
+from worker.top_k import TopK, require_finite
 
 _FloatArray = NDArray[np.float32]
 
@@ -29,18 +29,25 @@ class Logprobs:
         self._top_k = TopK(self._n_top)
         self._logits: _FloatArray = np.empty(0, np.float32)
         self._scratch: _FloatArray = np.empty(0, np.float32)
-        self._log_total = 0.0
+        self._highest = self._log_sum = 0.0
         self._top: tuple[Candidate, ...] = ()
 
     def look(self, logits: _FloatArray) -> None:
-        """Take in the logits of the next token, shape ``(n_vocab,)``; they are copied."""
+        """Take in the logits of the next token, shape ``(n_vocab,)``; they are copied.
+
+        Raises:
+            EngineError: they hold no finite maximum, so that there are no probabilities.
+        """
         if len(self._logits) != len(logits):
             self._logits, self._scratch = np.empty_like(logits), np.empty_like(logits)
         np.copyto(self._logits, logits)
         highest = logits.max()
-        weights = np.subtract(logits, highest, out=self._scratch)
+        require_finite(highest)
+        with np.errstate(over="ignore"):  # what is too far below the largest weighs nothing
+            weights = np.subtract(logits, highest, out=self._scratch)
         np.exp(weights, out=weights)
-        self._log_total = float(highest) + math.log(float(weights.sum(dtype=np.float64)))
+        self._highest = float(highest)
+        self._log_sum = math.log(float(weights.sum()))
         self._top = self._likeliest() if self._n_top else ()
 
     def of(self, token: int) -> TokenLogprobs:
@@ -64,7 +71,7 @@ class Logprobs:
 
     def _candidate(self, token: int, logit: float) -> Candidate:
         raw, is_control = self._raw(token)
-        return Candidate(raw, max(_LEAST, logit - self._log_total), is_control)
+        return Candidate(raw, max(_LEAST, logit - self._highest - self._log_sum), is_control)
 
     def _raw(self, token: int) -> tuple[str, bool]:
         text = self._engine.token_bytes(token)

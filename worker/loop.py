@@ -214,7 +214,7 @@ class Loop:
     ) -> None:
         events = [] if events is None else events
         if text or sequence.has_unreported_logprobs:
-            events.append(sequence.delta(text))
+            events.append(sequence.delta(text, is_last=True))
         embeds = sequence.request.embeds and reason != "cancelled"
         events.append(
             Finished(

@@ -68,10 +68,11 @@ class Sampler:
         return token
 
     def _draw_allowed(self, logits: _FloatArray, allowed: NDArray[np.bool_]) -> int:
-        ids = allowed.nonzero()[0]
-        if len(ids) == 1:
-            return int(ids[0])
-        if len(ids) <= _FEW:
+        n_allowed = np.count_nonzero(allowed)
+        if n_allowed == 1:
+            return int(allowed.argmax())
+        if n_allowed <= _FEW:
+            ids = allowed.nonzero()[0]
             return int(ids[self._draw(logits[ids])])
         np.copyto(logits, -np.inf, where=~allowed)
         token = self._draw(logits)

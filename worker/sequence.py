@@ -1,5 +1,6 @@
 """One generation in a worker: what is still to be evaluated, and what has come of it."""
 
+import math
 import time
 
 import numpy as np
@@ -64,14 +65,16 @@ class Sequence:
         self._detokenizer = Detokenizer()
         self._stop = StopMatcher(request.stop)
         self._ends = engine.eog.union(request.stop_ids)
-        self._barred = sorted(self._ends)  # while the generation may not end
+        # What is barred while nothing may end the generation, and while the model itself may not.
+        self._all_ends = sorted(self._ends)
+        self._own_ends = sorted(engine.eog.difference(request.stop_ids))
         self._logprobs = None if request.logprobs is None else Logprobs(engine, request.logprobs)
         self._prompt_logprobs: list[TokenLogprobs] = []
         self._prompt_left = list(reversed(prompt)) if self.looks_at_prompt else []
         # Of tokens that no `Delta` has told of yet: how many, and where in the text each begins.
         self._unreported = 0
         self._entries: list[tuple[int, TokenLogprobs]] = []
-        self._n_bytes = self._n_bytes_reported = 0
+        self._n_letters = self._n_letters_reported = 0
 
     @property
     def looks_at_prompt(self) -> bool:
@@ -136,8 +139,10 @@ class Sequence:
         if self._logprobs is not None:
             self._logprobs.look(logits)
         allowed = None if self._matcher is None else self._matcher.allowed()
-        if self.request.ignores_eog or self._is_too_short:
-            logits[self._barred] = -np.inf
+        if self._is_too_short:
+            logits[self._all_ends] = -np.inf
+        elif self.request.ignores_eog:
+            logits[self._own_ends] = -np.inf
         token = self._sampler.sample(logits, allowed)
         return None if token in self._ends else token
 
@@ -155,14 +160,13 @@ class Sequence:
         Raises:
             GrammarError: what may follow it takes too much to find out.
         """
-        token_bytes = self._engine.token_bytes(token)
+        text = self._detokenizer.push(self._engine.token_bytes(token))
         if self._logprobs is not None:
-            self._entries.append((self._n_bytes, self._logprobs.of(token)))
-            self._n_bytes += len(token_bytes)
+            self._entries.append((self._n_letters, self._logprobs.of(token)))
+            self._n_letters += len(text)
         is_too_short = self._is_too_short
         self.completion_tokens += 1
         self._unreported += 1
-        text = self._detokenizer.push(token_bytes)
         if not is_too_short:
             text, stopped = self._stop.push(text)
             if stopped:
@@ -192,20 +196,23 @@ class Sequence:
 
     def _cut(self, text: str) -> None:
         """Forget the tokens behind ``text``, which is the last that will be emitted."""
-        n_bytes = self._n_bytes_reported + len(text.encode())
-        self._entries = [entry for entry in self._entries if entry[0] < n_bytes]
+        n_letters = self._n_letters_reported + len(text)
+        self._entries = [entry for entry in self._entries if entry[0] < n_letters]
 
-    def delta(self, text: str) -> Delta:
-        """The text as an event, with what there is to say of the tokens since the last."""
-        delta = Delta(
-            self.request.request_id,
-            text,
-            self._unreported,
-            tuple(entry for _, entry in self._entries),
-        )
+    def delta(self, text: str, *, is_last: bool = False) -> Delta:
+        """The text as an event, with what there is to say of the tokens that it is made of.
+
+        Args:
+            text: what can be emitted now.
+            is_last: no more text comes, so that all is said that is left to say.
+        """
+        told: tuple[TokenLogprobs, ...] = ()
         if self._logprobs is not None:
-            self._n_bytes_reported += len(text.encode())
-            self._entries.clear()
+            self._n_letters_reported += len(text)
+            end = math.inf if is_last else self._n_letters_reported
+            told = tuple([entry for begin, entry in self._entries if begin < end])
+            del self._entries[: len(told)]
+        delta = Delta(self.request.request_id, text, self._unreported, told)
         self._unreported = 0
         return delta
 

@@ -64,8 +64,8 @@ def render(
     except TooLong as error:
         most = model.n_ctx * model.max_token_bytes
         message = (
-            "The conversation is too long; "
-            f"the context of {model.n_ctx} tokens holds at most {most} bytes."
+            f"This model's maximum context length is {model.n_ctx} tokens, which hold {most} bytes"
+            " at most; the conversation is longer."
         )
         raise ApiError(ErrorCode.CONTEXT_LENGTH_EXCEEDED, message, "messages") from error
     except _TEMPLATES_FAULTS as error:
@@ -127,6 +127,7 @@ def _rendered(
         text, mark, _ = text.rpartition(END_MARK)
         if not mark:
             raise ValueError("it leaves out the last one, which is to be gone on with")
+        text = text.replace(END_MARK, "")  # it may have told of it before
     return special.split_marked(text)
 
 
@@ -136,5 +137,5 @@ def _broken() -> ApiError:
 
 
 def _reason(error: Exception, model: ModelInfo) -> str:
-    reason = str(error)[:_LONGEST_REASON]
+    reason = str(error)[:_LONGEST_REASON].replace(END_MARK, "")
     return special_tokens(model.special_tokens).plain(reason) or type(error).__name__

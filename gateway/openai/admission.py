@@ -86,7 +86,7 @@ def check_message_count(messages: int, model: ModelInfo) -> None:
         ApiError: `CONTEXT_LENGTH_EXCEEDED`, with both numbers.
     """
     if messages > model.n_ctx:
-        message = f"{messages} messages do not fit into a context of {model.n_ctx} tokens."
+        message = f"{_most_tokens(model)}; {messages} messages do not fit into that."
         raise ApiError(ErrorCode.CONTEXT_LENGTH_EXCEEDED, message, "messages")
 
 
@@ -98,8 +98,10 @@ def check_length(prompt: Sequence[str], param: str, model: ModelInfo) -> None:
     """
     size, most = sum(len(part.encode()) for part in prompt), model.n_ctx * model.max_token_bytes
     if size > most:
-        message = (
-            f"The prompt has {size} bytes; the context of {model.n_ctx} tokens "
-            f"holds at most {most} bytes."
-        )
+        message = f"{_most_tokens(model)}, which hold {most} bytes at most; the prompt has {size}."
         raise ApiError(ErrorCode.CONTEXT_LENGTH_EXCEEDED, message, param)
+
+
+def _most_tokens(model: ModelInfo) -> str:
+    # Clients know the case by OpenAI's words for it.
+    return f"This model's maximum context length is {model.n_ctx} tokens"

@@ -39,30 +39,3 @@ def bounded(value: object) -> object:
         elif isinstance(item, list):
             waiting.extend((inner, level + 1) for inner in item)
     return value
-
-
-def usable_schema(value: object) -> object:
-    """Let a JSON schema pass that is not too much to go through, and that can be kept to.
-
-    Of what it says, the compiler of grammars refuses what it lacks. But it lets names repeat that a
-    schema does not list, and so could not promise that there are as many as ``minProperties``.
-
-    Raises:
-        PydanticCustomError: it is too much, or asks for that.
-    """
-    waiting: list[object] = [bounded(value)]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, list):
-            waiting.extend(item)
-        elif isinstance(item, dict):
-            waiting.extend(item.values())
-            least, listed = item.get("minProperties"), item.get("required")
-            n_listed = len(listed) if isinstance(listed, list) else 0
-            if isinstance(least, int) and least > max(1, n_listed):
-                message = (
-                    "should not ask for more 'minProperties' than there are 'required' ones:"
-                    " names that it does not list may repeat"
-                )
-                raise PydanticCustomError("invalid_value", message)
-    return value

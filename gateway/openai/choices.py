@@ -11,7 +11,6 @@ from gateway.openai.tool_calls import (
     Content,
     ToolCallReader,
     call_id,
-    finish_reason,
 )
 from gateway.openai.translate import AnswerPlan
 from shared.logprobs import TokenLogprobs
@@ -61,13 +60,14 @@ class ChoiceFold:
             if told is None:
                 return Choice(self.text, self._finish_reason)
             fold = TextLogprobsFold()
-            pieces = [fold.feed(self._echo_logprobs, is_echo=True), fold.feed(told)]
+            pieces = [fold.feed_echo(self._echo, self._echo_logprobs), fold.feed(told)]
             return Choice(self.text, self._finish_reason, text_logprobs=joined(pieces))
         logprobs = None if told is None else chat_logprobs(told)
         if not plan.calls_tools:
             return Choice(self.text, self._finish_reason, chat_logprobs=logprobs)
-        text, calls = _read(self.text)
-        reason = finish_reason(self._finish_reason, len(calls))
+        reader = ToolCallReader()
+        text, calls = _read(reader, self.text)
+        reason = reader.finish_reason(self._finish_reason)
         return Choice(text, reason, tuple(calls), chat_logprobs=logprobs)
 
 
@@ -82,9 +82,8 @@ def best(folds: Sequence[ChoiceFold], candidates: int, n: int) -> list[ChoiceFol
     return chosen
 
 
-def _read(text: str) -> tuple[str, list[ToolCall]]:
+def _read(reader: ToolCallReader, text: str) -> tuple[str, list[ToolCall]]:
     """The text before the calls, and the calls."""
-    reader = ToolCallReader()
     content = ""
     calls: list[ToolCall] = []
     for piece in (*reader.push(text), *reader.flush()):

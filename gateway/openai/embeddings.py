@@ -164,7 +164,10 @@ def _check(item: object, param: str, model: ModelInfo) -> None:
         check_length((item,), param, model)
         return
     if len(item) > model.n_ctx:
-        message = f"'{param}' has {len(item)} tokens; the context of this model has {model.n_ctx}."
+        message = (
+            f"This model's maximum context length is {model.n_ctx} tokens;"
+            f" '{param}' has {len(item)}."
+        )
         raise ApiError(ErrorCode.CONTEXT_LENGTH_EXCEEDED, message, param)
     check_ids(item, param, model)
 

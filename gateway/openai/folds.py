@@ -16,7 +16,6 @@ from gateway.openai.tool_calls import (
     Piece,
     ToolCallReader,
     call_id,
-    finish_reason,
 )
 from gateway.openai.translate import AnswerPlan
 from shared.logprobs import TokenLogprobs
@@ -87,17 +86,14 @@ class StreamFold:
                 self._tally.prefilled(index, event)
                 if not event.echo:
                     return b""
-                beginning = self._begin(index)
-                return beginning + self._send_text(
-                    index, event.echo, event.echo_logprobs, is_echo=True
-                )
+                return self._begin(index) + self._send_echo(index, event)
             case Finished():
                 self._tally.finished(event)
                 sent, reason = b"", event.finish_reason
                 if self._readers:
                     reader = self._readers[index]
                     sent = self._send_pieces(index, reader.flush(), ())
-                    reason = finish_reason(reason, reader.n_calls)
+                    reason = reader.finish_reason(reason)
                 beginning = b"" if index in self._envelopes else self._begin(index)
                 return sent + beginning + self._finish(index, reason)
             case _:
@@ -124,19 +120,21 @@ class StreamFold:
     def _text_event(self, index: int, text: Any) -> bytes:
         if self._chat:
             return self._chat_event(index, {"content": text})
-        return self._event(responses.text_chunk(self._header, [responses.text_choice(index, text)]))
+        return self._send_choice(responses.text_choice(index, text))
 
-    def _send_text(
-        self, index: int, text: str, logprobs: tuple[TokenLogprobs, ...], *, is_echo: bool = False
-    ) -> bytes:
-        """Text with what there is to say of its tokens."""
+    def _send_echo(self, index: int, event: Prefilled) -> bytes:
+        """The prompt of a completion, with what there is to say of its tokens."""
         if not self._tells_logprobs:
-            return self._text_event(index, text)
+            return self._text_event(index, event.echo)
+        told = self._text_logprobs[index].feed_echo(event.echo, event.echo_logprobs)
+        return self._send_choice(responses.text_choice(index, event.echo, logprobs=told))
+
+    def _send_text(self, index: int, text: str, logprobs: tuple[TokenLogprobs, ...]) -> bytes:
+        """Text with what there is to say of its tokens."""
         if self._chat:
             return self._chat_event(index, {"content": text}, logprobs=chat_logprobs(logprobs))
-        told = self._text_logprobs[index].feed(logprobs, is_echo=is_echo)
-        choice = responses.text_choice(index, text, logprobs=told)
-        return self._event(responses.text_chunk(self._header, [choice]))
+        told = self._text_logprobs[index].feed(logprobs)
+        return self._send_choice(responses.text_choice(index, text, logprobs=told))
 
     def _send_pieces(
         self, index: int, pieces: list[Piece], logprobs: tuple[TokenLogprobs, ...]
@@ -154,9 +152,13 @@ class StreamFold:
         return sent
 
     def _finish(self, index: int, reason: str) -> bytes:
-        if self._chat:
-            return self._chat_event(index, {}, reason)
-        choice = responses.text_choice(index, "", reason)
+        if not self._chat:
+            return self._send_choice(responses.text_choice(index, "", reason))
+        held = self._held_logprobs.get(index)  # of the end of a call
+        told = chat_logprobs(held) if held and self._tells_logprobs else None
+        return self._chat_event(index, {}, reason, told)
+
+    def _send_choice(self, choice: responses.TextChoice) -> bytes:
         return self._event(responses.text_chunk(self._header, [choice]))
 
     def _chat_event(

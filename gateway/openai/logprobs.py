@@ -38,19 +38,35 @@ class TextLogprobsFold:
         self._decoder = getincrementaldecoder("utf-8")("replace")
         self._n_letters = 0
 
-    def feed(self, tokens: Sequence[TokenLogprobs], *, is_echo: bool = False) -> TextLogprobs:
-        """Those of the next tokens; in an echoed prompt control tokens are text, too."""
+    def feed(self, tokens: Sequence[TokenLogprobs]) -> TextLogprobs:
+        """Those of the next tokens; control tokens are no text."""
         offsets = []
         for token in tokens:
             offsets.append(self._n_letters)
-            if is_echo or not token.chosen.is_control:
+            if not token.chosen.is_control:
                 self._n_letters += len(self._decoder.decode(token.chosen.bytes))
-        return {
-            "tokens": [_name(token.chosen) for token in tokens],
-            "token_logprobs": [token.chosen.logprob for token in tokens],
-            "top_logprobs": [_alternatives(token) for token in tokens],
-            "text_offset": offsets,
-        }
+        return _columns(tokens, offsets)
+
+    def feed_echo(self, text: str, tokens: Sequence[TokenLogprobs]) -> TextLogprobs:
+        """Those of the prompt, where control tokens are text by their names."""
+        offsets = []
+        for token in tokens:
+            offsets.append(self._n_letters)
+            self._n_letters += len(self._decoder.decode(token.chosen.bytes))
+        # A character that it breaks off is not gone on with. And some tokenizers put a space in
+        # front that is not in the text.
+        self._n_letters += len(self._decoder.decode(b"", True))
+        surplus, self._n_letters = self._n_letters - len(text), len(text)
+        return _columns(tokens, [max(0, offset - surplus) for offset in offsets])
+
+
+def _columns(tokens: Sequence[TokenLogprobs], offsets: list[int]) -> TextLogprobs:
+    return {
+        "tokens": [_name(token.chosen) for token in tokens],
+        "token_logprobs": [token.chosen.logprob for token in tokens],
+        "top_logprobs": [_alternatives(token) for token in tokens],
+        "text_offset": offsets,
+    }
 
 
 def joined(pieces: Sequence[TextLogprobs]) -> TextLogprobs:

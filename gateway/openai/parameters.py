@@ -16,17 +16,22 @@ def wanted_logprobs(request: GenerationRequest) -> int | None:
     return None
 
 
-def check_parameters(request: GenerationRequest, *, is_stream: bool) -> None:
+def check_parameters(request: GenerationRequest, most: int | None, *, is_stream: bool) -> None:
     """Refuse parameters that contradict each other.
+
+    Args:
+        request: the parameters.
+        most: the most tokens to generate, which may be a default; None for no limit.
+        is_stream: whether the answer is streamed.
 
     Raises:
         ApiError: it names the one that is wrong beside the others.
     """
     if request.stream_options is not None and not is_stream:
         raise _wrong("stream_options", "is allowed only with 'stream': true")
-    limit = request.token_limit
-    if limit is not None and request.min_tokens is not None and request.min_tokens > limit:
-        raise _wrong("min_tokens", f"is {request.min_tokens}, more than the {limit} of max_tokens")
+    least = request.min_tokens or 0
+    if most is not None and least > most:
+        raise _wrong("min_tokens", f"is {least}, more than the {most} of 'max_tokens'")
     if isinstance(request, CompletionRequest):
         _check_completion(request, is_stream)
         return
@@ -71,7 +76,10 @@ def check_prompt_ids(ids: list[int], param: str, model: ModelInfo) -> None:
         wrong = next(token for token in ids if not 0 <= token < model.n_vocab)
         raise _wrong(param, f"has the token id {wrong}; there are {model.n_vocab} tokens")
     if len(ids) > model.n_ctx:
-        message = f"{len(ids)} tokens do not fit into a context of {model.n_ctx} tokens."
+        message = (
+            f"This model's maximum context length is {model.n_ctx} tokens;"
+            f" the prompt has {len(ids)}."
+        )
         raise ApiError(ErrorCode.CONTEXT_LENGTH_EXCEEDED, message, param)
 
 

@@ -6,7 +6,8 @@ import orjson
 from pydantic import BeforeValidator, Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from gateway.openai.bodies import Body, usable_schema
+from gateway.openai.bodies import Body
+from gateway.openai.json_schema import usable
 
 MOST_GRAMMAR_BYTES = 256 << 10
 """The longest schema, expression or grammar that is compiled."""
@@ -20,7 +21,7 @@ def _schema(value: object) -> object:
             raise PydanticCustomError("invalid_value", "should be a JSON schema") from error
     if not isinstance(value, dict):
         raise PydanticCustomError("invalid_value", "should be a JSON schema, which is an object")
-    return usable_schema(value)
+    return usable(value)
 
 
 def _choices(value: object) -> object:

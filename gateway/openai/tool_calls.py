@@ -1,7 +1,7 @@
 """Finds the calls in what a model writes, piece by piece as it comes.
 
 The text was held to the form by a grammar, so nothing in it has to be doubted: it ends in the
-midst of a call only if it was cut by its length.
+midst of a call only if it was cut, by its length or by a stop string.
 """
 
 import uuid
@@ -67,6 +67,11 @@ class ToolCallReader:
         held, self._held = self._held, ""
         is_content = self._read == self._read_content
         return [Content(held)] if held and is_content else []
+
+    def finish_reason(self, reason: str) -> str:
+        """Why the answer ended, as OpenAI's API says it; a call cut short is none to make."""
+        is_cut = self._read == self._read_arguments
+        return "tool_calls" if self.n_calls and reason == "stop" and not is_cut else reason
 
     # Each reads one part, and says whether there is enough text to go on.
 
@@ -151,11 +156,6 @@ def _overlap(text: str, mark: str) -> int:
         if text.endswith(mark[:length]):
             return length
     return 0
-
-
-def finish_reason(reason: str, n_calls: int) -> str:
-    """Why an answer with so many calls ended, as OpenAI's API says it."""
-    return "tool_calls" if n_calls and reason == "stop" else reason
 
 
 def call_id() -> str:

@@ -8,6 +8,7 @@ import orjson
 
 from gateway.chat import tools as written
 from gateway.errors import ApiError, excerpt
+from gateway.openai.json_schema import prepared
 from gateway.openai.requests import ChatRequest, GenerationRequest, ManyChatsRequest
 from gateway.openai.structured import MOST_GRAMMAR_BYTES
 from gateway.openai.tools import FunctionDefinition, Tool
@@ -120,9 +121,9 @@ def _asked(request: GenerationRequest) -> dict[str, Grammar]:
     if request.response_format is not None:
         schema = request.response_format.bound_to
         if schema is not None:
-            asked["response_format"] = Grammar(GrammarKind.JSON_SCHEMA.value, _json(schema))
+            asked["response_format"] = _json_grammar(schema)
     if request.guided_json is not None:
-        asked["guided_json"] = Grammar(GrammarKind.JSON_SCHEMA.value, _json(request.guided_json))
+        asked["guided_json"] = _json_grammar(request.guided_json)
     if request.guided_regex is not None:
         asked["guided_regex"] = Grammar(GrammarKind.REGEX.value, request.guided_regex)
     if request.guided_choice is not None:
@@ -130,6 +131,10 @@ def _asked(request: GenerationRequest) -> dict[str, Grammar]:
     if request.guided_grammar is not None:
         asked["guided_grammar"] = Grammar(GrammarKind.LARK.value, request.guided_grammar)
     return asked
+
+
+def _json_grammar(schema: dict[str, Any]) -> Grammar:
+    return Grammar(GrammarKind.JSON_SCHEMA.value, _json(prepared(schema)))
 
 
 def _check(request: GenerationRequest, grammar: Grammar, param: str) -> None:
@@ -168,12 +173,14 @@ def _calls(use: ToolUse, answer: str | None) -> str:
     for place, function in enumerate(use.tools):
         head = f"{begin}{_json(function.name)}{written.CALL_ARGUMENTS}"
         rules.append(f"call_{place}: {_quoted(head)} arguments_{place} {_quoted(written.CALL_END)}")
-        rules.append(f"arguments_{place}: %json {_schema(function.arguments)}")
+        arguments = _schema(function.arguments, is_strict=function.is_strict)
+        rules.append(f"arguments_{place}: %json {arguments}")
     return "%llguidance {}\n" + "\n".join(rules) + "\n"
 
 
-def _schema(schema: dict[str, Any]) -> str:
-    return _json({**schema, "x-guidance": JSON_OPTIONS})
+def _schema(schema: dict[str, Any], *, is_strict: bool = True) -> str:
+    options = {**JSON_OPTIONS, "lenient": not is_strict}
+    return _json({**prepared(schema), "x-guidance": options})
 
 
 def _quoted(text: str) -> str:

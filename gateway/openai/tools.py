@@ -2,10 +2,17 @@
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, PlainValidator, ValidationError, field_validator
+from pydantic import (
+    Field,
+    PlainValidator,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
-from gateway.openai.bodies import Body, usable_schema
+from gateway.openai.bodies import Body, bounded
+from gateway.openai.json_schema import usable
 
 MOST_TOOLS = 128
 """The most functions of a request."""
@@ -18,16 +25,19 @@ class FunctionDefinition(Body):
 
     name: FunctionName
     description: str | None = None
+    strict: bool | None = Field(
+        None,
+        description="Arguments follow all of their schema, or it is refused; else all that can be.",
+    )
     parameters: dict[str, Any] | None = None
-    strict: bool | None = Field(None, description="Arguments always follow their schema.")
 
     @field_validator("parameters", mode="before")
     @classmethod
-    def _of_an_object(cls, value: object) -> object:
+    def _of_an_object(cls, value: object, info: ValidationInfo) -> object:
         if isinstance(value, dict) and value.get("type", "object") != "object":
             message = "should describe an object: arguments have names"
             raise PydanticCustomError("invalid_value", message)
-        return usable_schema(value)
+        return usable(value) if info.data.get("strict") else bounded(value)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -35,6 +45,11 @@ class FunctionDefinition(Body):
         if self.parameters is None:
             return {"type": "object", "properties": {}, "additionalProperties": False}
         return {"type": "object", **self.parameters}
+
+    @property
+    def is_strict(self) -> bool:
+        """Whether a schema that cannot be followed in all it says is refused."""
+        return self.strict is True
 
 
 class Tool(Body):

@@ -87,14 +87,14 @@ def plan_answer(
     chat = not isinstance(request, CompletionRequest)
     form = _form(request, chat)
     options = request.stream_options
-    check_parameters(request, is_stream=form == "stream")
+    limit = request.token_limit
+    most = _default_max_tokens(request, chat) if limit is None else limit
+    check_parameters(request, most, is_stream=form == "stream")
     n, candidates = request.n or 1, request.candidates
     answer_id = f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}"
     logprobs = wanted_logprobs(request)
     # The best are those with the likeliest tokens.
     told = 0 if candidates > n and logprobs is None else logprobs
-    limit = request.token_limit
-    most = _default_max_tokens(request, chat) if limit is None else limit
     return AnswerPlan(
         header=Header(answer_id, int(time.time()), config.model_id, config.system_fingerprint),
         chat=chat,

@@ -1,6 +1,6 @@
 """From a JSON object to a checked request: what cannot be honoured is refused, never ignored.
 
-Fields that neither OpenAI nor this server defines are ignored.
+Fields that neither OpenAI nor this server defines are ignored, but for `OTHER_NAMES`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,14 +22,11 @@ UNSUPPORTED_UNLESS: dict[str, Sequence[object]] = {
     "echo": (False,),
     "function_call": ("none", "auto"),
     "functions": ([],),
-    "logit_bias": ({},),
-    "logprobs": (False,),
     "modalities": (["text"],),
     "moderation": (),
     "parallel_tool_calls": (True, False),
     "prediction": (),
     "reasoning_effort": ("none",),
-    "response_format": ({"type": "text"},),
     "service_tier": ("auto", "default"),
     "store": (False,),
     "suffix": ("",),
@@ -42,6 +39,16 @@ UNSUPPORTED_UNLESS: dict[str, Sequence[object]] = {
 """Parameters of OpenAI's that this server lacks, with the values that ask for nothing.
 
 One that a body defines is not lacking there.
+"""
+
+OTHER_NAMES = {
+    "grammar": "guided_grammar",
+    "json_schema": "guided_json",
+    "structured_outputs": "guided_json, guided_regex, guided_choice or guided_grammar",
+}
+"""What other servers call what an answer is bound to, and its name here.
+
+Of what OpenAI does not define, only this is refused: whoever sends it relies on it.
 """
 
 INDIFFERENT = frozenset(
@@ -105,9 +112,13 @@ def checked(model: type[BodyT], body: Mapping[str, Any]) -> BodyT:
 def _generation(model: type[BodyT], body: Mapping[str, Any]) -> BodyT:
     for name, neutral in UNSUPPORTED_UNLESS.items():
         value = None if name in model.model_fields else body.get(name)
-        # 0 == False, but a request for 0 log probabilities is not a request for none.
+        # 0 == False, but to ask for a number is not to ask for nothing.
         if value is not None and not any(type(value) is type(v) and value == v for v in neutral):
             message = f"'{name}' is not supported here; leave it out."
+            raise ApiError(ErrorCode.UNSUPPORTED_PARAMETER, message, name)
+    for name, here in OTHER_NAMES.items():
+        if body.get(name):  # clients of those servers send it empty, too
+            message = f"'{name}' is called {here} here."
             raise ApiError(ErrorCode.UNSUPPORTED_PARAMETER, message, name)
     return checked(model, body)
 

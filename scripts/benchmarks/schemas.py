@@ -110,7 +110,7 @@ class _Maker:
         return {"type": "string", "pattern": self._random.choice(_PATTERNS), "maxLength": 20}
 
     def _format(self) -> Schema:
-        return {"type": "string", "format": self._random.choice(_FORMATS)}
+        return {"type": "string", "format": self._random.choice(_FORMATS), "maxLength": 40}
 
     def _integer(self) -> Schema:
         least = self._random.randint(-1000, 1000)

@@ -4,15 +4,26 @@ import json
 import statistics
 import time
 from collections import defaultdict
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 from scripts.bench_sides import Server
 from scripts.benchmarks.results import Results
 from scripts.benchmarks.schemas import Schema, schemas
 from scripts.benchmarks.setup import Setup
 from shared.config import WorkerConfig
+from shared.encoding import encode
 from shared.grammar import Grammar, GrammarKind
+from shared.messages import Failed, Generate
+
+if TYPE_CHECKING:
+    from worker.engines.base import Engine
+    from worker.grammar import Grammars
+
+# Of one kind with another, in a round of the other benchmarks.
+_ALTERNATIONS = 4
 
 _PROMPTS = (
     "Describe a person as JSON.",
@@ -20,7 +31,7 @@ _PROMPTS = (
     "Write down what you know about Paris as JSON.",
     "Make something up, as JSON.",
 )
-_MOST_TOKENS = 700
+_MOST_TOKENS = 500
 # Long texts of few constraints, so that all are decoded as long as the others.
 _LONG = {"type": "array", "items": {"type": "string"}, "minItems": 10_000}
 _PERSON = {
@@ -36,12 +47,17 @@ _PERSON = {
 }
 
 
-def measure(setup: Setup, results: Results) -> None:
-    """Add the figures of validity, of speed, and of the masks alone."""
+def measure_validity(setup: Setup, results: Results) -> None:
+    """Add how much of what is bound to a schema follows it."""
     with Server(MODEL_NAME=str(setup.model)) as server:
         _measure_validity(setup, results, server)
+
+
+def measure_cost(setup: Setup, results: Results) -> None:
+    """Add what schemas and log probabilities cost, and the masks alone."""
+    with Server(MODEL_NAME=str(setup.model)) as server:
         _measure_speed(setup, results, server)
-    _measure_masks(setup, results)
+    _measure_parts(setup, results)
 
 
 def _measure_validity(setup: Setup, results: Results, server: Server) -> None:
@@ -60,7 +76,7 @@ def _measure_validity(setup: Setup, results: Results, server: Server) -> None:
                 cut[kind] += 1
             else:
                 valid[kind] += check.is_valid(json.loads(text))
-    add = partial(results.add, "structured", goal="≥ 1.0")
+    add = partial(results.add, "validity", goal="≥ 1.0")
     for kind, name in (
         ("json_schema", "`json_schema`, temperature 1: valid answers"),
         ("tools", "`tool_choice: required`, temperature 1: calls with valid arguments"),
@@ -107,46 +123,47 @@ def _ask(server: Server, place: int, **wanted: Any) -> dict[str, Any]:
 
 
 def _measure_speed(setup: Setup, results: Results, server: Server) -> None:
-    n = setup.choose(160, 32)
-    free = {"ignore_eos": True}
-    kinds: dict[str, dict[str, Any]] = {
+    n = setup.choose(64, 16)
+    free: dict[str, Any] = {"ignore_eos": True}
+    kinds = {
         "schema": {"guided_json": _LONG},
         "logprobs": {"logprobs": 5, **free},
+        "nothing": free,
     }
     ratios: defaultdict[str, list[float]] = defaultdict(list)
-    for number in range(setup.rounds + 1):
+    for number in range(_ALTERNATIONS * setup.rounds + 1):
         for kind, extra in kinds.items():
-            # Before and after: the machine's speed drifts.
-            before = _decode_s(server, number, n, free)
-            with_it = _decode_s(server, number, n, extra)
-            after = _decode_s(server, number, n, free)
+            # Before and after, and for a short time only: the machine's speed drifts.
+            before = _gap_s(server, number, n, free)
+            with_it = _gap_s(server, number, n, extra)
+            after = _gap_s(server, number, n, free)
             if number:  # the first round warms everything up
                 ratios[kind].append((before + after) / 2 / with_it)
-    add = partial(results.add, "structured")
+    add = partial(results.add, "masks")
     middle = {kind: statistics.median(values) for kind, values in ratios.items()}
     add("decode speed with a JSON schema ÷ without", middle["schema"], goal="≥ 0.95")
     add("decode speed with 5 `top_logprobs` ÷ without", middle["logprobs"], goal="≥ 0.97")
+    add("decode speed with nothing ÷ with nothing, the noise of these", middle["nothing"])
 
 
-def _decode_s(server: Server, number: int, n: int, extra: dict[str, Any]) -> float:
-    """Seconds from the first piece of a stream to the last, of ``n`` tokens."""
+def _gap_s(server: Server, number: int, n: int, extra: dict[str, Any]) -> float:
+    """Seconds between two pieces of a stream of ``n`` tokens, the median."""
     body = {
         "prompt": f"{number}. A list of sentences as JSON:",
         "max_tokens": n,
         "stream": True,
-        "temperature": 0.8,
         "seed": number,
         **extra,
     }
     times = [time.perf_counter() for _ in server.stream(body)]
-    return times[-1] - times[0]
+    return statistics.median(after - before for before, after in pairwise(times[:-1]))
 
 
-def _measure_masks(setup: Setup, results: Results) -> None:
-    """Measure in this process what a mask takes, along answers that follow a schema."""
-    import numpy as np
-
+def _measure_parts(setup: Setup, results: Results) -> None:
+    """Measure in this process what comes on top of an evaluation, which empties the caches."""
     from worker import engines
+    from worker.admission import admit
+    from worker.engines.base import SlotTokens
     from worker.grammar import Grammars
 
     engine = engines.load(WorkerConfig("ctransformers", model_path=str(setup.model), n_ctx=512))
@@ -154,6 +171,44 @@ def _measure_masks(setup: Setup, results: Results) -> None:
     began_s = time.perf_counter()
     grammars.prepare()
     prepared_s = time.perf_counter() - began_s
+    grammar = Grammar(GrammarKind.JSON_SCHEMA.value, json.dumps(_LONG))
+    on_top: defaultdict[str, list[float]] = defaultdict(list)
+    evaluations: list[float] = []
+    for number in range(setup.rounds):
+        for kind, extra in (
+            ("nothing", {"ignores_eog": True}),
+            ("schema", {"grammar": grammar}),
+            ("logprobs", {"ignores_eog": True, "logprobs": 5}),
+        ):
+            request = Generate("r", (f"{number}. As JSON:",), max_tokens=setup.choose(128, 16))
+            sequence = admit(engine, grammars, replace(request, **extra), lambda: None)
+            assert not isinstance(sequence, Failed)
+            while sequence.pending:
+                tokens = sequence.take_chunk(engine.chunk_size(0))
+                began_s = time.perf_counter()
+                (logits,) = engine.forward([SlotTokens(0, tokens)], 1)
+                evaluated_s = time.perf_counter()
+                if sequence.pending:
+                    continue
+                token = sequence.draw(logits)
+                text, _ = sequence.append(token or 0)
+                encode(sequence.delta(text))
+                evaluations.append((evaluated_s - began_s) * 1000)
+                on_top[kind].append((time.perf_counter() - evaluated_s) * 1000)
+    middle = {kind: statistics.median(values) for kind, values in on_top.items()}
+    add = partial(results.add, "masks", unit="ms", digits=3)
+    add("an evaluation of one token, one thread: median", statistics.median(evaluations))
+    add("what the worker does besides, free text: median", middle["nothing"])
+    add("more than that with a JSON schema", middle["schema"] - middle["nothing"])
+    add("more than that with 5 `top_logprobs`", middle["logprobs"] - middle["nothing"])
+    add("the vocabulary as a tree, once for all workers", prepared_s * 1000)
+    _measure_masks(setup, results, engine, grammars)
+
+
+def _measure_masks(setup: Setup, results: Results, engine: "Engine", grammars: "Grammars") -> None:
+    """Measure what masks take along answers that follow many schemas."""
+    import numpy as np
+
     random = np.random.default_rng(0)
     masks_ms: list[float] = []
     compiled_ms: list[float] = []
@@ -171,9 +226,8 @@ def _measure_masks(setup: Setup, results: Results) -> None:
             if token in engine.eog:
                 break
             matcher.accept(token)
-    add = partial(results.add, "structured", unit="ms")
+    add = partial(results.add, "masks", unit="ms")
     name = f"a mask over {engine.info.n_vocab:,} tokens: median"
     add(name, statistics.median(masks_ms), digits=3, goal="≤ 0.5")
     add("the same: 99 of 100 take at most", statistics.quantiles(masks_ms, n=100)[98], digits=3)
     add("a new schema, tried and compiled: median", statistics.median(compiled_ms), digits=1)
-    add("the vocabulary as a tree, once for all workers", prepared_s * 1000, digits=0)

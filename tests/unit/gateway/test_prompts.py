@@ -1,14 +1,16 @@
 """From bodies to prompts, through the whole application."""
 
 import asyncio
+import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from gateway.app import create_app
 from gateway.chat.formats import FORMATS
-from shared.messages import ModelInfo
-from tests.unit.gateway.fakes import CONFIG, READY, ScriptedPool, error, post, request
+from shared.messages import Failed, ModelInfo
+from tests.unit.gateway.fakes import CONFIG, MODEL, READY, ScriptedPool, error, post, request
 
 USER = {"role": "user", "content": "Hi"}
 CHATML = ModelInfo(
@@ -97,3 +99,106 @@ def test_a_template_that_cannot_render_is_reported_at_the_start(
 
     asyncio.run(asyncio.wait_for(live(), 5))
     assert "'own' (the model's file) is not usable: it does too much work" in caplog.text
+
+
+CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a": [1]}'}}
+NATIVE = "{{ tools | tojson }}\n{% for m in messages %}{{ m | tojson }}\n{% endfor %}<tool_call>"
+
+
+def shown(body: dict[str, Any]) -> list[Any]:
+    """What a template sees of a chat: its tools, then its messages."""
+    pool = ScriptedPool(status=replace(READY, model=replace(MODEL, chat_template=NATIVE)))
+    post(pool, "/v1/chat/completions", body)
+    (generation,) = pool.requests
+    *lines, _ = "".join(generation.prompt).splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_templates_see_calls_and_results() -> None:
+    broken = {"function": {"name": "g", "arguments": '{"a'}}
+    messages = [
+        {**USER, "name": "Ann"},
+        {"role": "assistant", "content": None, "tool_calls": [CALL, broken]},
+        {"role": "tool", "content": [{"type": "text", "text": "r"}], "tool_call_id": "c1"},
+        {"role": "assistant", "refusal": "No."},
+        {"role": "developer", "content": "d"},
+    ]
+    tools = [
+        {"type": "function", "function": {"name": "f", "description": "d", "strict": True}},
+        {"type": "function", "function": {"name": "g", "parameters": {"properties": {}}}},
+    ]
+    told, *seen = shown({"messages": messages, "tools": tools})
+    empty = {"type": "object", "properties": {}, "additionalProperties": False}
+    assert told == [
+        {"type": "function", "function": {"name": "f", "description": "d", "parameters": empty}},
+        {"type": "function",
+         "function": {"name": "g", "parameters": {"type": "object", "properties": {}}}},
+    ]  # fmt: skip
+    assert seen == [
+        {**USER, "name": "Ann"},
+        {"role": "assistant", "content": "", "tool_calls": [
+            {"type": "function", "id": "c1", "function": {"name": "f", "arguments": {"a": [1]}}},
+            {"type": "function", "function": {"name": "g", "arguments": '{"a'}},
+        ]},
+        {"role": "tool", "content": "r", "tool_call_id": "c1"},
+        {"role": "assistant", "content": "No."},
+        {"role": "system", "content": "d"},
+    ]  # fmt: skip
+
+
+def test_a_model_is_told_of_the_tools_that_it_may_use() -> None:
+    tools = [{"type": "function", "function": {"name": name}} for name in ("f", "g")]
+    body = {"messages": [USER], "tools": tools}
+    for choice, names in (
+        ("auto", ["f", "g"]),
+        ({"type": "function", "function": {"name": "g"}}, ["g"]),
+    ):
+        told, _ = shown({**body, "tool_choice": choice})
+        assert [tool["function"]["name"] for tool in told] == names
+    assert shown({**body, "tool_choice": "none"}) == [None, USER]
+
+
+def test_every_conversation_is_told_of_tools() -> None:
+    pool = ScriptedPool()
+    tools = [{"type": "function", "function": {"name": "lookup"}}]
+    body = {"messages": [[USER], [USER]], "tools": tools, "tool_choice": "required"}
+    post(pool, "/v2/chat/completions", body)
+    assert len(pool.requests) == 2
+    for generation in pool.requests:
+        assert "lookup" in "".join(generation.prompt)
+        assert generation.grammar is not None and "lookup" in generation.grammar.source
+
+
+def test_a_template_may_tell_twice_of_what_is_gone_on_with() -> None:
+    model = replace(MODEL, chat_template="{{ messages[-1].content }}|{{ messages[-1].content }}")
+    pool = ScriptedPool(status=replace(READY, model=model))
+    answer = post(
+        pool, "/v1/chat/completions", {"messages": [USER, {"role": "assistant", "content": "So "}]}
+    )
+    assert answer.status_code == 200
+    assert pool.requests[0].prompt == ("So |So ",)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/v1/chat/completions",
+         {"messages": [USER], "tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ("/v1/chat/completions",
+         {"messages": [USER], "response_format": {"type": "json_object"}}, "response_format"),
+        ("/v1/completions", {"prompt": "x", "guided_regex": "x"}, "guided_regex"),
+        ("/v1/completions", {"prompt": "x", "guided_json": {}, "n": 2}, "guided_json"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_grammar_that_fails_is_called_what_it_is_in_the_request(
+    path: str, body: dict[str, Any], param: str, stream: bool
+) -> None:
+    pool = ScriptedPool(
+        lambda request: [
+            Failed(request.request_id, "invalid_value", "cannot be used: why", "grammar")
+        ]
+    )
+    answer = post(pool, path, {**body, "stream": stream})
+    assert error(answer) == (400, "invalid_value", param)
+    assert answer.json()["error"]["message"] == f"'{param}' cannot be used: why"

@@ -13,6 +13,7 @@ from gateway.openai.requests import (
 )
 from gateway.openai.validation import (
     INDIFFERENT,
+    OTHER_NAMES,
     UNSUPPORTED_UNLESS,
     chat_request,
     chats_request,
@@ -161,6 +162,12 @@ def test_every_parameter_of_the_official_client_is_honoured_or_refused() -> None
 
 def test_unknown_extras_are_ignored() -> None:
     assert completion_request({"prompt": "x", "mirostat": True, "uuid": 5}).prompt == ["x"]
+
+
+@pytest.mark.parametrize("name", OTHER_NAMES)
+def test_what_others_call_what_an_answer_is_bound_to_is_not_ignored(name: str) -> None:
+    assert refusal({"prompt": "x", name: {"a": 1}}) == ("unsupported_parameter", name)
+    completion_request({"prompt": "x", name: {}})
 
 
 def test_strings_and_lists_of_strings_are_the_same() -> None:

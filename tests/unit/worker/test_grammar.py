@@ -4,6 +4,8 @@ import json
 from typing import Any, ClassVar
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from shared.config import WorkerConfig
 from shared.grammar import Grammar, GrammarKind
@@ -12,11 +14,12 @@ from worker.engines.echo import EchoEngine
 from worker.grammar import GrammarError, Grammars
 
 END = 256
+ENGINE = EchoEngine(WorkerConfig("echo"))
 
 
 @pytest.fixture(scope="module")
 def grammars() -> Grammars:
-    return Grammars(EchoEngine(WorkerConfig("echo")))
+    return Grammars(ENGINE)
 
 
 def schema(value: Any) -> Grammar:
@@ -145,6 +148,14 @@ def test_what_cannot_be_used_says_why(grammars: Grammars, grammar: Grammar, reas
     assert len(message) <= 300 and "\n" not in message
 
 
+def test_the_grammar_itself_is_not_quoted(grammars: Grammars) -> None:
+    source = 'start: a\na: %json {"type": "object", "not": {}}\nb: "secret"'
+    with pytest.raises(GrammarError) as caught:
+        grammars.matcher(Grammar(GrammarKind.LARK.value, source))
+    message = 'at 2(4): failed to compile JSON schema: Unimplemented keys: ["not"]'
+    assert str(caught.value) == message
+
+
 @pytest.mark.parametrize(
     "grammar",
     [
@@ -181,12 +192,34 @@ def test_a_regex_that_explodes_on_the_way_is_an_error_and_no_stall(grammars: Gra
             matcher.accept(ord("a"))
 
 
-def test_a_grammar_is_compiled_once(grammars: Grammars, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_grammar_is_tried_once(grammars: Grammars, monkeypatch: pytest.MonkeyPatch) -> None:
     grammar = Grammar(GrammarKind.REGEX.value, "once")
     first = grammars.matcher(grammar)
     first.accept(ord("o"))
-    monkeypatch.setattr(module, "tried", lambda work: pytest.fail("it was compiled again"))
+    monkeypatch.setattr(module, "tried", lambda *_: pytest.fail("it was tried again"))
     assert outcome(grammars, grammar, "once") == "complete"
+
+
+def test_those_are_known_that_were_used_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    grammars = Grammars(ENGINE)
+    first, *others = [Grammar(GrammarKind.REGEX.value, f"a{i}") for i in range(70)]
+    monkeypatch.setattr(module, "tried", lambda *_: "")
+    grammars.matcher(first)
+    for grammar in others:
+        grammars.matcher(grammar)
+        grammars.matcher(first)
+    monkeypatch.setattr(module, "tried", lambda *_: "it is not known")
+    grammars.matcher(first)
+    grammars.matcher(others[-1])
+    with pytest.raises(GrammarError, match="not known"):
+        grammars.matcher(others[0])
+
+
+def test_what_one_completion_took_is_not_counted_against_the_next(grammars: Grammars) -> None:
+    grammar = Grammar(GrammarKind.REGEX.value, r"((\w+\s?){1,1000}\w*){1,1000}")
+    with pytest.raises(GrammarError, match="too many expressions"):
+        outcome(grammars, grammar, "a" * 100)
+    assert outcome(grammars, grammar, "a") == "may end"
 
 
 def test_a_vocabulary_without_an_end() -> None:
@@ -215,3 +248,48 @@ def test_tokens_of_several_bytes_and_halves_of_letters() -> None:
             assert not allowed[ord("x")] and not allowed[3]
         matcher.accept(token)
     assert matcher.is_complete
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(st.text(st.characters(exclude_characters="\0"), max_size=4), min_size=1, max_size=5)
+)
+@example(["\x7f", "\x01\x1f", '"i', "\\u0041", "//", "%json {}"])
+def test_any_text_may_be_a_choice(grammars: Grammars, choices: list[str]) -> None:
+    grammar = Grammar(GrammarKind.CHOICE.value, json.dumps(choices))
+    for choice in choices:
+        assert outcome(grammars, grammar, choice) in ("complete", "may end")
+
+
+def test_a_compiled_grammar_is_used_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    grammars = Grammars(EchoEngine(WorkerConfig("echo")))
+    compiled: list[Grammar] = []
+
+    source = module._source
+
+    def counting(grammar: Grammar) -> str:
+        compiled.append(grammar)
+        return source(grammar)
+
+    monkeypatch.setattr(module, "_source", counting)
+    one, other = (Grammar(GrammarKind.REGEX.value, text) for text in ("one", "other"))
+    for _ in range(8):
+        assert outcome(grammars, one, "one") == "complete"
+    assert compiled == [one]
+    assert outcome(grammars, one, "one") == "complete"
+    assert compiled == [one, one], "what the others have left behind would add up"
+    assert outcome(grammars, other, "other") == "complete"
+    assert outcome(grammars, one, "one") == "complete"
+    assert compiled == [one, one, other, one]
+
+
+def test_a_grammar_that_went_wrong_once_is_compiled_anew(grammars: Grammars) -> None:
+    grammar = Grammar(GrammarKind.REGEX.value, r"(\w+\s?){1,1000}")
+    for _ in range(3):
+        matcher = grammars.matcher(grammar)
+        assert matcher.allowed().any()
+        with pytest.raises(GrammarError):
+            for _ in range(1000):
+                matcher.allowed()
+                matcher.accept(ord("a"))
+        assert matcher.failed

@@ -1,5 +1,7 @@
 """Tests of the decode loop, with the real echo engine and a queue in memory."""
 
+import base64
+import json
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -14,10 +16,12 @@ from numpy.typing import NDArray
 from shared.config import WorkerConfig
 from shared.encoding import encode
 from shared.errors import EngineError
+from shared.grammar import Grammar, GrammarKind
 from shared.messages import (
     Cancel,
     Command,
     Delta,
+    Detokenize,
     Event,
     Failed,
     Finished,
@@ -26,6 +30,7 @@ from shared.messages import (
     Progress,
     SetThreads,
     Shutdown,
+    Tokenize,
     Tokens,
 )
 from shared.sampling import SamplingParams
@@ -268,7 +273,7 @@ def test_prompt_longer_than_the_context() -> None:
     for prompt in ("12345678", "123456789"):
         failed = failure(bench.run(generate(prompt)))
         assert (failed.code, failed.param) == ("context_length_exceeded", "prompt")
-        assert "context length is 8 tokens" in failed.message
+        assert "maximum context length is 8 tokens" in failed.message
         assert f"has {len(prompt)} in the prompt" in failed.message
         bench.batches.clear()
     assert bench.engine.evaluated == []
@@ -420,3 +425,265 @@ def test_the_engine_rests_when_there_is_nothing_to_run() -> None:
     assert bench.engine.rests == [4]
     bench.run(generate("ab", request_id="s"))
     assert bench.engine.rests == [4, len(bench.engine.evaluated)]
+
+
+def grammar(schema: Any = None, **regex: str) -> Grammar:
+    if regex:
+        return Grammar(GrammarKind.REGEX.value, regex["regex"])
+    return Grammar(GrammarKind.JSON_SCHEMA.value, json.dumps(schema))
+
+
+OBJECT = grammar({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"],
+                  "additionalProperties": False})  # fmt: skip
+
+
+def test_a_grammar_lets_through_what_it_matches_and_ends_it() -> None:
+    bench = Bench()
+    events = bench.run(generate('{"a": 12} and more', grammar=OBJECT))
+    finished = last(events)
+    assert text_of(events) == '{"a": 12}'
+    assert (finished.finish_reason, finished.completion_tokens) == ("stop", 9)
+    # Nothing is evaluated that nothing could follow.
+    assert len(bench.engine.evaluated) == 9
+
+
+def test_a_grammar_turns_what_it_does_not_match() -> None:
+    events = Bench().run(generate("say x", grammar=grammar(regex="yes|no"), max_tokens=9))
+    assert text_of(events) in ("yes", "no")
+    assert last(events).finish_reason == "stop"
+
+
+def test_a_completion_may_end_where_the_grammar_lets_it() -> None:
+    bench = Bench()
+    events = bench.run(generate("12", grammar=grammar(regex=r"\d+")))
+    assert (text_of(events), last(events).finish_reason) == ("12", "stop")
+    events = bench.run(generate("12", grammar=grammar(regex=r"\d{4}"), request_id="s"))
+    assert (len(text_of(events)), last(events).finish_reason) == (4, "stop")
+
+
+def test_length_and_stop_strings_cut_what_a_grammar_would_go_on_with() -> None:
+    bench = Bench()
+    events = bench.run(generate('{"a": 12}', grammar=OBJECT, max_tokens=7))
+    assert (text_of(events), last(events).finish_reason) == ('{"a": 1', "length")
+    events = bench.run(generate('{"a": 12}', grammar=OBJECT, stop=(": ",), request_id="s"))
+    assert (text_of(events), last(events).finish_reason) == ('{"a"', "stop")
+    # At the very end of both.
+    events = bench.run(generate('{"a": 12}', grammar=OBJECT, max_tokens=9, request_id="t"))
+    assert last(events).finish_reason == "stop"
+
+
+@pytest.mark.parametrize("wrong", [grammar({"not": {}}), grammar(regex="(a"), Grammar("x", "y")])
+def test_a_grammar_that_cannot_be_used_is_refused(wrong: Grammar) -> None:
+    bench = Bench()
+    failed = failure(bench.run(generate("abc", grammar=wrong)))
+    assert (failed.code, failed.param) == ("invalid_value", "grammar")
+    assert failed.message.startswith("cannot be used: ")
+    assert bench.engine.evaluated == []
+    assert text_of(bench.run(generate("abc", request_id="s"))) == "abc"
+
+
+HARD = grammar(regex=r"((\w+\s?){1,1000}\w*){1,1000}")
+
+
+def test_a_grammar_that_fails_on_the_way_ends_its_generation_only(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bench = Bench()
+    *events, failed = bench.run(generate("a" * 100, grammar=HARD))
+    assert isinstance(failed, Failed)
+    assert (failed.code, failed.param) == ("invalid_value", "grammar")
+    assert kinds(events) == [Prefilled, *[Delta] * (len(events) - 1)] and len(events) > 1
+    assert text_of(bench.run(generate("abc", request_id="s"))) == "abc"
+    assert caplog.records == [], "it is no fault of the server's"
+
+
+def test_cancelled_while_bound() -> None:
+    bench = Bench()
+    bench.engine.before[4] = lambda: bench.inbox.put(Cancel("r"))
+    events = bench.run(generate('{"a": 12}', grammar=OBJECT))
+    assert (text_of(events), last(events).finish_reason) == ('{"a"', "cancelled")
+    events = bench.run(generate('{"a": 12}', grammar=OBJECT, request_id="s"))
+    assert text_of(events) == '{"a": 12}'
+
+
+def test_nothing_is_generated_of_no_tokens() -> None:
+    bench = Bench(n_ctx=4)
+    for fields in ({}, {"grammar": OBJECT}, {"logprobs": 2}, {"min_tokens": 0}):
+        events = bench.run(generate("abcd", max_tokens=0, **fields))
+        finished = last(events)
+        assert kinds(events) == [Prefilled, Finished]
+        assert (finished.finish_reason, finished.completion_tokens) == ("length", 0)
+    failed = failure(bench.run(generate("abcde", max_tokens=0)))
+    assert (failed.code, failed.param) == ("context_length_exceeded", "prompt")
+    assert failed.message.endswith("Shorten the prompt.")
+
+
+def prefilled_of(events: list[Event]) -> Prefilled:
+    assert isinstance(events[0], Prefilled)
+    return events[0]
+
+
+def test_a_prompt_is_echoed() -> None:
+    bench = Bench(chunk=4)
+    prefilled = prefilled_of(bench.run(generate("0123456789", echoes=True)))
+    assert (prefilled.echo, prefilled.echo_logprobs) == ("0123456789", ())
+    assert bench.engine.evaluated[0] == list(b"0123"), "nobody asks for its logits"
+
+
+def test_an_echoed_prompt_is_told_of_token_by_token() -> None:
+    bench = Bench(chunk=4)
+    bench.run(generate("0123"))
+    bench.engine.evaluated.clear()
+    events = bench.run(generate("012é", echoes=True, logprobs=1, max_tokens=2, request_id="s"))
+    prefilled = prefilled_of(events)
+    assert prefilled.cached_tokens == 0, "of what is cached nobody knows the logits"
+    assert bench.engine.evaluated[:5] == [[byte] for byte in "012é".encode()]
+    chosen = [entry.chosen for entry in prefilled.echo_logprobs]
+    assert b"".join(each.bytes for each in chosen).decode() == prefilled.echo == "012é"
+    # Of a prompt the echo engine expects nothing, but an end.
+    assert [each.logprob for each in chosen] == [None, *[-9999.0] * 4]
+    assert [entry.top[0].raw for entry in prefilled.echo_logprobs[1:]] == ["<end>"] * 4
+    told = [entry for event in events if isinstance(event, Delta) for entry in event.logprobs]
+    assert [(entry.chosen.raw, entry.chosen.logprob) for entry in told] == [("0", 0.0), ("1", 0.0)]
+
+
+def test_cancelled_in_the_midst_of_an_echo() -> None:
+    bench = Bench()
+    bench.engine.before[3] = lambda: bench.inbox.put(Cancel("r"))
+    (event,) = bench.run(generate("0123456", echoes=True, logprobs=0))
+    assert isinstance(event, Finished) and event.finish_reason == "cancelled"
+    assert text_of(bench.run(generate("0123456", request_id="s"))) == "0123456"
+
+
+def test_a_prompt_of_token_ids() -> None:
+    bench = Bench()
+    ids = (72, 105, 256)
+    request = Generate("r", (), GREEDY, prompt_ids=ids, echoes=True, logprobs=0, max_tokens=5)
+    events = bench.run(request)
+    prefilled = prefilled_of(events)
+    assert bench.engine.evaluated[:3] == [[token] for token in ids]
+    assert (prefilled.prompt_tokens, prefilled.echo) == (3, "Hi<end>")
+    assert [entry.chosen.is_control for entry in prefilled.echo_logprobs] == [False, False, True]
+    assert text_of(events) == "Hi"
+
+
+def test_an_embedding_is_of_the_prompt_and_of_length_one() -> None:
+    bench = Bench(n_ctx=4)
+    events = bench.run(generate("abcd", embeds=True))
+    finished = last(events)
+    assert kinds(events) == [Prefilled, Finished]
+    assert (finished.finish_reason, finished.completion_tokens) == ("stop", 0)
+    numbers = np.frombuffer(base64.b64decode(finished.embedding), "<f4")
+    expected = np.zeros(16)
+    expected[[1, 2, 3, 4]] = 0.5
+    assert numbers.tolist() == expected.tolist()
+    assert last(bench.run(generate("abc", request_id="s", max_tokens=1))).embedding == ""
+
+
+def test_an_embedding_that_is_cancelled_is_none() -> None:
+    bench = Bench(chunk=2)
+    bench.engine.before[1] = lambda: bench.inbox.put(Cancel("r"))
+    (event,) = bench.run(generate("abcdef", embeds=True))
+    assert isinstance(event, Finished)
+    assert (event.finish_reason, event.embedding) == ("cancelled", "")
+
+
+@pytest.mark.parametrize("at", [1, 3, 6])
+@pytest.mark.parametrize("fields", [{}, {"grammar": grammar(regex="[a-f]+")}])
+def test_questions_are_answered_in_the_midst_of_a_generation(
+    at: int, fields: dict[str, Any]
+) -> None:
+    bench = Bench()
+    alone = bench.run(generate("abcdef", **fields))
+    bench.outbox.batches.clear()
+
+    def ask() -> None:
+        bench.inbox.put(Tokenize("t", ("é",), wants_texts=True))
+        bench.inbox.put(Detokenize("d", (195, 169, 256)))
+
+    bench.engine.before[len(bench.engine.evaluated) + at] = ask
+    events = bench.run(generate("abcdef", **fields))
+    assert text_of(events) == text_of(alone) == "abcdef"
+    assert last(events).completion_tokens == 6
+    answers = [sent for sent in bench.outbox.sent if isinstance(sent, Tokens)]
+    assert answers == [
+        Tokens("t", (195, 169), ("\ufffd", "\ufffd")),
+        Tokens("d", (195, 169, 256), text="é<end>"),
+    ]
+
+
+def test_a_question_without_an_answer_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    class Illiterate(WatchedEngine):
+        def tokenize(self, prompt: Sequence[str], *, begins: bool = True) -> list[int]:
+            raise RuntimeError("no")
+
+    bench = Bench()
+    bench.loop = Loop(Illiterate(), 1, bench.inbox, bench.outbox)
+    with caplog.at_level(logging.ERROR):
+        assert bench.run(Tokenize("t", ("x",))) == []
+    (answer,) = bench.outbox.sent
+    assert isinstance(answer, Tokens) and answer.error and "no" not in answer.error.split()
+    assert len(caplog.records) == 1
+
+
+def test_logits_that_are_no_numbers_end_what_tells_of_them_too() -> None:
+    class Ill(WatchedEngine):
+        def forward(self, batch: Sequence[SlotTokens], threads: int) -> list[NDArray[np.float32]]:
+            (logits,) = super().forward(batch, threads)
+            logits[:] = -np.inf
+            return [logits]
+
+    bench = Bench()
+    bench.loop = Loop(Ill(), 1, bench.inbox, bench.outbox)
+    for fields in (
+        {"logprobs": 0},
+        {"logprobs": 1, "echoes": True},
+        {"grammar": grammar(regex="a|b")},
+    ):
+        failed = failure(bench.run(generate("abc", **fields)))
+        assert (failed.code, failed.message) == (
+            "engine_error",
+            "the model's logits are not finite",
+        )
+        bench.batches.clear()
+
+
+@given(
+    st.text("ab{}", min_size=1, max_size=8),
+    st.integers(0, 12),
+    st.booleans(),
+    st.sampled_from([None, 0, 3]),
+    st.sampled_from([None, grammar(regex="[ab{}]*"), grammar(regex="b{0,3}a?")]),
+    st.sampled_from([(), ("ab",), ("}", "b{a")]),
+    st.integers(0, 3),
+)
+def test_all_tokens_are_told_of_whatever_is_asked_for(
+    prompt: str,
+    max_tokens: int,
+    echoes: bool,
+    logprobs: int | None,
+    bound_to: Grammar | None,
+    stop: tuple[str, ...],
+    chunk: int,
+) -> None:
+    events = Bench(chunk=chunk + 1).run(
+        generate(
+            prompt,
+            max_tokens=max_tokens,
+            echoes=echoes,
+            logprobs=logprobs,
+            grammar=bound_to,
+            stop=stop,
+        )
+    )
+    finished = last(events)
+    deltas = [event for event in events if isinstance(event, Delta)]
+    told = [entry.chosen.raw for delta in deltas for entry in delta.logprobs]
+    text = text_of(events)
+    assert finished.completion_tokens <= max_tokens
+    assert prefilled_of(events).echo == (prompt if echoes else "")
+    assert "".join(told) == ("" if logprobs is None else text)
+    assert all(delta.text or delta.logprobs for delta in deltas)
+    assert not any(each in text for each in stop)
+    if bound_to is None and not any(each in prompt[:max_tokens] for each in stop):
+        assert text == prompt[:max_tokens]

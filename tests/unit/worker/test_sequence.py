@@ -164,7 +164,7 @@ def test_tokens_that_a_stop_string_cuts_off_are_not_told_of() -> None:
         begun.draw(logits(token))
         text, reason = begun.append(token)
     assert (text, reason) == ("B", None)  # a second B begins anew
-    assert [entry.chosen.raw for entry in begun.delta("AB").logprobs] == ["A", "B", "BC"]
+    assert [entry.chosen.raw for entry in begun.delta("AB").logprobs] == ["A", "B"]
     begun.draw(logits(68))
     assert begun.append(68) == ("", "stop")
     assert not begun.has_unreported_logprobs
@@ -175,7 +175,8 @@ def test_a_control_token_is_called_by_its_name() -> None:
     begun.draw(logits(3))
     assert begun.append(3) == ("", None)
     assert begun.has_unreported_logprobs
-    (entry,) = begun.delta("").logprobs
+    assert begun.delta("").logprobs == (), "it comes with the text behind it, or at the end"
+    (entry,) = begun.delta("", is_last=True).logprobs
     assert entry.chosen == Candidate("<control>", entry.chosen.logprob, is_control=True)
 
 
@@ -193,3 +194,44 @@ def test_the_prompt_is_told_of_token_by_token() -> None:
     assert first.chosen == Candidate("A", None) and first.top == ()
     assert second.top[0] == second.chosen
     assert third.top[0].raw == "Z" and third.chosen.raw == "C"
+
+
+def test_tokens_that_end_it_do_so_though_the_model_may_not() -> None:
+    begun = sequence(ignores_eog=True, stop_ids=(70,))
+    assert begun.draw(logits(256, 65, 70)) == 65
+    begun.append(65)
+    assert begun.draw(logits(256, 70)) is None
+    # Also the model's own, if it is asked for by its number.
+    begun = sequence(ignores_eog=True, stop_ids=(256,))
+    assert begun.draw(logits(256, 65)) is None
+    begun = sequence(ignores_eog=True, stop_ids=(256,), min_tokens=1)
+    assert begun.draw(logits(256, 65)) == 65
+
+
+def test_bytes_that_are_no_text_do_not_shift_what_a_stop_string_cuts() -> None:
+    begun = sequence(stop=("BCD",), logprobs=0)
+    for token in (0xFF, 0xFF, 0xFF, 65, 66, 67):
+        begun.draw(logits(token))
+        text, _ = begun.append(token)
+        if text:
+            begun.delta(text)
+    begun.draw(logits(68))
+    assert begun.append(68) == ("", "stop")
+    assert not begun.has_unreported_logprobs
+
+
+def test_a_letter_in_pieces_is_cut_off_with_all_of_them() -> None:
+    begun = sequence(stop=("é",), logprobs=0)
+    for token in (65, 0xC3, 0xA9):
+        begun.draw(logits(token))
+        text, reason = begun.append(token)
+        if text:
+            assert [entry.chosen.raw for entry in begun.delta(text).logprobs] == ["A"]
+    assert reason == "stop" and not begun.has_unreported_logprobs
+
+
+def test_the_prompt_is_given_back_as_it_was_sent() -> None:
+    begun = sequence(prompt=[65, 3, 66], prompt_ids=(65, 3, 66), echoes=True)
+    begun.take_chunk(99)
+    prefilled = begun.prefilled()
+    assert (prefilled.echo, prefilled.echo_logprobs) == ("A<control>B", ())

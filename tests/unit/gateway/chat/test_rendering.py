@@ -148,7 +148,7 @@ def test_a_conversation_that_is_too_long_says_so() -> None:
     # 65,536 bytes of context, and the slack.
     parts_of("{{ messages[0].content }}", [ChatMessage(role="user", content="a" * 131_072)])
     for source in ("{{ messages[0].content }}", "{{ messages[0].content | trim }}"):
-        with pytest.raises(ApiError, match="2048 tokens holds at most 65536 bytes") as caught:
+        with pytest.raises(ApiError, match="2048 tokens, which hold 65536 bytes at most") as caught:
             parts_of(source, [ChatMessage(role="user", content="a" * 131_073)])
         assert caught.value.code is ErrorCode.CONTEXT_LENGTH_EXCEEDED
         assert caught.value.param == "messages"

@@ -1,0 +1,331 @@
+"""Structured output of a running server, whose engine repeats the prompt."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import jsonschema
+import pytest
+
+from gateway.chat.tools import call_text
+from tests.integration.raw_http import connected, post
+from tests.serving import Server, chat, served_echo, streamed, text_of
+
+CHATS = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
+PERSON = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 600},
+        "age": {"type": "integer", "minimum": 0, "maximum": 130},
+    },
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+ANN = '{"name": "Ann \\"Ä\\" }", "age": 30}'
+
+
+def formatted(schema: Any) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+
+
+def tool(name: str, parameters: Any = None) -> dict[str, Any]:
+    function = {"name": name, "parameters": parameters, "strict": True}
+    return {"type": "function", "function": function}
+
+
+TOOLS = [tool("person", PERSON), tool("now")]
+
+
+def choice_of(server: Server, body: dict[str, Any], path: str = CHATS) -> Any:
+    answer = server.http.post(path, json={"stream": False, "max_tokens": 900, **body})
+    assert answer.status_code == 200, answer.text
+    (choice,) = answer.json()["choices"]
+    return choice
+
+
+def error_of(answer: httpx.Response) -> tuple[int, str, str]:
+    error = answer.json()["error"]
+    return answer.status_code, error["code"], error["param"]
+
+
+def test_what_matches_passes_and_is_the_end(echo_server: Server) -> None:
+    for body in (
+        {"response_format": formatted(PERSON)},
+        {"guided_json": json.dumps(PERSON)},
+        {"guided_regex": r"\{[^}]*\}[^}]*\}"},
+        {"guided_choice": ["x", ANN]},
+        {"guided_grammar": r'root ::= "{" [^}]+ "}" [^}]+ "}"'},
+    ):
+        choice = choice_of(echo_server, chat(ANN + " and more", **body))
+        assert (choice["message"]["content"], choice["finish_reason"]) == (ANN, "stop"), body
+        text = choice_of(echo_server, {"prompt": f"{ANN} and", **body}, COMPLETIONS)
+        assert (text["text"], text["finish_reason"]) == (ANN, "stop"), body
+
+
+@pytest.mark.parametrize("prompt", ["tell me", '{"name": 1', '{"age": 5, "name": ""}', "{}"])
+def test_what_does_not_match_becomes_what_does(echo_server: Server, prompt: str) -> None:
+    schema = {**PERSON, "properties": {**PERSON["properties"], "name": {"enum": ["a", "é"]}}}  # type: ignore[dict-item]
+    for temperature in (0, 1):
+        body = {"response_format": formatted(schema), "temperature": temperature}
+        choice = choice_of(echo_server, chat(prompt, **body))
+        assert choice["finish_reason"] == "stop"
+        jsonschema.validate(json.loads(choice["message"]["content"]), schema)
+
+
+def test_what_is_cut_says_so(echo_server: Server) -> None:
+    body = chat(ANN, response_format=formatted(PERSON), max_tokens=12)
+    choice = choice_of(echo_server, body)
+    assert (choice["message"]["content"], choice["finish_reason"]) == (ANN[:12], "length")
+
+
+def test_a_stream_is_the_object_in_pieces(echo_server: Server) -> None:
+    body = chat(ANN, response_format=formatted(PERSON), stream_options={"include_usage": True})
+    with streamed(echo_server, body) as stream:
+        *chunks, last, done = stream
+    assert done == "[DONE]"
+    assert text_of(chunks) == ANN
+    assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
+    assert last["usage"]["completion_tokens"] == len(ANN.encode())
+
+
+def test_all_choices_of_all_prompts_are_bound(echo_server: Server) -> None:
+    body = {"messages": [chat(ANN)["messages"], chat("x")["messages"]], "n": 2, "stream": False,
+            "guided_choice": [ANN, "no"], "temperature": 0}  # fmt: skip
+    choices = echo_server.http.post("/v2/chat/completions", json=body).json()["choices"]
+    texts = [choice["message"]["content"] for choice in choices]
+    assert texts[:2] == [ANN, ANN] and set(texts[2:]) <= {ANN, "no"}
+
+
+CALLS = f"{call_text('person', ANN)}\n{call_text('now', {})}"
+
+
+@pytest.mark.parametrize("choice", [None, "required"])
+def test_calls(echo_server: Server, choice: str | None) -> None:
+    body = {"tools": TOOLS, "tool_choice": choice}
+    answer = choice_of(echo_server, chat(CALLS, **body))
+    assert answer["finish_reason"] == "tool_calls"
+    message = answer["message"]
+    assert message["content"] is None
+    functions = [call["function"] for call in message["tool_calls"]]
+    assert functions == [{"name": "person", "arguments": ANN}, {"name": "now", "arguments": "{}"}]
+    with streamed(echo_server, chat(CALLS, **body)) as stream:
+        *chunks, done = stream
+    assert done == "[DONE]" and text_of(chunks) == ""
+    pieces = [call for chunk in chunks for c in chunk["choices"]
+              for call in c["delta"].get("tool_calls", ())]  # fmt: skip
+    assert [piece["function"]["name"] for piece in pieces if "id" in piece] == ["person", "now"]
+    for place, arguments in enumerate((ANN, "{}")):
+        said = "".join(p["function"]["arguments"] for p in pieces if p["index"] == place)
+        assert said == arguments
+    assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def test_text_before_a_call_and_instead_of_one(echo_server: Server) -> None:
+    answer = choice_of(echo_server, chat(f"Well.\n\n{CALLS}", tools=TOOLS))
+    assert answer["message"]["content"] == "Well."
+    assert len(answer["message"]["tool_calls"]) == 2
+    answer = choice_of(echo_server, chat("No. <tool", tools=TOOLS))
+    assert answer["message"] == {"role": "assistant", "content": "No. <tool", "refusal": None}
+    assert answer["finish_reason"] == "stop"
+    answer = choice_of(echo_server, chat(CALLS, tools=TOOLS, tool_choice="none"))
+    assert (answer["message"]["content"], answer["finish_reason"]) == (CALLS, "stop")
+
+
+def test_a_call_that_has_to_be_is_made_of_anything(echo_server: Server) -> None:
+    named = {"type": "function", "function": {"name": "now"}}
+    for prompt in ("hello", CALLS):
+        answer = choice_of(echo_server, chat(prompt, tools=TOOLS, tool_choice=named))
+        (call,) = answer["message"]["tool_calls"]
+        assert call["function"]["name"] == "now"
+        assert json.loads(call["function"]["arguments"]) == {}
+        assert answer["finish_reason"] == "tool_calls"
+
+
+def test_a_call_cut_short_by_a_stop_string_is_none_to_make(echo_server: Server) -> None:
+    answer = choice_of(echo_server, chat(CALLS, tools=TOOLS, stop="Ann"))
+    (call,) = answer["message"]["tool_calls"]
+    assert call["function"]["arguments"] == '{"name": "'
+    assert answer["finish_reason"] == "stop"
+
+
+def deep(levels: int) -> Any:
+    schema: Any = {"type": "string"}
+    for _ in range(levels):
+        schema = {"type": "object", "properties": {"a": schema}, "required": ["a"]}
+    return schema
+
+
+HOSTILE_SCHEMAS: dict[str, Any] = {
+    "negation": {"not": {}},
+    "unknown type": {"type": "strin"},
+    "no way out": {"$ref": "#"},
+    "somebody else's": {"$ref": "http://169.254.169.254/latest"},
+    "a file's": {"$ref": "file:///etc/passwd"},
+    "too deep": deep(40),
+    "slow": {"type": "object", "properties": {"a": {"type": "integer", "multipleOf": 999_983}}},
+    "wide": {"type": "object", "properties": {f"p{i}": {} for i in range(9000)}},
+    "look-around": {"type": "string", "pattern": "(?=a)b"},
+}
+HOSTILE: dict[str, tuple[str, Any]] = {
+    **{f"response_format, {name}": ("response_format", formatted(schema))
+       for name, schema in HOSTILE_SCHEMAS.items() if name != "wide"},
+    **{f"tools, {name}": ("tools", [tool("f", {"properties": {"x": schema}})])
+       for name, schema in HOSTILE_SCHEMAS.items() if name not in ("wide", "slow", "no way out")},
+    "tools, no way out": ("tools", [tool("f", {"type": "object", "$ref": "#"})]),
+    "guided_json, wide": ("guided_json", HOSTILE_SCHEMAS["wide"]),
+    "guided_json, text": ("guided_json", "{"),
+    "guided_regex, open": ("guided_regex", "(a"),
+    "guided_regex, back": ("guided_regex", r"(a)\1"),
+    "guided_choice, none": ("guided_choice", []),
+    "guided_grammar, nothing": ("guided_grammar", "start: nothing"),
+    "guided_grammar, nested": ("guided_grammar", "start: " + "(" * 5000 + '"a"' + ")" * 5000),
+    "guided_grammar, endless": ("guided_grammar", "start: start"),
+    "guided_grammar, large": ("guided_grammar", "x" * (256 << 10) + "x"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def attacked() -> Iterator[Server]:
+    """A server that somebody else uses all the time; all of it is answered, by the same workers."""
+    with served_echo("--drain-timeout", "2") as server:
+        with used(server):
+            yield server
+        server.stop()
+
+
+@contextmanager
+def used(server: Server) -> Iterator[None]:
+    pids = server.worker_pids()
+    wrong: list[str] = []
+    is_over = False
+
+    def ask() -> int:
+        n = 0
+        with httpx.Client(base_url=server.url, timeout=30) as client:
+            while not is_over:
+                answer = client.post(COMPLETIONS, json={"prompt": f"bystander {n}"})
+                if answer.json() != f"bystander {n}":
+                    wrong.append(answer.text)
+                n += 1
+        return n
+
+    with ThreadPoolExecutor(1) as thread:
+        asked = thread.submit(ask)
+        try:
+            yield
+        finally:
+            is_over = True
+        assert asked.result() > 10
+    assert wrong == []
+    assert server.worker_pids() == pids
+    assert "Traceback" not in server.stderr
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_what_cannot_be_kept_to_is_refused_by_name(attacked: Server, case: str) -> None:
+    param, value = HOSTILE[case]
+    answer = attacked.http.post(CHATS, json=chat("x", max_tokens=50, **{param: value}))
+    status, code, named = error_of(answer)
+    assert (status, code) == (400, "invalid_value")
+    assert named.partition("[")[0].partition(".")[0] == param
+    message = answer.json()["error"]["message"]
+    assert message.startswith(f"'{param}") and len(message) < 500
+
+
+def test_a_grammar_that_fails_on_the_way(attacked: Server) -> None:
+    regex = r"((\w+\s?){1,1000}\w*){1,1000}"
+    body = chat("a" * 100, guided_regex=regex, max_tokens=100)
+    answer = attacked.http.post(CHATS, json={**body, "stream": False})
+    assert error_of(answer) == (400, "invalid_value", "guided_regex")
+    with streamed(attacked, body) as stream:
+        *chunks, last = stream
+    assert text_of(chunks) and set(text_of(chunks)) == {"a"}
+    assert (last["error"]["code"], last["error"]["param"]) == ("invalid_value", "guided_regex")
+    # What it took is not counted against the next.
+    choice = choice_of(attacked, chat("a", guided_regex=regex))
+    assert choice["message"]["content"] == "a"
+
+
+def test_log_probabilities_of_a_prompt_alone(echo_server: Server) -> None:
+    body = {"prompt": list("Hé!".encode()), "max_tokens": 0, "echo": True, "logprobs": 1}
+    choice = choice_of(echo_server, body, COMPLETIONS)
+    assert (choice["text"], choice["finish_reason"]) == ("Hé!", "length")
+    assert choice["logprobs"] == {
+        "tokens": ["H", "bytes:\\xc3", "bytes:\\xa9", "!"],
+        "token_logprobs": [None, -9999.0, -9999.0, -9999.0],
+        "top_logprobs": [
+            None, {"<end>": 0.0, "bytes:\\xc3": -9999.0}, {"<end>": 0.0, "bytes:\\xa9": -9999.0},
+            {"<end>": 0.0, "!": -9999.0},
+        ],
+        "text_offset": [0, 1, 1, 2],
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def mortal_server() -> Iterator[Server]:
+    """Two workers that take 10 ms for a byte."""
+    with served_echo("--drain-timeout", "2", delay_ms=10) as server:
+        yield server
+        server.stop()
+
+
+def long_person(**more: Any) -> dict[str, Any]:
+    """What is answered for several seconds."""
+    text = json.dumps({"name": "x" * 120, "age": 30})
+    return chat(text, response_format=formatted(PERSON), max_tokens=900, **more)
+
+
+def kill_the_one_that_runs(server: Server) -> None:
+    status = server.wait_until(lambda status: status["running"] == 1)
+    (victim,) = (w["pid"] for w in status["workers"] if w["state"] == "running")
+    os.kill(victim, signal.SIGKILL)
+
+
+def test_the_death_of_a_worker_is_not_noticed_by_who_waits_for_the_end(
+    mortal_server: Server,
+) -> None:
+    body = long_person(stream=False)
+    before = mortal_server.wait_until_idle()
+    with ThreadPoolExecutor(1) as client:
+        asked = client.submit(mortal_server.http.post, CHATS, json=body)
+        kill_the_one_that_runs(mortal_server)
+        answer = asked.result()
+    assert answer.status_code == 200, answer.text
+    (choice,) = answer.json()["choices"]
+    assert choice["message"]["content"] == body["messages"][0]["content"]
+    deaths = [
+        sum(worker["restarts"] for worker in status["workers"])
+        for status in (before, mortal_server.wait_until_idle())
+    ]
+    assert deaths == [deaths[0], deaths[0] + 1]
+
+
+def test_the_death_of_a_worker_ends_a_stream_with_an_error(mortal_server: Server) -> None:
+    body = chat(call_text("person", {"name": "x" * 120, "age": 1}), tools=TOOLS, max_tokens=900)
+    with streamed(mortal_server, body) as stream:
+        assert next(stream)["choices"][0]["delta"]["role"] == "assistant"
+        kill_the_one_that_runs(mortal_server)
+        *_, last = stream
+    assert last["error"]["code"] == "worker_crashed"
+    mortal_server.wait_until_idle()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_frees_the_worker(mortal_server: Server, stream: bool) -> None:
+    pids = mortal_server.worker_pids()
+    with connected(mortal_server) as connection:
+        connection.send(post(json.dumps(long_person(stream=stream)).encode(), path=CHATS))
+        mortal_server.wait_until(lambda status: status["running"] == 1)
+        if stream:
+            assert connection.answer_begins() == 200
+        connection.leave(by_reset=stream)
+    mortal_server.wait_until_idle()
+    assert mortal_server.worker_pids() == pids
+    choice = choice_of(mortal_server, chat("yes", guided_choice=["yes", "no"]))
+    assert choice["message"]["content"] == "yes"
