@@ -61,8 +61,17 @@ def check_open(load: PoolLoad) -> None:
         raise PoolRefused(ErrorCode.QUEUE_FULL, message, load.retry_after_s)
 
 
-def check_fan_out(prompts: int, n: int, param: str, workers: int, load: PoolLoad) -> None:
+def check_fan_out(
+    prompts: int, n: int, params: tuple[str, str], workers: int, load: PoolLoad
+) -> None:
     """Refuse a request for more generations than the pool can take, before any is started.
+
+    Args:
+        prompts: how many prompts it has.
+        n: how many generations it asks for of each.
+        params: the fields of the request that say so.
+        workers: how many generations run at once.
+        load: of the pool.
 
     Raises:
         ApiError: it could never take as many.
@@ -72,7 +81,7 @@ def check_fan_out(prompts: int, n: int, param: str, workers: int, load: PoolLoad
     most = workers + load.max_queue
     if wanted > most:
         message = f"This asks for {wanted} generations at once; this server takes {most}."
-        raise ApiError(ErrorCode.INVALID_VALUE, message, param if prompts > 1 else "n")
+        raise ApiError(ErrorCode.INVALID_VALUE, message, params[0] if prompts > 1 else params[1])
     room = load.idle + load.max_queue - load.waiting
     if load.state == "ready" and wanted > room:
         message = f"{wanted} generations do not fit into the queue now, {max(room, 0)} would."

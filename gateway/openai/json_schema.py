@@ -49,6 +49,17 @@ def usable(value: object) -> object:
             if isinstance(schema.get(name), bool):
                 message = f"should have a number as '{name}', as JSON Schema has it since draft 6"
                 raise PydanticCustomError("invalid_value", message)
+    return writable(value)
+
+
+def writable(value: object) -> object:
+    """Let a JSON schema pass whose names and values can be written.
+
+    Raises:
+        PydanticCustomError: it is too much to go through, or has others.
+    """
+    bounded(value)
+    for schema in _all(value) if isinstance(value, dict) else ():
         names = list(schema["properties"]) if isinstance(schema.get("properties"), dict) else []
         if any(map(_UNWRITTEN.search, _texts([schema.get("const"), schema.get("enum"), names]))):
             message = "should have no control characters in names and values: they are not written"

@@ -11,8 +11,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from gateway.openai.bodies import Body, bounded
-from gateway.openai.json_schema import usable
+from gateway.openai.bodies import Body
+from gateway.openai.json_schema import usable, writable
 
 MOST_TOOLS = 128
 """The most functions of a request."""
@@ -37,7 +37,7 @@ class FunctionDefinition(Body):
         if isinstance(value, dict) and value.get("type", "object") != "object":
             message = "should describe an object: arguments have names"
             raise PydanticCustomError("invalid_value", message)
-        return usable(value) if info.data.get("strict") else bounded(value)
+        return usable(value) if info.data.get("strict") else writable(value)
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -71,7 +71,8 @@ async def _chat(request: Request, check: Check) -> Response:
 def _plan(content: bytes, check: Check, config: ServingConfig, load: PoolLoad) -> AnswerPlan:
     body = check(json_object(content))
     check_model_name(body.model, config)
-    check_fan_out(len(body.conversations), body.candidates, "messages", config.workers, load)
+    n_chats = len(body.conversations)
+    check_fan_out(n_chats, body.candidates, ("messages", "n"), config.workers, load)
     model = loaded_model(load)
     check_token_ids(body, model)
     use = tool_use(body)

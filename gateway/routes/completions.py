@@ -61,7 +61,8 @@ async def completions(request: Request) -> Response:
 def _plan(content: bytes, config: ServingConfig, load: PoolLoad) -> AnswerPlan:
     body = completion_request(json_object(content))
     check_model_name(body.model, config)
-    check_fan_out(len(body.prompt), body.candidates, "prompt", config.workers, load)
+    params = ("prompt", "best_of" if body.candidates > (body.n or 1) else "n")
+    check_fan_out(len(body.prompt), body.candidates, params, config.workers, load)
     model = loaded_model(load)
     check_token_ids(body, model)
     prompts = [_prompt(given, body.suffix, model) for given in body.prompt]

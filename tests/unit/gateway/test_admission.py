@@ -65,22 +65,24 @@ def test_what_nobody_can_have_now_is_refused_to_all(
 
 
 def test_fan_out_has_a_limit_forever_and_one_for_now() -> None:
-    check_fan_out(2, 3, "prompt", 2, READY.load)
+    check_fan_out(2, 3, ("prompt", "n"), 2, READY.load)
     for prompts, n, param in ((1, 7, "n"), (7, 1, "prompt"), (1, 10**12, "n")):
         with pytest.raises(ApiError, match="takes 6") as caught:
-            check_fan_out(prompts, n, "prompt", 2, READY.load)
+            check_fan_out(prompts, n, ("prompt", "n"), 2, READY.load)
         assert caught.value.param == param
     with pytest.raises(PoolRefused) as refused:
         load = replace(READY, waiting=3).load
-        check_fan_out(1, 4, "prompt", 2, replace(load, retry_after_s=7))
+        check_fan_out(1, 4, ("prompt", "n"), 2, replace(load, retry_after_s=7))
     assert (refused.value.code, refused.value.retry_after) == (ErrorCode.QUEUE_FULL, 7)
-    check_fan_out(1, 6, "prompt", 2, loading(waiting=3).load)  # whatever: the pool itself refuses
+    check_fan_out(
+        1, 6, ("prompt", "n"), 2, loading(waiting=3).load
+    )  # whatever: the pool itself refuses
 
 
 def test_a_prompt_that_cannot_fit_is_refused_with_both_numbers() -> None:
     check_length(("é" * 1000,), "prompt", MODEL)
     check_length(("é" * 900, "é" * 50, "é" * 50), "prompt", MODEL)
-    with pytest.raises(ApiError, match=r"2001 bytes.*100 tokens") as caught:
+    with pytest.raises(ApiError, match=r"100 tokens.*2000 bytes.*2001") as caught:
         check_length(("é" * 1000, ".", ""), "prompt", MODEL)
     assert caught.value.code is ErrorCode.CONTEXT_LENGTH_EXCEEDED
     check_message_count(100, MODEL)

@@ -146,6 +146,14 @@ def test_a_template_without_system_messages_is_told_by_the_user() -> None:
     assert text_of(NO_SYSTEM, [USER, assistant("So ")], [WEATHER]).endswith("\n[assistant] So ")
 
 
+def test_a_template_that_passes_over_system_messages_is_told_by_the_user() -> None:
+    source = (
+        "{% for m in messages if m.role != 'system' %}[{{ m.role }}] {{ m.content }}{% endfor %}"
+    )
+    text = text_of(ChatFormat("deaf", source), [USER], [WEATHER])
+    assert text == f"[user] Hi\n\n{instructions([WEATHER])}"
+
+
 def test_who_sends_a_system_message_that_has_no_place_is_told_so() -> None:
     for tools in ((), [WEATHER]):
         assert "no system here" in refusal(NO_SYSTEM, [SYSTEM, USER], tools)
@@ -201,10 +209,9 @@ def test_what_an_assistant_has_begun_is_gone_on_with(name: str, content: str) ->
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_an_empty_one_is_gone_on_with_from_its_beginning(name: str) -> None:
+def test_an_empty_one_is_the_place_of_the_answer(name: str) -> None:
     chat_format = FORMATS[name].as_format("")
-    text = text_of(chat_format, [USER, assistant("")])
-    assert text.rstrip() == text_of(chat_format, [USER]).rstrip()
+    assert text_of(chat_format, [USER, assistant("")]) == text_of(chat_format, [USER])
 
 
 def test_one_that_has_called_is_answered() -> None:
