@@ -31,6 +31,7 @@ LIBRARIES = {
 ONE_FILE_LIBRARIES = {
     "worker/engines/library.py": {"ctransformers"},
     "worker/grammar.py": {"llguidance"},
+    "worker/grammar_compiler.py": {"llguidance"},
     "worker/tokenizer.py": {"tokenizers"},
     "worker/tokenizer_file.py": {"tokenizers"},
     "worker/pre_tokenizers.py": {"tokenizers"},

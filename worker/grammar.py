@@ -1,25 +1,25 @@
-"""Grammars that bind completions, by llguidance: which tokens may come next."""
+"""Grammars that bind completions: which tokens may come next."""
 
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import orjson
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
-from llguidance.gbnf_to_lark import any_to_lark
 from numpy.typing import NDArray
 
-from shared.grammar import JSON_OPTIONS, Grammar, GrammarKind
+from shared.grammar import Grammar
 from worker.engines.base import Engine
 from worker.grammar_trial import TrialFailed, tried
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
+
+    from worker.grammar_compiler import Compiler
 
 _MOST_KNOWN = 64
 # Of one compiled grammar, one after another.
 _MOST_COPIES = 8
-_LIMITS = LLParserLimits(verbose_errors=False)
-# A token whose bytes begin with it is one that no text has, to llguidance.
-_CONTROL = b"\xff"
 # The lines of a grammar around a mistake, numbered, and the mark below its place.
 _LISTING = re.compile(r"^ *(\d+ \|.*|\^)$\n?", re.MULTILINE)
 _LONGEST_PROBLEM = 300
@@ -37,7 +37,7 @@ class Matcher:
         failed: it took too much to find out how to go on.
     """
 
-    def __init__(self, matcher: LLMatcher, n_vocab: int, eog: Sequence[int]) -> None:
+    def __init__(self, matcher: "LLMatcher", n_vocab: int, eog: Sequence[int]) -> None:
         """Begin where ``matcher`` is."""
         self._matcher = matcher
         self._n_vocab = n_vocab
@@ -57,7 +57,7 @@ class Matcher:
         bits = np.frombuffer(matcher.compute_bitmask(), np.uint8)
         if matcher.is_error():
             self.failed = True
-            raise GrammarError(_problem(matcher.get_error()))
+            raise GrammarError(problem_of(matcher.get_error()))
         unpacked = np.unpackbits(bits, count=self._n_vocab, bitorder="little")
         mask: NDArray[np.bool_] = unpacked.view(np.bool_)
         if self._eog:
@@ -74,7 +74,7 @@ class Matcher:
         """
         if not self._matcher.consume_token(token):
             self.failed = True
-            raise GrammarError(_problem(self._matcher.get_error()))
+            raise GrammarError(problem_of(self._matcher.get_error()))
         self.is_complete = self._matcher.is_stopped()
 
 
@@ -89,20 +89,23 @@ class Grammars:
     def __init__(self, engine: Engine) -> None:
         """Prepare nothing yet; see `prepare`."""
         self._engine = engine
-        self._tokens: LLTokenizer | None = None
+        self._compiler: Compiler | None = None
         self._known: OrderedDict[Grammar, None] = OrderedDict()
         self._kept: tuple[Grammar, LLMatcher] | None = None
         self._newest: Matcher | None = None
         self._n_copies = 0
 
-    def prepare(self) -> LLTokenizer:
-        """Lay out the vocabulary as a tree, unless that is done already.
+    def prepare(self) -> "Compiler":
+        """Lay out the vocabulary for the compiler, unless that is done already.
 
         It takes tenths of a second and some 20 MB, so it is best done before a fork.
         """
-        if self._tokens is None:
-            self._tokens = _Tokens(self._engine).as_tree()
-        return self._tokens
+        if self._compiler is None:
+            # Imported here, since to load its library takes as long as an engine without a model.
+            from worker.grammar_compiler import Compiler
+
+            self._compiler = Compiler(self._engine)
+        return self._compiler
 
     def matcher(self, grammar: Grammar, on_wait: Callable[[], None] = lambda: None) -> Matcher:
         """A way through ``grammar``, at its beginning.
@@ -115,6 +118,7 @@ class Grammars:
             GrammarError: it is wrong, or takes too much to compile, or nothing matches it.
             EngineError: it cannot be compiled at present.
         """
+        self.prepare()  # not in each trial
         if grammar not in self._known:
             try:
                 problem = tried(lambda: self._problem(grammar), on_wait)
@@ -132,24 +136,18 @@ class Grammars:
         has_failed = self._newest is not None and self._newest.failed
         is_worn = self._n_copies >= _MOST_COPIES or has_failed
         if self._kept is None or self._kept[0] != grammar or is_worn:
-            self._kept, self._n_copies = (grammar, self._compiled(grammar)), 0
+            self._kept, self._n_copies = (grammar, self.prepare().compiled(grammar)), 0
         self._newest = self._started(self._kept[1].deep_copy())
         self._n_copies += 1
         return self._newest
 
-    def _compiled(self, grammar: Grammar) -> LLMatcher:
-        matcher = LLMatcher(self.prepare(), _source(grammar), log_level=0, limits=_LIMITS)
-        if matcher.is_error():
-            raise GrammarError(_problem(matcher.get_error()))
-        return matcher
-
-    def _started(self, matcher: LLMatcher) -> Matcher:
+    def _started(self, matcher: "LLMatcher") -> Matcher:
         return Matcher(matcher, self._engine.info.n_vocab, sorted(self._engine.eog))
 
     def _problem(self, grammar: Grammar) -> str:
         """What is wrong with a grammar; empty if nothing."""
         try:
-            self._started(self._compiled(grammar)).allowed()
+            self._started(self.prepare().compiled(grammar)).allowed()
         except GrammarError as error:
             return str(error) or "it cannot be used"
         except MemoryError:
@@ -157,74 +155,7 @@ class Grammars:
         return ""
 
 
-class _Tokens(TokenizerWrapper):
-    """The vocabulary as llguidance takes it: attributes by name, and a call that tokenizes."""
-
-    def __init__(self, engine: Engine) -> None:
-        # Not that of its base, which looks for all this in another object.
-        self.is_tokenizer_wrapper = True
-        self._engine = engine
-        self.bos_token_id = None
-        self.tokens = [_bytes_of(engine, token) for token in range(engine.info.n_vocab)]
-        self.special_token_ids = [i for i, raw in enumerate(self.tokens) if raw[:1] == _CONTROL]
-        self.eos_token_id = min(engine.eog, default=len(self.tokens))
-        if not engine.eog:
-            self.tokens.append(_CONTROL + b"end")  # one that there is not, since it must have one
-        self._tree: LLTokenizer | None = None
-
-    def as_tree(self) -> LLTokenizer:
-        """The tree that masks are read from."""
-        ends: list[int] = sorted(self._engine.eog) or [self.eos_token_id]
-        self._tree = LLTokenizer(self, eos_token=ends)
-        return self._tree
-
-    def __call__(self, text: str | bytes) -> list[int]:
-        """Ids of text that a grammar leaves no choice about.
-
-        As the model would have it where that spells the very bytes; some tokenizers put a space in
-        front. Else the longest tokens from the left.
-        """
-        text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-        ids = self._engine.tokenize((text,), begins=False)
-        if b"".join([self.tokens[token] for token in ids]) == text.encode():
-            return ids
-        return [] if self._tree is None else self._tree.greedy_tokenize(text)
-
-
-def _bytes_of(engine: Engine, token: int) -> bytes:
-    return engine.token_bytes(token) or _CONTROL + engine.token_name(token).encode()
-
-
-def _source(grammar: Grammar) -> str:
-    """The grammar as llguidance takes it.
-
-    Raises:
-        GrammarError: it is not even of its kind.
-    """
-    source = grammar.source
-    try:
-        match GrammarKind(grammar.kind):
-            case GrammarKind.JSON_SCHEMA:
-                schema = orjson.loads(source)
-                if not isinstance(schema, dict):
-                    raise GrammarError("a schema must be an object")
-                schema["x-guidance"] = JSON_OPTIONS
-                return LLMatcher.grammar_from_json_schema(orjson.dumps(schema).decode())
-            case GrammarKind.REGEX:
-                return LLMatcher.grammar_from_regex(source)
-            case GrammarKind.CHOICE:
-                choices = " | ".join(orjson.dumps(each).decode() for each in orjson.loads(source))
-                # The one character that JSON may hold as it is, and Lark may not.
-                return LLMatcher.grammar_from_lark(f"start: {choices}".replace("\x7f", "\\u007f"))
-            case GrammarKind.LARK:
-                return LLMatcher.grammar_from_lark(any_to_lark(source))
-    except GrammarError:
-        raise
-    except Exception as error:  # the converters raise what they like
-        raise GrammarError(_problem(str(error))) from error
-
-
-def _problem(text: str) -> str:
+def problem_of(text: str) -> str:
     """What llguidance says, in one line, and without the grammar: that may not be the client's."""
     text = _LISTING.sub("", text).replace("<non-verbose/>", "")
     text = text.replace("NoExtensionBias", "nothing matches it")

@@ -63,7 +63,8 @@ def _load(config: WorkerConfig) -> Engine | str:
         engine = engines.load(config)
         engine.tokenize(("a",))  # loads parts of its library, which forks can share
         _grammars = Grammars(engine)
-        _grammars.prepare()
+        if config.engine != "echo":  # which starts in no time, and is seldom asked for any
+            _grammars.prepare()
         return engine
     except (EngineError, ModelFileError) as error:
         return str(error)

@@ -4,11 +4,13 @@ import json
 import statistics
 import time
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from gateway import machine
 from scripts.bench_sides import Server
 from scripts.benchmarks.results import Results
 from scripts.benchmarks.schemas import Schema, schemas
@@ -64,25 +66,21 @@ def _measure_validity(setup: Setup, results: Results, server: Server) -> None:
     import jsonschema
 
     n = setup.choose(200, 10)
-    valid: dict[str, int] = defaultdict(int)
-    cut: dict[str, int] = defaultdict(int)
-    for place, schema in enumerate(schemas(n)):
-        check = jsonschema.Draft202012Validator(schema)
-        for kind, text in (
-            ("json_schema", _as_schema(server, schema, place)),
-            ("tools", _as_call(server, schema, place)),
-        ):
-            if text is None:
-                cut[kind] += 1
-            else:
-                valid[kind] += check.is_valid(json.loads(text))
+    numbered = list(enumerate(schemas(n)))
     add = partial(results.add, "validity", goal="≥ 1.0")
-    for kind, name in (
-        ("json_schema", "`json_schema`, temperature 1: valid answers"),
-        ("tools", "`tool_choice: required`, temperature 1: calls with valid arguments"),
+    for ask, name in (
+        (_as_schema, "`json_schema`, temperature 1: valid answers"),
+        (_as_call, "`tool_choice: required`, temperature 1: calls with valid arguments"),
     ):
-        whole = n - cut[kind]
-        add(f"{name} ÷ those not cut by length ({whole} of {n} schemas)", valid[kind] / whole)
+        with ThreadPoolExecutor(machine.usable_cores()) as threads:
+            texts = list(threads.map(lambda each, ask=ask: ask(server, each[1], each[0]), numbered))
+        whole = [(schema, text) for (_, schema), text in zip(numbered, texts, strict=True) if text]
+        n_valid = sum(
+            jsonschema.Draft202012Validator(schema).is_valid(json.loads(text))
+            for schema, text in whole
+        )
+        of = f"{len(whole)} of {n} schemas"
+        add(f"{name} ÷ those not cut by length ({of})", n_valid / len(whole))
 
 
 def _as_schema(server: Server, schema: Schema, place: int) -> str | None:

@@ -18,6 +18,8 @@ _EOG = 256
 _DEFAULT_N_CTX = 8192
 _CHUNK = 512
 _N_EMBD = 16
+# Nobody has to be told of tools to repeat a text with <tool_call> in it.
+_TEMPLATE = "{# tools: <tool_call> #}{{ messages[-1]['content'] }}"
 
 
 class EchoEngine:
@@ -32,7 +34,7 @@ class EchoEngine:
             n_ctx=config.n_ctx or _DEFAULT_N_CTX,
             n_vocab=257,
             max_token_bytes=1,
-            chat_template="{{ messages[-1]['content'] }}",
+            chat_template=_TEMPLATE,
             n_embd=_N_EMBD,
             n_ctx_train=config.n_ctx or _DEFAULT_N_CTX,
         )

@@ -265,13 +265,14 @@ def test_a_compiled_grammar_is_used_a_few_times(monkeypatch: pytest.MonkeyPatch)
     grammars = Grammars(EchoEngine(WorkerConfig("echo")))
     compiled: list[Grammar] = []
 
-    source = module._source
+    compiler = grammars.prepare()
+    compile_one = compiler.compiled
 
-    def counting(grammar: Grammar) -> str:
+    def counting(grammar: Grammar) -> Any:
         compiled.append(grammar)
-        return source(grammar)
+        return compile_one(grammar)
 
-    monkeypatch.setattr(module, "_source", counting)
+    monkeypatch.setattr(compiler, "compiled", counting)
     one, other = (Grammar(GrammarKind.REGEX.value, text) for text in ("one", "other"))
     for _ in range(8):
         assert outcome(grammars, one, "one") == "complete"
