@@ -27,9 +27,10 @@ class Logprobs:
         self._engine = engine
         self._n_top = min(n_top, engine.info.n_vocab)
         self._top_k = TopK(self._n_top)
+        # Less the highest of them, which needs no pass more than a copy does.
         self._logits: _FloatArray = np.empty(0, np.float32)
-        self._scratch: _FloatArray = np.empty(0, np.float32)
-        self._highest = self._log_sum = 0.0
+        self._weights: _FloatArray = np.empty(0, np.float32)
+        self._log_sum = 0.0
         self._top: tuple[Candidate, ...] = ()
 
     def look(self, logits: _FloatArray) -> None:
@@ -39,15 +40,13 @@ class Logprobs:
             EngineError: they hold no finite maximum, so that there are no probabilities.
         """
         if len(self._logits) != len(logits):
-            self._logits, self._scratch = np.empty_like(logits), np.empty_like(logits)
-        np.copyto(self._logits, logits)
+            self._logits, self._weights = np.empty_like(logits), np.empty_like(logits)
         highest = logits.max()
         require_finite(highest)
         with np.errstate(over="ignore"):  # what is too far below the largest weighs nothing
-            weights = np.subtract(logits, highest, out=self._scratch)
-        np.exp(weights, out=weights)
-        self._highest = float(highest)
-        self._log_sum = math.log(float(weights.sum()))
+            np.subtract(logits, highest, out=self._logits)
+        np.exp(self._logits, out=self._weights)
+        self._log_sum = math.log(float(self._weights.sum()))
         self._top = self._likeliest() if self._n_top else ()
 
     def of(self, token: int) -> TokenLogprobs:
@@ -71,7 +70,7 @@ class Logprobs:
 
     def _candidate(self, token: int, logit: float) -> Candidate:
         raw, is_control = self._raw(token)
-        return Candidate(raw, max(_LEAST, logit - self._highest - self._log_sum), is_control)
+        return Candidate(raw, max(_LEAST, logit - self._log_sum), is_control)
 
     def _raw(self, token: int) -> tuple[str, bool]:
         text = self._engine.token_bytes(token)
