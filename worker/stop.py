@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from shared.overlap import overlap
+
 
 class StopMatcher:
     """Passes text through, holding back any end that may turn out to begin a stop string."""
@@ -32,7 +34,7 @@ class StopMatcher:
         if text[-1:] not in self._inner:
             self._held = ""
             return text, False
-        n_emit = len(text) - max([_overlap(text, stop) for stop in self._stops])
+        n_emit = len(text) - max([overlap(text, stop) for stop in self._stops])
         self._held = text[n_emit:]
         return text[:n_emit], False
 
@@ -40,11 +42,3 @@ class StopMatcher:
         """What was held back, now that no more text comes."""
         held, self._held = self._held, ""
         return held
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of ``text`` that ``stop`` begins with."""
-    for length in range(min(len(text), len(stop) - 1), 0, -1):
-        if text.endswith(stop[:length]):
-            return length
-    return 0

@@ -12,6 +12,7 @@ from typing import TypeAlias
 import orjson
 
 from gateway.chat.tools import CALL_ARGUMENTS, CALL_BEGIN, OPEN
+from shared.overlap import overlap
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class ToolCallReader:
         start = self._held.find(OPEN)
         is_found = start >= 0
         if not is_found:
-            start = len(self._held) - _overlap(self._held, OPEN)
+            start = len(self._held) - overlap(self._held, OPEN)
         # White space between text and a call belongs to neither.
         content = self._held[:start].rstrip()
         if content:
@@ -148,14 +149,6 @@ class _ObjectScanner:
                     self.is_over = True
                     return place + 1
         return len(text)
-
-
-def _overlap(text: str, mark: str) -> int:
-    """Length of the longest end of ``text`` that ``mark`` begins with."""
-    for length in range(min(len(text), len(mark) - 1), 0, -1):
-        if text.endswith(mark[:length]):
-            return length
-    return 0
 
 
 def call_id() -> str:

@@ -47,6 +47,10 @@ class Bound:
     param: str = ""
 
 
+UNBOUND = Bound()
+"""To any text."""
+
+
 def tool_use(request: ChatRequest | ManyChatsRequest) -> ToolUse:
     """Which tools ``request`` lets the model use.
 

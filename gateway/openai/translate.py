@@ -11,7 +11,7 @@ from gateway.errors import ApiError
 from gateway.openai.parameters import check_parameters, wanted_logprobs
 from gateway.openai.requests import CompletionRequest, GenerationRequest
 from gateway.openai.responses import Header
-from gateway.openai.tool_choice import Bound
+from gateway.openai.tool_choice import UNBOUND, Bound
 from gateway.serving import ServingConfig
 from shared.errors import ErrorCode
 from shared.messages import Generate, ModelInfo
@@ -68,7 +68,7 @@ def plan_answer(
     prompts: Sequence[Prompt | PromptIds],
     config: ServingConfig,
     stop: tuple[str, ...] = (),
-    bound: Bound = Bound(),  # noqa: B008  it is immutable
+    bound: Bound = UNBOUND,
     calls_tools: bool = False,
 ) -> AnswerPlan:
     """Lay out the answer to ``request``; choice ``k`` of prompt ``i`` has index ``i * n + k``.
