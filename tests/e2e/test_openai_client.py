@@ -159,8 +159,8 @@ def test_errors(client: openai.OpenAI, model: str) -> None:
         client.chat.completions.create(model=model, messages=PARIS, temperature=7)
     assert (absurd.value.code, absurd.value.param) == ("invalid_value", "temperature")
     with pytest.raises(openai.BadRequestError) as unsupported:
-        client.chat.completions.create(model=model, messages=PARIS, logprobs=True)
-    assert unsupported.value.param == "logprobs"
+        client.chat.completions.create(model=model, messages=PARIS, web_search_options={})
+    assert unsupported.value.param == "web_search_options"
     assert unsupported.value.request_id
 
 
