@@ -22,6 +22,8 @@ _MOST_KNOWN = 64
 _MOST_COPIES = 8
 # The lines of a grammar around a mistake, numbered, and the mark below its place.
 _LISTING = re.compile(r"^ *(\d+ \|.*|\^)$\n?", re.MULTILINE)
+# Where that is: its line, which is among those.
+_PLACE = re.compile(r"^at (\d+)\(\d+\)(?=: )")
 _LONGEST_PROBLEM = 300
 
 
@@ -156,7 +158,13 @@ class Grammars:
 
 
 def problem_of(text: str) -> str:
-    """What llguidance says, in one line, and without the grammar: that may not be the client's."""
+    """What llguidance says, in one line, and without the grammar: that may not be the client's.
+
+    Of the grammar it only names the rule that is wrong, if it is one.
+    """
+    if place := _PLACE.match(text):
+        rule = re.search(rf"^ *{place[1]} \| (\w+)(\[\w+\])? *:", text, re.MULTILINE)
+        text = f"{place[0]}, in {rule[1]}{text[place.end() :]}" if rule else text
     text = _LISTING.sub("", text).replace("<non-verbose/>", "")
     text = text.replace("NoExtensionBias", "nothing matches it")
     return " ".join(text.split())[:_LONGEST_PROBLEM]

@@ -111,6 +111,32 @@ def check_length(prompt: Sequence[str], param: str, model: ModelInfo) -> None:
         raise ApiError(ErrorCode.CONTEXT_LENGTH_EXCEEDED, message, param)
 
 
+def check_ids(ids: Sequence[object], param: str, model: ModelInfo) -> None:
+    """Refuse what is not in the vocabulary.
+
+    Raises:
+        ApiError: it names the first that is not.
+    """
+    for place, token in enumerate(ids):
+        if type(token) is not int or not 0 <= token < model.n_vocab:
+            where = f"{param}[{place}]"
+            said = f", not {token}" if isinstance(token, int) else ""
+            message = f"'{where}' should be a token id, from 0 to {model.n_vocab - 1}{said}."
+            raise ApiError(ErrorCode.INVALID_VALUE, message, where)
+
+
+def check_prompt_ids(ids: Sequence[object], param: str, model: ModelInfo) -> None:
+    """Refuse a prompt of token ids that cannot fit, or of what is not in the vocabulary.
+
+    Raises:
+        ApiError: `CONTEXT_LENGTH_EXCEEDED`, with both numbers; or it names the first wrong id.
+    """
+    if len(ids) > model.n_ctx:
+        message = f"{_most_tokens(model)}; '{param}' has {len(ids)}."
+        raise ApiError(ErrorCode.CONTEXT_LENGTH_EXCEEDED, message, param)
+    check_ids(ids, param, model)
+
+
 def _most_tokens(model: ModelInfo) -> str:
     # Clients know the case by OpenAI's words for it.
     return f"This model's maximum context length is {model.n_ctx} tokens"

@@ -18,9 +18,8 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
 
 from gateway.errors import ApiError
-from gateway.openai.admission import check_length
+from gateway.openai.admission import check_length, check_prompt_ids
 from gateway.openai.bodies import Body
-from gateway.openai.tokens import check_ids
 from shared.errors import ErrorCode
 from shared.messages import Generate, ModelInfo
 
@@ -163,13 +162,7 @@ def _check(item: object, param: str, model: ModelInfo) -> None:
     if isinstance(item, str):
         check_length((item,), param, model)
         return
-    if len(item) > model.n_ctx:
-        message = (
-            f"This model's maximum context length is {model.n_ctx} tokens;"
-            f" '{param}' has {len(item)}."
-        )
-        raise ApiError(ErrorCode.CONTEXT_LENGTH_EXCEEDED, message, param)
-    check_ids(item, param, model)
+    check_prompt_ids(item, param, model)
 
 
 def entry(index: int, embedding: str, plan: EmbeddingPlan) -> bytes:

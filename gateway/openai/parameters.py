@@ -1,8 +1,13 @@
 """Parameters that depend on each other or on the model. Pure."""
 
 from gateway.errors import ApiError
-from gateway.openai.requests import ChatRequest as ChatRequest
-from gateway.openai.requests import CompletionRequest, GenerationRequest, ManyChatsRequest
+from gateway.openai.admission import check_ids
+from gateway.openai.requests import (
+    ChatRequest,
+    CompletionRequest,
+    GenerationRequest,
+    ManyChatsRequest,
+)
 from shared.errors import ErrorCode
 from shared.messages import ModelInfo
 
@@ -56,31 +61,10 @@ def check_token_ids(request: GenerationRequest, model: ModelInfo) -> None:
     Raises:
         ApiError: it names the field.
     """
-    n_vocab = model.n_vocab
     for token in request.logit_bias or ():
-        if int(token) >= n_vocab:
-            raise _wrong("logit_bias", f"has the token id {token}; there are {n_vocab} tokens")
-    for token_id in request.stop_token_ids or ():
-        if token_id >= n_vocab:
-            message = f"has the token id {token_id}; there are {n_vocab} tokens"
-            raise _wrong("stop_token_ids", message)
-
-
-def check_prompt_ids(ids: list[int], param: str, model: ModelInfo) -> None:
-    """Refuse a prompt of token ids that the model does not have, or of too many.
-
-    Raises:
-        ApiError: it names the field and the id, or both numbers.
-    """
-    if not 0 <= min(ids) <= max(ids) < model.n_vocab:
-        wrong = next(token for token in ids if not 0 <= token < model.n_vocab)
-        raise _wrong(param, f"has the token id {wrong}; there are {model.n_vocab} tokens")
-    if len(ids) > model.n_ctx:
-        message = (
-            f"This model's maximum context length is {model.n_ctx} tokens;"
-            f" the prompt has {len(ids)}."
-        )
-        raise ApiError(ErrorCode.CONTEXT_LENGTH_EXCEEDED, message, param)
+        if int(token) >= model.n_vocab:
+            raise _wrong("logit_bias", f"should have token ids below {model.n_vocab}, not {token}")
+    check_ids(request.stop_token_ids or (), "stop_token_ids", model)
 
 
 def _wrong(param: str, problem: str) -> ApiError:

@@ -1,7 +1,7 @@
 """Questions about tokens on the wire, in llama-server's form and in vLLM's."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -10,6 +10,7 @@ from typing_extensions import NotRequired, TypedDict  # pydantic reads no other 
 
 from gateway.chat.special import special_tokens
 from gateway.errors import ApiError
+from gateway.openai.admission import check_ids
 from gateway.openai.bodies import Body
 from gateway.openai.translate import Prompt
 from shared.errors import ErrorCode
@@ -148,19 +149,6 @@ def ids_asked(request: DetokenizeRequest, model: ModelInfo) -> Detokenize:
     """
     check_ids(request.tokens, "tokens", model)
     return Detokenize(question_id(), tuple(request.tokens))
-
-
-def check_ids(ids: Sequence[object], param: str, model: ModelInfo) -> None:
-    """Refuse what is not in the vocabulary.
-
-    Raises:
-        ApiError: it names the first that is not.
-    """
-    for place, token in enumerate(ids):
-        if type(token) is not int or not 0 <= token < model.n_vocab:
-            where = f"{param}[{place}]"
-            message = f"'{where}' should be a token id, from 0 to {model.n_vocab - 1}."
-            raise ApiError(ErrorCode.INVALID_VALUE, message, where)
 
 
 def told(answer: Tokens, param: str) -> Tokens:

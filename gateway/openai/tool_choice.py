@@ -1,5 +1,6 @@
 """Which tools an answer may use, and what it is bound to be. Pure."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from shared.grammar import JSON_OPTIONS, Grammar, GrammarKind
 
 # More calls than these in one answer are a model that does not find its end.
 _MOST_CALLS = 16
+_NO_LETTER = re.compile(r"[^a-z0-9]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,13 +174,16 @@ def _calls(use: ToolUse, answer: str | None) -> str:
         rules.append(f"start: TEXT | lead call {more}")
         rules.append(f"lead[lazy]: TEXT {_quoted(written.OPEN)}")
         rules.append(r"TEXT: /(.|\n)*/")
-    rules.append("call: " + " | ".join(f"call_{place}" for place in range(len(use.tools))))
+    calls = [f"call_{place}" for place in range(len(use.tools))]
+    rules.append("call: " + " | ".join(calls))
     begin = written.CALL_BEGIN.removeprefix(written.OPEN)
     for place, function in enumerate(use.tools):
         head = f"{begin}{_json(function.name)}{written.CALL_ARGUMENTS}"
-        rules.append(f"call_{place}: {_quoted(head)} arguments_{place} {_quoted(written.CALL_END)}")
-        arguments = _schema(function.arguments, is_strict=function.is_strict)
-        rules.append(f"arguments_{place}: %json {arguments}")
+        # What is wrong with it will be said of a rule of this name.
+        arguments = f"arguments_{place}_of_{_NO_LETTER.sub('_', function.name.lower())}"
+        rules.append(f"{calls[place]}: {_quoted(head)} {arguments} {_quoted(written.CALL_END)}")
+        schema = _schema(function.arguments, is_strict=function.is_strict)
+        rules.append(f"{arguments}: %json {schema}")
     return "%llguidance {}\n" + "\n".join(rules) + "\n"
 
 

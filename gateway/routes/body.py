@@ -1,14 +1,21 @@
 """Reads request bodies, which are JSON objects."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, AsyncExitStack, aclosing
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import orjson
 from fastapi import Request
 
 from gateway.errors import ApiError, excerpt
-from gateway.serving import Serving
+from gateway.openai.admission import check_open
+from gateway.pool.base import PoolLoad
+from gateway.serving import Serving, ServingConfig
 from shared.errors import ErrorCode
+
+Planned = TypeVar("Planned")
+Planner: TypeAlias = Callable[[bytes, ServingConfig, PoolLoad], Planned]
+"""Lays out what a body asks to be generated, by a pool in the state that it is in."""
 
 _LARGE_BYTES = 64 << 10
 
@@ -24,6 +31,21 @@ async def read_body(request: Request, serving: Serving) -> bytes:
     """
     _check_media_type(request.headers.get("content-type", ""))
     return await _read(request, serving.config.max_body_bytes, serving.offload.arriving())
+
+
+async def read_plan(request: Request, serving: Serving, planner: Planner[Planned]) -> Planned:
+    """What the body asks to be generated; a large one is looked at off the event loop.
+
+    Raises:
+        ApiError: `read_body` or ``planner`` refuse it.
+        PoolRefused: the pool takes nothing now, whatever it is.
+    """
+    body = await read_body(request, serving)
+    load = serving.pool.load()
+    check_open(load)
+    return await serving.offload.run(
+        request.receive, len(body), lambda: planner(body, serving.config, load)
+    )
 
 
 def json_object(body: bytes) -> dict[str, Any]:

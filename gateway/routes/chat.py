@@ -1,12 +1,13 @@
 """``/v1/chat/completions`` and ``/v2/chat/completions``: conversations in, answers out."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeAlias
 
 from fastapi import APIRouter, Request, Response
 
 from gateway.chat.choice import choose_template
-from gateway.openai.admission import check_fan_out, check_model_name, check_open, loaded_model
+from gateway.openai.admission import check_fan_out, check_model_name, loaded_model
 from gateway.openai.parameters import check_token_ids
 from gateway.openai.prompts import chat_prompts
 from gateway.openai.requests import ChatRequest, ManyChatsRequest
@@ -17,7 +18,7 @@ from gateway.openai.translate import AnswerPlan, plan_answer
 from gateway.openai.validation import chat_request, chats_request
 from gateway.pool.base import PoolLoad
 from gateway.routes.answer import answer
-from gateway.routes.body import json_object, read_body
+from gateway.routes.body import json_object, read_plan
 from gateway.routes.deadlines import time_bounds
 from gateway.serving import ServingConfig, serving_of
 
@@ -59,16 +60,11 @@ async def _chat(request: Request, check: Check) -> Response:
     serving = serving_of(request)
     bounds = time_bounds(request, serving.config)
     with bounds.within():
-        body = await read_body(request, serving)
-        load = serving.pool.load()
-        check_open(load)
-        plan = await serving.offload.run(
-            request.receive, len(body), lambda: _plan(body, check, serving.config, load)
-        )
+        plan = await read_plan(request, serving, partial(_plan, check))
     return await answer(request, serving, plan, bounds)
 
 
-def _plan(content: bytes, check: Check, config: ServingConfig, load: PoolLoad) -> AnswerPlan:
+def _plan(check: Check, content: bytes, config: ServingConfig, load: PoolLoad) -> AnswerPlan:
     body = check(json_object(content))
     check_model_name(body.model, config)
     n_chats = len(body.conversations)

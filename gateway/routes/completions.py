@@ -7,10 +7,10 @@ from gateway.openai.admission import (
     check_fan_out,
     check_length,
     check_model_name,
-    check_open,
+    check_prompt_ids,
     loaded_model,
 )
-from gateway.openai.parameters import check_prompt_ids, check_token_ids
+from gateway.openai.parameters import check_token_ids
 from gateway.openai.requests import CompletionRequest
 from gateway.openai.responses import TextCompletion
 from gateway.openai.schema import request_body, stream_or
@@ -25,7 +25,7 @@ from gateway.openai.translate import (
 from gateway.openai.validation import completion_request
 from gateway.pool.base import PoolLoad
 from gateway.routes.answer import answer
-from gateway.routes.body import json_object, read_body
+from gateway.routes.body import json_object, read_plan
 from gateway.routes.deadlines import time_bounds
 from gateway.serving import ServingConfig, serving_of
 from shared.errors import ErrorCode
@@ -49,12 +49,7 @@ async def completions(request: Request) -> Response:
     serving = serving_of(request)
     bounds = time_bounds(request, serving.config)
     with bounds.within():
-        body = await read_body(request, serving)
-        load = serving.pool.load()
-        check_open(load)
-        plan = await serving.offload.run(
-            request.receive, len(body), lambda: _plan(body, serving.config, load)
-        )
+        plan = await read_plan(request, serving, _plan)
     return await answer(request, serving, plan, bounds)
 
 
@@ -65,16 +60,22 @@ def _plan(content: bytes, config: ServingConfig, load: PoolLoad) -> AnswerPlan:
     check_fan_out(len(body.prompt), body.candidates, params, config.workers, load)
     model = loaded_model(load)
     check_token_ids(body, model)
-    prompts = [_prompt(given, body.suffix, model) for given in body.prompt]
+    is_one = len(body.prompt) == 1
+    prompts = [
+        _prompt(given, "prompt" if is_one else f"prompt[{place}]", body.suffix, model)
+        for place, given in enumerate(body.prompt)
+    ]
     return plan_answer(body, prompts, config, bound=bound_of(body))
 
 
-def _prompt(given: str | list[int], suffix: str | None, model: ModelInfo) -> Prompt | PromptIds:
+def _prompt(
+    given: str | list[int], param: str, suffix: str | None, model: ModelInfo
+) -> Prompt | PromptIds:
     if isinstance(given, str):
         prompt = completion_prompt(given, suffix, model)
-        check_length(prompt, "prompt", model)
+        check_length(prompt, param, model)
         return prompt
-    check_prompt_ids(given, "prompt", model)
+    check_prompt_ids(given, param, model)
     if suffix:
         message = "'suffix' is for prompts of text, not of token ids."
         raise ApiError(ErrorCode.INVALID_VALUE, message, "suffix")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from fastapi import APIRouter, Request, Response
 
 from gateway.errors import failure
-from gateway.openai.admission import check_model_name, check_open, loaded_model
+from gateway.openai.admission import check_model_name, loaded_model
 from gateway.openai.embeddings import (
     EmbeddingList,
     EmbeddingPlan,
@@ -21,7 +21,7 @@ from gateway.openai.schema import ERROR_RESPONSES, request_body
 from gateway.openai.validation import checked
 from gateway.pool.base import GenerationRecord, PoolLoad, Terms, WorkerPool
 from gateway.request_record import record_of, transcribing
-from gateway.routes.body import json_object, read_body
+from gateway.routes.body import json_object, read_plan
 from gateway.routes.deadlines import time_bounds
 from gateway.routes.fan_in import Feed, Order
 from gateway.serving import ServingConfig, serving_of
@@ -45,12 +45,7 @@ async def embeddings(request: Request) -> Response:
     serving = serving_of(request)
     bounds = time_bounds(request, serving.config)
     with bounds.within():
-        body = await read_body(request, serving)
-        load = serving.pool.load()
-        check_open(load)
-        plan = await serving.offload.run(
-            request.receive, len(body), lambda: _plan(body, serving.config, load)
-        )
+        plan = await read_plan(request, serving, _plan)
     record = record_of(request.scope)
     record.generations = [GenerationRecord() for _ in plan.generations]
     terms = Terms(True, bounds.deadline_s, bounds.queue_timeout_s)

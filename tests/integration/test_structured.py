@@ -238,6 +238,15 @@ def test_what_cannot_be_kept_to_is_refused_by_name(attacked: Server, case: str) 
     assert message.startswith(f"'{param}") and len(message) < 500
 
 
+def test_a_tool_that_cannot_be_kept_to_is_named(attacked: Server) -> None:
+    unknown = {"type": "object", "properties": {"x": {"type": "array", "uniqueItems": True}}}
+    body = chat("x", tools=[tool("now"), tool("Get-it", unknown)])
+    answer = attacked.http.post(CHATS, json=body)
+    assert error_of(answer) == (400, "invalid_value", "tools")
+    message = answer.json()["error"]["message"]
+    assert "arguments_1_of_get_it" in message and "uniqueItems" in message
+
+
 def test_a_grammar_that_fails_on_the_way(attacked: Server) -> None:
     regex = r"((\w+\s?){1,1000}\w*){1,1000}"
     body = chat("a" * 100, guided_regex=regex, max_tokens=100)

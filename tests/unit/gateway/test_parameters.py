@@ -1,13 +1,14 @@
 """Parameters that depend on each other, or on the model."""
 
+import re
 from typing import Any
 
 import pytest
 
 from gateway.errors import ApiError
+from gateway.openai.admission import check_prompt_ids
 from gateway.openai.parameters import (
     check_parameters,
-    check_prompt_ids,
     check_token_ids,
     wanted_logprobs,
 )
@@ -114,25 +115,31 @@ def test_token_ids_are_of_the_model() -> None:
     check_token_ids(completion(logit_bias={"299": 1, "0": -1}, stop_token_ids=[0, 299]), MODEL)
     check_token_ids(completion(), MODEL)
     for token in (300, 999_999_999):
-        assert f"{token}; there are 300" in refused("logit_bias", logit_bias={str(token): 1})
-        assert f"{token}; there are 300" in refused("stop_token_ids", stop_token_ids=[0, token])
-    assert "300 tokens" in refused("stop_token_ids", stop_token_ids=[2**70])
+        assert f"below 300, not {token}" in refused("logit_bias", logit_bias={str(token): 1})
+        said = refused("stop_token_ids[1]", stop_token_ids=[0, token])
+        assert f"from 0 to 299, not {token}" in said
+    assert "from 0 to 299" in refused("stop_token_ids[0]", stop_token_ids=[2**70])
 
 
 @pytest.mark.parametrize(
-    ("ids", "code", "said"),
+    ("ids", "param", "said"),
     [
-        ([0, 300], ErrorCode.INVALID_VALUE, "the token id 300; there are 300"),
-        ([-1], ErrorCode.INVALID_VALUE, "the token id -1"),
-        ([2**80], ErrorCode.INVALID_VALUE, "the token id 1208925819614629174706176"),
-        ([1] * 101, ErrorCode.CONTEXT_LENGTH_EXCEEDED, "the prompt has 101"),
+        ([0, 300], "prompt[1]", "from 0 to 299, not 300"),
+        ([-1], "prompt[0]", "from 0 to 299, not -1"),
+        ([2**80], "prompt[0]", "not 1208925819614629174706176"),
+        ([1, True], "prompt[1]", "not True"),
+        (["1"], "prompt[0]", "from 0 to 299."),
     ],
 )
-def test_a_prompt_of_ids_is_one_of_the_models(ids: list[int], code: ErrorCode, said: str) -> None:
-    with pytest.raises(ApiError, match=said) as caught:
+def test_a_prompt_of_ids_is_of_the_model(ids: list[object], param: str, said: str) -> None:
+    with pytest.raises(ApiError, match=re.escape(said)) as caught:
         check_prompt_ids(ids, "prompt", MODEL)
-    assert (caught.value.code, caught.value.param) == (code, "prompt")
+    assert (caught.value.code, caught.value.param) == (ErrorCode.INVALID_VALUE, param)
 
 
-def test_a_prompt_of_ids_may_fill_the_context() -> None:
+def test_a_prompt_of_ids_fits_into_the_context() -> None:
     check_prompt_ids([299] * 100, "prompt", MODEL)
+    with pytest.raises(ApiError, match="100 tokens; 'prompt' has 101") as caught:
+        check_prompt_ids([1] * 101, "prompt", MODEL)
+    assert caught.value.code == ErrorCode.CONTEXT_LENGTH_EXCEEDED
+    assert caught.value.param == "prompt"

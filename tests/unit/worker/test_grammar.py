@@ -152,7 +152,7 @@ def test_the_grammar_itself_is_not_quoted(grammars: Grammars) -> None:
     source = 'start: a\na: %json {"type": "object", "not": {}}\nb: "secret"'
     with pytest.raises(GrammarError) as caught:
         grammars.matcher(Grammar(GrammarKind.LARK.value, source))
-    message = 'at 2(4): failed to compile JSON schema: Unimplemented keys: ["not"]'
+    message = 'at 2(4), in a: failed to compile JSON schema: Unimplemented keys: ["not"]'
     assert str(caught.value) == message
 
 
