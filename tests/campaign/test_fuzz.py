@@ -36,9 +36,9 @@ def test_spoiled_bytes_are_answered_or_hung_up_on(server: CampaignServer) -> Non
 
 
 def test_the_openapi_document_says_what_the_server_does(server: CampaignServer) -> None:
-    report = schema_fuzz.fuzz(f"http://127.0.0.1:{server.port}", 200, SEED)
+    report = schema_fuzz.fuzz(f"http://127.0.0.1:{server.port}", 120, SEED)
     assert report.violations == []
-    assert report.outcomes["200"] > 20 and report.outcomes["400"] > 20, report.outcomes
+    assert report.outcomes["200"] > 10 and report.outcomes["400"] > 10, report.outcomes
 
 
 def test_a_case_can_be_sent_again() -> None:

@@ -105,14 +105,14 @@ def check_tool_that_runs() -> None:
 
 
 def check_structured_output() -> None:
-    for method, strict in (
-        ("json_schema", None),
-        ("function_calling", None),
-        ("function_calling", True),
+    for kind, question, method, strict in (
+        (Trip, ASK_TRIP, "json_schema", None),
+        (Trip, ASK_TRIP, "function_calling", None),
+        (GetWeather, ASK_WEATHER, "function_calling", True),
     ):
-        runnable = chat.with_structured_output(Trip, method=method, strict=strict, include_raw=True)
-        answer = runnable.invoke(ASK_TRIP)
-        assert answer["parsing_error"] is None and isinstance(answer["parsed"], Trip), method
+        runnable = chat.with_structured_output(kind, method=method, strict=strict, include_raw=True)
+        answer = runnable.invoke(question)
+        assert answer["parsing_error"] is None and isinstance(answer["parsed"], kind), method
 
 
 def check_structured_output_of_a_schema() -> None:
@@ -128,8 +128,8 @@ def check_structured_output_by_json_mode() -> None:
 
 
 def check_streamed_structured_output() -> None:
-    pieces = list(chat.with_structured_output(Trip).stream(ASK_TRIP))
-    assert isinstance(pieces[-1], Trip)
+    pieces = list(chat.with_structured_output(GetWeather).stream(ASK_WEATHER))
+    assert isinstance(pieces[-1], GetWeather)
 
 
 def check_logprobs() -> None:

@@ -15,6 +15,7 @@ from tests.clients.subjects import (
     QUESTION,
     TIMEOUT_S,
     URL,
+    GetWeather,
     Trip,
     Unit,
 )
@@ -104,8 +105,8 @@ def check_predict_and_call() -> None:
 
 
 def check_structured_predict_by_function_calling() -> None:
-    trip = chat.structured_predict(Trip, PromptTemplate("{ask}"), ask=ASK_TRIP)
-    assert isinstance(trip, Trip)
+    answer = chat.structured_predict(GetWeather, PromptTemplate("{ask}"), ask=ASK_WEATHER)
+    assert isinstance(answer, GetWeather)
 
 
 def check_structured_predict_by_response_format() -> None:

@@ -207,7 +207,7 @@ def test_what_does_not_fit_is_refused_before_a_worker_hears_of_it() -> None:
     pool = ScriptedPool()
     too_long = "a" * 2001
     response = post(pool, "/v1/completions", {"prompt": ["x", too_long]})
-    assert error(response) == (400, "context_length_exceeded", "prompt")
+    assert error(response) == (400, "context_length_exceeded", "prompt[1]")
     chats = {"messages": [[USER], [{"role": "user", "content": too_long}]]}
     response = post(pool, "/v2/chat/completions", chats)
     assert error(response) == (400, "context_length_exceeded", "messages")
