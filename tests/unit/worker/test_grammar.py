@@ -252,7 +252,11 @@ def test_tokens_of_several_bytes_and_halves_of_letters() -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(
-    st.lists(st.text(st.characters(exclude_characters="\0"), max_size=4), min_size=1, max_size=5)
+    st.lists(
+        st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=4),
+        min_size=1,
+        max_size=5,
+    )
 )
 @example(["\x7f", "\x01\x1f", '"i', "\\u0041", "//", "%json {}"])
 def test_any_text_may_be_a_choice(grammars: Grammars, choices: list[str]) -> None:
