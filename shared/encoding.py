@@ -70,7 +70,8 @@ def encode(message: Message) -> bytes:
     if type(message) is Delta and not message.logprobs:
         request_id, text = orjson.dumps(message.request_id), orjson.dumps(message.text)
         return _DELTA % (request_id, text, message.tokens)
-    return orjson.dumps((type(message).__name__, message))
+    # It takes plain tuples only, and asks what to make of named ones.
+    return orjson.dumps((type(message).__name__, message), tuple)
 
 
 def decode(line: bytes) -> Any:

@@ -41,13 +41,13 @@ class Logprobs:
         """
         if len(self._logits) != len(logits):
             self._logits, self._weights = np.empty_like(logits), np.empty_like(logits)
-        highest = logits.max()
-        require_finite(highest)
+        ids, highest = self._likeliest(logits)
         with np.errstate(over="ignore"):  # what is too far below the largest weighs nothing
             np.subtract(logits, highest, out=self._logits)
         np.exp(self._logits, out=self._weights)
         self._log_sum = math.log(float(self._weights.sum()))
-        self._top = self._likeliest() if self._n_top else ()
+        pairs = zip(ids.tolist(), self._logits[ids].tolist(), strict=True)
+        self._top = tuple([self._candidate(token, logit) for token, logit in pairs])
 
     def of(self, token: int) -> TokenLogprobs:
         """What there is to say of ``token`` where it was looked last."""
@@ -58,15 +58,16 @@ class Logprobs:
         raw, is_control = self._raw(token)
         return TokenLogprobs(Candidate(raw, None, is_control))
 
-    def _likeliest(self) -> tuple[Candidate, ...]:
-        n, logits = self._n_top, self._logits
+    def _likeliest(self, logits: _FloatArray) -> tuple[NDArray[np.int64], np.float32]:
+        """The ids of the likeliest tokens, the likeliest first, and the highest logit."""
         if self._top_k.suits(len(logits)):
             ids, values = self._top_k.largest(logits)
-        else:
-            ids = np.argsort(-logits, kind="stable")[:n]
-            values = logits[ids]
-        pairs = zip(ids.tolist(), values.tolist(), strict=True)
-        return tuple([self._candidate(token, logit) for token, logit in pairs])
+            return ids, values[0]
+        highest = logits.max()
+        require_finite(highest)
+        if not self._n_top:
+            return np.empty(0, np.int64), highest
+        return np.argsort(-logits, kind="stable")[: self._n_top], highest
 
     def _candidate(self, token: int, logit: float) -> Candidate:
         raw, is_control = self._raw(token)

@@ -2,12 +2,15 @@
 
 from codecs import getincrementaldecoder
 from collections.abc import Sequence
+from functools import lru_cache
 
 from gateway.openai.responses import ChatLogprobs, TextLogprobs, TopLogprob
 from shared.logprobs import Candidate, TokenLogprobs
 
 # A prompt's first token has none; where the format wants a number, this says that it means nothing.
 _NONE = -9999.0
+# Of tokens whose texts are kept: the likely ones of an answer are few, and come again.
+_KEPT = 4096
 
 
 def chat_logprobs(tokens: Sequence[TokenLogprobs]) -> ChatLogprobs:
@@ -22,12 +25,19 @@ def chat_logprobs(tokens: Sequence[TokenLogprobs]) -> ChatLogprobs:
 
 
 def _top(candidate: Candidate) -> TopLogprob:
-    raw = candidate.bytes
+    text, numbers = _shown(candidate.raw)
     return {
-        "token": raw.decode("utf-8", "replace"),
+        "token": text,
         "logprob": _NONE if candidate.logprob is None else candidate.logprob,
-        "bytes": None if candidate.is_control else list(raw),
+        "bytes": None if candidate.is_control else numbers,
     }
+
+
+@lru_cache(_KEPT)
+def _shown(raw: str) -> tuple[str, list[int]]:
+    """The text and the bytes of a `Candidate`."""
+    content = raw.encode("latin-1")
+    return content.decode("utf-8", "replace"), list(content)
 
 
 class TextLogprobsFold:
@@ -62,7 +72,7 @@ class TextLogprobsFold:
 
 def _columns(tokens: Sequence[TokenLogprobs], offsets: list[int]) -> TextLogprobs:
     return {
-        "tokens": [_name(token.chosen) for token in tokens],
+        "tokens": [_name(token.chosen.raw) for token in tokens],
         "token_logprobs": [token.chosen.logprob for token in tokens],
         "top_logprobs": [_alternatives(token) for token in tokens],
         "text_offset": offsets,
@@ -82,13 +92,14 @@ def joined(pieces: Sequence[TextLogprobs]) -> TextLogprobs:
 def _alternatives(token: TokenLogprobs) -> dict[str, float] | None:
     """The likeliest tokens and the one that has come; None where nothing is known."""
     candidates = (*token.top, token.chosen)
-    return {_name(each): each.logprob for each in candidates if each.logprob is not None} or None
+    return {_name(raw): logprob for raw, logprob, _ in candidates if logprob is not None} or None
 
 
-def _name(candidate: Candidate) -> str:
-    """A token's text; if it is no text, its bytes, as OpenAI writes them."""
-    raw = candidate.bytes
+@lru_cache(_KEPT)
+def _name(raw: str) -> str:
+    """The text of a `Candidate`; if it is no text, its bytes, as OpenAI writes them."""
+    content = raw.encode("latin-1")
     try:
-        return raw.decode()
+        return content.decode()
     except UnicodeDecodeError:
-        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in content)
