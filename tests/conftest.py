@@ -39,7 +39,6 @@ def slow_server() -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def demo_server(demo_model: Path) -> Iterator[Server]:
     """Two workers with the demo model."""
-    # One thread each: the servers of tests that run side by side have the cores between them.
-    with served("--workers", "2", "--threads", "1", "--drain-timeout", "2") as server:
+    with served("--workers", "2", "--drain-timeout", "2") as server:
         yield server
         server.stop()

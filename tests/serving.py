@@ -42,11 +42,13 @@ _READY = r"ggml-fastapi is ready on http://\S+?:(\d+)\n"
 def environment(**settings: str) -> dict[str, str]:
     """The environment of a server: ours, but no setting other than those given.
 
-    A server has one parked worker, so that the tests do not spend their time on starting more.
+    A server has one parked worker, so that the tests do not spend their time on starting more; and
+    one thread for an evaluation, since threads spin where they wait for one another, while servers
+    of tests that run side by side wait for a processor.
     """
     names = {field.name.upper() for field in dataclasses.fields(Settings)}
     ours = {name: value for name, value in os.environ.items() if name not in names}
-    return {**ours, "PYTHONUNBUFFERED": "1", "PARKED": "1", **settings}
+    return {**ours, "PYTHONUNBUFFERED": "1", "PARKED": "1", "THREADS": "1", **settings}
 
 
 def run_main(

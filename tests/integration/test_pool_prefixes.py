@@ -365,7 +365,7 @@ def test_templates_leave_no_descriptors() -> None:
 
 def test_the_text_is_the_same_whatever_a_worker_was_born_with() -> None:
     """The logits are equal to the bit, so the greedy text is, too."""
-    config = WorkerConfig("ctransformers", str(demo_model.fetch()), n_ctx=512, threads=2)
+    config = WorkerConfig("ctransformers", str(demo_model.fetch()), n_ctx=512, threads=1)
     questions = [f"Question: what is {n} plus {n}? Answer:" for n in range(4)]
     prefix = "Numbers are added here, and nothing but added. " * 8
 
