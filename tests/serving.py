@@ -167,6 +167,16 @@ class Server:
             timeout,
         )
 
+    def deaths(self) -> float:
+        """How many workers have died, but for those that made room for another's fork."""
+        found = re.findall(
+            r'^ggml_worker_deaths_total{cause="(\w+)"} (\S+)$',
+            self.http.get("/metrics").text,
+            re.MULTILINE,
+        )
+        assert found
+        return sum(float(number) for cause, number in found if cause != "renewed")
+
     def worker_pids(self) -> list[int]:
         """The processes of the workers."""
         return [worker["pid"] for worker in self.ready()["workers"]]

@@ -135,14 +135,9 @@ class WorkerHandle:
         Returns:
             Its exit status, negative for a signal, None if it could not be learned; and its death.
         """
-        self._process.join(_END_S)
-        # With its status the fork server has told of its end.
-        if self._process.exitcode in (None, STATUS_LOST) and self._lives():
+        if not self._ends_within(_END_S):
             self.kill(Death(Cause.CRASHED, "closed its pipe"))
-            until_s = time.monotonic() + _KILLED_S
-            self._process.join(_KILLED_S)
-            while self._lives() and time.monotonic() < until_s:
-                time.sleep(0.001)  # its fork server is dead, and nobody else says when it ends
+            self._ends_within(_KILLED_S)
         self._is_reaped = True
         self._pipe.close()
         self._queue.close()
@@ -150,6 +145,16 @@ class WorkerHandle:
         if exitcode is not None:
             self._process.close()
         return exitcode, self._verdict or Death.of(exitcode)
+
+    def _ends_within(self, seconds: float) -> bool:
+        """Whether the process has ended, after so long at most."""
+        until_s = time.monotonic() + seconds
+        self._process.join(seconds)
+        if self._process.exitcode not in (None, STATUS_LOST):
+            return True  # with its status the fork server has told of its end
+        while self._lives() and time.monotonic() < until_s:
+            time.sleep(0.001)  # its fork server is dead, and nobody else says when it ends
+        return not self._lives()
 
     def _lives(self) -> bool:
         return activity(self.pid).state not in ("", "Z", "X")
