@@ -38,7 +38,7 @@ def slow_server() -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def demo_server(demo_model: Path) -> Iterator[Server]:
-    """Two workers with the demo model."""
-    with served("--workers", "2", "--drain-timeout", "2") as server:
+    """Two workers with the demo model, and room for the prompts that many tests begin with."""
+    with served("--workers", "2", "--drain-timeout", "2", PARKED="8") as server:
         yield server
         server.stop()

@@ -47,7 +47,7 @@ class Trip(BaseModel):
     """A model of models."""
 
     title: str = Field(max_length=20)
-    stays: list[Stay] = Field(min_length=1, max_length=2)
+    stays: list[Stay] = Field(min_length=1, max_length=1)
     for_work: bool
     budget: int | None = Field(le=9999, ge=0)
 
