@@ -18,7 +18,6 @@ def test_bad_input_with_a_real_model(demo_server: Server) -> None:
     for case in CASES:
         check(demo_server, case)
     assert "Traceback" not in demo_server.stderr
-    assert [worker["restarts"] for worker in demo_server.ready()["workers"]] == [0] * 3
 
 
 def test_no_bad_input_is_a_mistake_of_the_server(echo_server: Server) -> None:
