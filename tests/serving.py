@@ -169,13 +169,19 @@ class Server:
 
     def deaths(self) -> float:
         """How many workers have died, but for those that made room for another's fork."""
-        found = re.findall(
-            r'^ggml_worker_deaths_total{cause="(\w+)"} (\S+)$',
-            self.http.get("/metrics").text,
-            re.MULTILINE,
-        )
+        found = [
+            number
+            for name, number in self.counters().items()
+            if name.startswith("ggml_worker_deaths_total{") and '"renewed"' not in name
+        ]
         assert found
-        return sum(float(number) for cause, number in found if cause != "renewed")
+        return sum(found)
+
+    def counters(self) -> dict[str, float]:
+        """The counters of ``/metrics``, by their names with their labels."""
+        lines = self.http.get("/metrics").text.splitlines()
+        samples = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        return {name: float(value) for name, value in samples.items() if "_total" in name}
 
     def worker_pids(self) -> list[int]:
         """The processes of the workers."""

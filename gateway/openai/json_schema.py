@@ -34,7 +34,7 @@ def usable(value: object) -> object:
     Raises:
         PydanticCustomError: it is too much to go through, or asks for what would go wrong unseen.
     """
-    bounded(value)
+    writable(value)
     for schema in _all(value) if isinstance(value, dict) else ():
         least, listed = schema.get("minProperties"), schema.get("required")
         n_listed = len(listed) if isinstance(listed, list) else 0
@@ -49,7 +49,7 @@ def usable(value: object) -> object:
             if isinstance(schema.get(name), bool):
                 message = f"should have a number as '{name}', as JSON Schema has it since draft 6"
                 raise PydanticCustomError("invalid_value", message)
-    return writable(value)
+    return value
 
 
 def writable(value: object) -> object:

@@ -67,16 +67,10 @@ def check_error(response: httpx.Response, status: int, code: str) -> str:
     return str(response.json()["error"]["message"])
 
 
-def counters(server: Server) -> dict[str, float]:
-    lines = server.http.get("/metrics").text.splitlines()
-    samples = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-    return {name: float(value) for name, value in samples.items() if "_total" in name}
-
-
 def test_all_processes_are_new_and_none_of_the_old_are_left() -> None:
     with served_echo() as server:
         server.http.post("/v1/completions", json={"prompt": "counted"})
-        before, counted = server.worker_pids(), counters(server)
+        before, counted = server.worker_pids(), server.counters()
         content = reloaded(server)
         assert (content["model"], content["workers"]) == ("echo", 2)
         assert content["seconds"] > 0
@@ -84,7 +78,7 @@ def test_all_processes_are_new_and_none_of_the_old_are_left() -> None:
         for pid in before:
             assert wait_for_end(pid)
         assert server.http.post("/v1/completions", json={"prompt": "x"}).json() == "x"
-        after = counters(server)
+        after = server.counters()
         assert all(after[name] >= value for name, value in counted.items())
         assert after["ggml_generation_tokens_total"] > counted["ggml_generation_tokens_total"] > 0
         server.stop()
