@@ -11,11 +11,8 @@ from starlette.middleware import Middleware
 from starlette.types import Receive, Scope, Send
 
 from gateway.auth.access import Access
-from gateway.chat.choice import choose_template
-from gateway.chat.rendering import tried
 from gateway.errors import HANDLERS
 from gateway.metrics import Metrics
-from gateway.offload import Offload
 from gateway.openai.schema import add_request_schemas
 from gateway.pool.base import WorkerPool
 from gateway.request_log import RequestLog
@@ -26,8 +23,6 @@ from gateway.sse import DIRECT_SEND
 
 logger = logging.getLogger(__name__)
 
-# Those that will be refused as wrong take no place in the pool, but time as well.
-_LEAST_LARGE_BODIES = 8
 _MODULES = (completions, chat, embeddings, tokens, models, props, ops, admin)
 
 
@@ -61,9 +56,7 @@ def create_app(
         ],
         exception_handlers=HANDLERS,
     )
-    # Whatever the pool would take at once may come with a large body.
-    offload = Offload(max(_LEAST_LARGE_BODIES, config.workers + pool.load().max_queue))
-    app.state.serving = Serving(config, pool, metrics, offload)
+    app.state.serving = Serving(config, pool, metrics)
     for module in _MODULES:
         app.include_router(module.router)
     return app
@@ -93,7 +86,6 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         watching.cancel()
         await asyncio.gather(starting, watching, return_exceptions=True)
         await serving.pool.close()
-        serving.offload.close()
 
 
 async def _start(serving: Serving) -> None:
@@ -101,6 +93,3 @@ async def _start(serving: Serving) -> None:
         await serving.pool.start()
     except Exception:
         logger.exception("the worker pool did not start")
-    model = serving.pool.load().model
-    if model is not None:
-        tried(choose_template(serving.config, model), model)  # says in the log what is wrong

@@ -4,12 +4,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from gateway import machine
 from gateway.plan import Plan
 from gateway.pool.limits import Limits
 from gateway.pool.local import LocalPool
 from gateway.serving import ServingConfig
 from gateway.settings import Settings
 from gateway.warm_prompt import warm_prompts
+
+# With so many, one preparer may not keep up with the workers.
+_MANY_CORES = 8
 
 
 @dataclass(frozen=True)
@@ -19,12 +23,14 @@ class Launch:
     Attributes:
         settings: what was asked for.
         target: body of a worker process.
+        preparer: body of a preparer.
         template_target: body of a template with a prefix.
         preload: modules that load the model in the template.
     """
 
     settings: Settings
     target: Callable[..., None]
+    preparer: Callable[..., None]
     template_target: Callable[..., None]
     preload: Sequence[str]
 
@@ -40,7 +46,6 @@ class Launch:
             request_timeout_s=settings.request_timeout,
             queue_timeout_s=settings.queue_timeout,
             created=int(time.time()),
-            chat_template=plan.chat_template,
             log_prompts=settings.log_prompts,
         )
         pool = LocalPool(
@@ -48,10 +53,12 @@ class Launch:
             workers=plan.workers,
             max_queue=settings.max_queue,
             target=self.target,
+            preparer=self.preparer,
+            preparers=2 if machine.usable_cores() >= _MANY_CORES else 1,
             parked=plan.parked,
             template_target=self.template_target,
             learns=plan.learns,
-            warm_prompts=warm_prompts(plan.warm_prompt, config),
+            warm_prompts=warm_prompts(plan.warm_prompt),
             preload=self.preload,
             limits=Limits(
                 start_timeout_s=settings.start_timeout,

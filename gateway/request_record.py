@@ -7,7 +7,7 @@ from typing import TypeVar
 from starlette.types import Scope
 
 from gateway.pool.base import GenerationRecord
-from shared.messages import Delta, Generate
+from shared.messages import Delta
 
 Seen = TypeVar("Seen")
 Fed = TypeVar("Fed")
@@ -149,19 +149,16 @@ def note_error(scope: Scope, code: str) -> None:
 
 
 def transcribing(
-    record: RequestRecord, generations: Sequence[Generate], feed: Callable[[int, Seen], Fed]
+    record: RequestRecord, prompts: Sequence[str], feed: Callable[[int, Seen], Fed]
 ) -> Callable[[int, Seen], Fed]:
     """Have `RequestRecord.transcripts` written of all that ``feed`` is given.
 
     Args:
         record: of the request.
-        generations: what it asked for.
+        prompts: of its generations.
         feed: takes the index of a generation and an event of it.
     """
-    record.transcripts = [
-        Transcript("".join(each.prompt) or f"token ids {list(each.prompt_ids)}")
-        for each in generations
-    ]
+    record.transcripts = [Transcript(prompt) for prompt in prompts]
 
     def noting(index: int, event: Seen) -> Fed:
         if isinstance(event, Delta):

@@ -1,16 +1,15 @@
 """The prompt that all workers are born with (``WARM_PROMPT``)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
-from gateway.chat.choice import PLAIN_ORIGIN, choose_template
-from gateway.chat.messages import ChatMessage
-from gateway.chat.rendering import render
-from gateway.errors import ApiError
-from gateway.openai.translate import Prompt, completion_prompt
-from gateway.serving import ServingConfig
 from shared.errors import UsageError
-from shared.messages import ModelInfo
+from shared.messages import Chat, Failed, ModelInfo, Prepare, Prepared, Question, Text
+from shared.model_info import PLAIN_ORIGIN
+
+Preparation: TypeAlias = Callable[[Question], Awaitable[Prepared | Failed]]
+WarmPrompts: TypeAlias = Callable[[ModelInfo, Preparation], Awaitable[Sequence[tuple[int, ...]]]]
 
 _SUFFIXES = (".txt", ".md", ".prompt")
 # What these two conversations have in common ends where a user begins to speak.
@@ -60,9 +59,7 @@ def _looks_like_a_file(setting: str, path: Path) -> bool:
     return is_a_word and ("/" in setting or path.suffix.lower() in _SUFFIXES)
 
 
-def warm_prompts(
-    text: str | None, config: ServingConfig
-) -> Callable[[ModelInfo], Sequence[Prompt]] | None:
+def warm_prompts(text: str | None) -> WarmPrompts | None:
     """What gives prompts whose common beginning is ``text`` as a model's chats have it.
 
     That is up to the end of the system message; for a model of which no chat format is known it is
@@ -71,20 +68,28 @@ def warm_prompts(
     if text is None:
         return None
 
-    def prompts(model: ModelInfo) -> Sequence[Prompt]:
-        chat_format = choose_template(config, model)
-        if chat_format.origin == PLAIN_ORIGIN:
-            return [completion_prompt(text, None, model)]
-        system = ChatMessage(role="system", content=text)
-        try:
-            rendered = [
-                render(chat_format, model, [system, ChatMessage(role="user", content=question)])
-                for question in _QUESTIONS
+    async def prompts(model: ModelInfo, prepare: Preparation) -> Sequence[tuple[int, ...]]:
+        questions = [Prepare("warm", Text(text))]
+        if model.chat_format_origin != PLAIN_ORIGIN:
+            system = {"role": "system", "content": text}
+            questions = [
+                Prepare(
+                    f"warm-{content}",
+                    Chat((system, {"role": "user", "content": content})),
+                    wants_text=True,
+                )
+                for content in _QUESTIONS
             ]
-        except ApiError as error:
-            raise ValueError(f"a system message of it cannot be used: {error.message}") from error
-        if text.strip() not in "".join(rendered[0]):
-            raise ValueError(f"the chat template {chat_format.name!r} leaves out system messages")
-        return rendered
+        ids = []
+        for question in questions:
+            answer = await prepare(question)
+            if isinstance(answer, Failed):
+                raise ValueError(f"a system message of it cannot be used: {answer.message}")
+            if question.wants_text and text.strip() not in answer.text:
+                raise ValueError(
+                    f"the chat template {model.chat_format!r} leaves out system messages"
+                )
+            ids.append(answer.ids)
+        return ids
 
     return prompts

@@ -49,9 +49,32 @@ def run_worker(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
     Loop(engine, config.threads, Inbox(inbox), events, template.grammars()).run()
 
 
+def run_preparer(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
+    """Run a preparer until `Shutdown` arrives or the gateway is gone; see `run_worker`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _be_killed_with_gateway()
+    oom_score.adjust(oom_score.WORKER)
+    configure_logging(config.log_level, config.log_format, _name())
+    from worker import template
+    from worker.inbox import Inbox
+    from worker.outbox import Outbox
+    from worker.preparer import Preparer
+
+    events = Outbox(outbox.fileno())
+    try:
+        engine = template.engine_for(config)
+    except EngineError as error:
+        events.send([LoadFailed(str(error))])
+        events.drain()
+        return
+    events.send([Ready(engine.info)])
+    Preparer(engine, template.prompts(), template.grammars(), Inbox(inbox), events).run()
+
+
 def run_template(
     config: WorkerConfig,
-    prompts: Sequence[Sequence[str]],
+    prompts: Sequence[Sequence[int]],
     is_urgent: bool,
     listener: Any,
     alive: Any,

@@ -8,12 +8,13 @@ Where there is no fork server, a worker that finds nothing loaded loads the mode
 
 import gc
 import os
+from dataclasses import replace
 
 import orjson
 
 from shared import oom_score
 from shared.config import TEMPLATE_VARIABLE, WorkerConfig
-from shared.errors import EngineError, ModelFileError
+from shared.errors import EngineError, UsageError
 from shared.logging import configure_logging
 from shared.sampling import SamplingParams
 
@@ -25,15 +26,18 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import numpy as np
 
 # Those that are not used here are imported so that workers share them.
-from worker import engines, inbox, main, outbox  # noqa: F401
+from worker import engines, inbox, main, outbox, preparer  # noqa: F401
 from worker.engines.base import Engine
-from worker.grammar import Grammars
+from worker.grammar.grammars import Grammars
 from worker.loop import Loop  # noqa: F401
 from worker.orphan import ends_with_parent
+from worker.prompt.formats import choose_format
+from worker.prompt.prompts import Prompts
 from worker.sampler import Sampler
 
 _loaded: tuple[WorkerConfig, Engine | str] | None = None
 _grammars: Grammars | None = None
+_prompts: Prompts | None = None
 
 
 def engine_for(config: WorkerConfig) -> Engine:
@@ -57,16 +61,30 @@ def grammars() -> Grammars:
     return _grammars
 
 
+def prompts() -> Prompts:
+    """The prompts of the model of the engine that `engine_for` gave last."""
+    assert _prompts is not None, "they are made when an engine is loaded"
+    return _prompts
+
+
 def _load(config: WorkerConfig) -> Engine | str:
-    global _grammars
+    global _grammars, _prompts
     try:
         engine = engines.load(config)
+        chosen = choose_format(config, engine.info.chat_template)
+        engine.info = replace(
+            engine.info,
+            chat_template=chosen.source,
+            chat_format=chosen.name,
+            chat_format_origin=chosen.origin,
+        )
+        _prompts = Prompts(engine, chosen)
         engine.tokenize(("a",))  # loads parts of its library, which forks can share
         _grammars = Grammars(engine)
         if config.engine != "echo":  # which starts in no time, and is seldom asked for any
             _grammars.prepare()
         return engine
-    except (EngineError, ModelFileError) as error:
+    except (EngineError, UsageError) as error:
         return str(error)
     except Exception as error:
         return f"{type(error).__name__}: {error}"

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def warm(
-    engine: Engine, prompts: Sequence[Sequence[str]], threads: int, is_urgent: bool, alive: int
+    engine: Engine, prompts: Sequence[Sequence[int]], threads: int, is_urgent: bool, alive: int
 ) -> int:
     """Evaluate what the prompts begin with, as one token sequence, into the cache of ``engine``.
 
@@ -44,7 +44,7 @@ def warm(
     """
     if not engine.forks_after_evaluation:
         raise EngineError("this engine cannot be forked once it has evaluated something")
-    tokens = _common([engine.tokenize(prompt) for prompt in prompts])
+    tokens = _common(prompts)
     n_ctx = engine.info.n_ctx
     if not 1 <= len(tokens) < n_ctx:
         raise EngineError(

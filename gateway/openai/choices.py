@@ -21,9 +21,9 @@ from shared.typing import assert_never
 class ChoiceFold:
     """Collects one generation."""
 
-    def __init__(self) -> None:
-        """Begin before the first event."""
-        self._echo = ""
+    def __init__(self, echo: str) -> None:
+        """Begin before the first event, with the text that the choice begins with."""
+        self._echo = echo
         self._echo_logprobs: tuple[TokenLogprobs, ...] = ()
         self._texts: list[str] = []
         self._logprobs: list[TokenLogprobs] = []
@@ -36,7 +36,7 @@ class ChoiceFold:
                 self._texts.append(event.text)
                 self._logprobs += event.logprobs
             case Prefilled():
-                self._echo, self._echo_logprobs = event.echo, event.echo_logprobs
+                self._echo_logprobs = event.echo_logprobs
             case Finished():
                 self._finish_reason = event.finish_reason
             case _:

@@ -6,7 +6,6 @@ Text is somebody's document here: what looks like a special token in it stays pl
 import base64
 import math
 import sys
-import uuid
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,8 +19,9 @@ from typing_extensions import TypedDict  # pydantic reads no other before Python
 from gateway.errors import ApiError
 from gateway.openai.admission import check_length, check_prompt_ids
 from gateway.openai.bodies import Body
+from gateway.openai.prompts import question_id
 from shared.errors import ErrorCode
-from shared.messages import Generate, ModelInfo
+from shared.messages import ModelInfo, Prepare, Prepared, Text
 
 MOST_INPUTS = 2048
 """The most texts of a request."""
@@ -106,13 +106,15 @@ class EmbeddingPlan:
     """What a request comes to.
 
     Attributes:
-        generations: one for each text, in order.
+        inputs: what to ask about each text, in order; ids need no question.
+        texts: what they are, for the log.
         params: what each of the texts is called in the request.
         dimensions: how many numbers are wanted; None for all.
         is_base64: whether they are given as Base64.
     """
 
-    generations: tuple[Generate, ...]
+    inputs: tuple[Prepare | Prepared, ...]
+    texts: tuple[str, ...]
     params: tuple[str, ...]
     dimensions: int | None
     is_base64: bool
@@ -134,22 +136,19 @@ def plan_embeddings(request: EmbeddingRequest, model: ModelInfo) -> EmbeddingPla
         message = f"'dimensions' should be at most {model.n_embd}, which this model has."
         raise ApiError(ErrorCode.INVALID_VALUE, message, "dimensions")
     params = request.input.params
-    name = f"embd-{uuid.uuid4().hex}"
-    generations = []
-    for place, (item, param) in enumerate(zip(request.input.items, params, strict=True)):
+    items, inputs = request.input.items, list[Prepare | Prepared]()
+    for item, param in zip(items, params, strict=True):
         _check(item, param, model)
-        is_text = isinstance(item, str)
-        generations.append(
-            Generate(
-                f"{name}-{place}",
-                (item,) if is_text else (),
-                max_tokens=0,
-                prompt_ids=() if is_text else tuple(item),
-                embeds=True,
-            )
-        )
+        if isinstance(item, str):
+            inputs.append(Prepare(question_id(), Text(item, parses_special=False), param))
+        else:
+            inputs.append(Prepared("", tuple(item)))
     return EmbeddingPlan(
-        tuple(generations), params, request.dimensions, request.encoding_format == "base64"
+        tuple(inputs),
+        tuple(item if isinstance(item, str) else f"token ids {item}" for item in items),
+        params,
+        request.dimensions,
+        request.encoding_format == "base64",
     )
 
 

@@ -61,6 +61,7 @@ class StreamFold:
         self._chat = plan.chat
         self._include_usage = plan.include_usage
         self._tells_logprobs = plan.tells_logprobs
+        self._plan = plan
         self._tally = Tally(plan.candidates)
         # For each choice that has begun, what comes before and after a piece of its text.
         self._envelopes: dict[int, tuple[bytes, bytes]] = {}
@@ -84,9 +85,9 @@ class StreamFold:
                 return b"%b%b%b%b" % (beginning, before, orjson.dumps(event.text), after)
             case Prefilled():
                 self._tally.prefilled(index, event)
-                if not event.echo:
+                if not (echo := self._plan.echo(index)):
                     return b""
-                return self._begin(index) + self._send_echo(index, event)
+                return self._begin(index) + self._send_echo(index, echo, event)
             case Finished():
                 self._tally.finished(event)
                 sent, reason = b"", event.finish_reason
@@ -122,12 +123,12 @@ class StreamFold:
             return self._chat_event(index, {"content": text})
         return self._send_choice(responses.text_choice(index, text))
 
-    def _send_echo(self, index: int, event: Prefilled) -> bytes:
+    def _send_echo(self, index: int, echo: str, event: Prefilled) -> bytes:
         """The prompt of a completion, with what there is to say of its tokens."""
         if not self._tells_logprobs:
-            return self._text_event(index, event.echo)
-        told = self._text_logprobs[index].feed_echo(event.echo, event.echo_logprobs)
-        return self._send_choice(responses.text_choice(index, event.echo, logprobs=told))
+            return self._text_event(index, echo)
+        told = self._text_logprobs[index].feed_echo(echo, event.echo_logprobs)
+        return self._send_choice(responses.text_choice(index, echo, logprobs=told))
 
     def _send_text(self, index: int, text: str, logprobs: tuple[TokenLogprobs, ...]) -> bytes:
         """Text with what there is to say of its tokens."""
@@ -184,7 +185,7 @@ class ObjectFold:
         """Begin the answer that ``plan`` lays out."""
         self._plan = plan
         self._tally = Tally(plan.candidates)
-        self._choices = [ChoiceFold() for _ in plan.generations]
+        self._choices = [ChoiceFold(plan.echo(index)) for index in range(len(plan.generations))]
 
     def feed(self, index: int, event: Progress) -> None:
         """Take one event."""

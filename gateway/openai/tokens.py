@@ -1,20 +1,18 @@
 """Questions about tokens on the wire, in llama-server's form and in vLLM's."""
 
-import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from typing_extensions import NotRequired, TypedDict  # pydantic reads no other before Python 3.12
 
-from gateway.chat.special import special_tokens
 from gateway.errors import ApiError
 from gateway.openai.admission import check_ids
 from gateway.openai.bodies import Body
-from gateway.openai.translate import Prompt
+from gateway.openai.prompts import question_id
 from shared.errors import ErrorCode
-from shared.messages import Detokenize, ModelInfo, Tokenize, Tokens
+from shared.messages import Detokenize, ModelInfo, Prepare, Prepared, Text
 
 TEXT_FIELDS = ("content", "prompt", "messages")
 """What ``/tokenize`` takes, one of them at a time."""
@@ -88,14 +86,12 @@ class TextAsked:
 
     Attributes:
         question: for the pool.
-        param: the field that the text comes from.
         max_model_len: the context length of the model.
         with_pieces: whether ids come with their texts.
         with_strings: whether the texts come by themselves.
     """
 
-    question: Tokenize
-    param: str
+    question: Prepare
     max_model_len: int
     with_pieces: bool = False
     with_strings: bool = False
@@ -117,28 +113,31 @@ def text_field(body: Mapping[str, Any]) -> str:
     return given[0]
 
 
-def text_prompt(request: TokenizeRequest, model: ModelInfo) -> Prompt:
-    """The text of a request; its special tokens are some, unless it says otherwise."""
+def text_question(request: TokenizeRequest, model: ModelInfo) -> Prepare:
+    """What to ask about a text; its special tokens are some, unless the request says otherwise.
+
+    Raises:
+        ApiError: it cannot fit.
+    """
+    param = "content" if request.content is not None else "prompt"
     text = request.prompt if request.content is None else request.content
     assert text is not None, "it has one of them"
-    if request.parse_special is False:
-        return (text,)
-    return special_tokens(model.special_tokens).split(text)
+    prompt = Text(text, parses_special=request.parse_special is not False)
+    return Prepare(question_id(), prompt, param, begins=param != "content")
 
 
-def text_asked(request: TokenizeRequest, prompt: Prompt, param: str, model: ModelInfo) -> TextAsked:
-    """What to ask about the prompt that a request has, or that was made of its chat."""
+def text_asked(request: TokenizeRequest, question: Prepare, model: ModelInfo) -> TextAsked:
+    """The question with what else a request wants."""
     begins = request.add_special
     if begins is None:
         begins = request.add_special_tokens
     with_pieces, with_strings = request.with_pieces is True, request.return_token_strs is True
-    question = Tokenize(
-        question_id(),
-        prompt,
-        begins=param != "content" if begins is None else begins,
-        wants_texts=with_pieces or with_strings,
+    question = replace(
+        question,
+        begins=question.begins if begins is None else begins,
+        wants_pieces=with_pieces or with_strings,
     )
-    return TextAsked(question, param, model.n_ctx, with_pieces, with_strings)
+    return TextAsked(question, model.n_ctx, with_pieces, with_strings)
 
 
 def ids_asked(request: DetokenizeRequest, model: ModelInfo) -> Detokenize:
@@ -151,31 +150,15 @@ def ids_asked(request: DetokenizeRequest, model: ModelInfo) -> Detokenize:
     return Detokenize(question_id(), tuple(request.tokens))
 
 
-def told(answer: Tokens, param: str) -> Tokens:
-    """The answer, if it is one.
-
-    Raises:
-        ApiError: it is none; ``param`` is what was asked about.
-    """
-    if answer.error:
-        raise ApiError(ErrorCode.INVALID_PROMPT, f"'{param}': {answer.error}.", param)
-    return answer
-
-
-def tokenized(asked: TextAsked, answer: Tokens) -> TokenizeResponse:
+def tokenized(asked: TextAsked, answer: Prepared) -> TokenizeResponse:
     """The answer to a question about a text, in the form that was asked for."""
     tokens: list[int] | list[Piece] = list(answer.ids)
     if asked.with_pieces:
-        pairs = zip(answer.ids, answer.texts, strict=True)
+        pairs = zip(answer.ids, answer.pieces, strict=True)
         tokens = [Piece(id=token, piece=text) for token, text in pairs]
     response = TokenizeResponse(
         tokens=tokens, count=len(answer.ids), max_model_len=asked.max_model_len
     )
     if asked.with_strings:
-        response["token_strs"] = list(answer.texts)
+        response["token_strs"] = list(answer.pieces)
     return response
-
-
-def question_id() -> str:
-    """A fresh name for a question."""
-    return f"tokens-{uuid.uuid4().hex}"

@@ -11,8 +11,8 @@ from typing import TypeAlias
 
 import orjson
 
-from gateway.chat.tools import CALL_ARGUMENTS, CALL_BEGIN, OPEN
 from shared.overlap import overlap
+from shared.tool_calls import CALL_ARGUMENTS, CALL_BEGIN, OPEN
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 import orjson
 
-from gateway.chat import tools as written
 from gateway.errors import ApiError, excerpt
 from gateway.openai.json_schema import prepared
 from gateway.openai.requests import ChatRequest, GenerationRequest, ManyChatsRequest
 from gateway.openai.structured import MOST_GRAMMAR_BYTES
 from gateway.openai.tools import FunctionDefinition, Tool
+from shared import tool_calls as written
 from shared.errors import ErrorCode
 from shared.grammar import JSON_OPTIONS, Grammar, GrammarKind
 

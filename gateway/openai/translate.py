@@ -6,22 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from gateway.chat.special import special_tokens
-from gateway.errors import ApiError
 from gateway.openai.parameters import check_parameters, wanted_logprobs
+from gateway.openai.prompts import room_for
 from gateway.openai.requests import CompletionRequest, GenerationRequest
 from gateway.openai.responses import Header
 from gateway.openai.tool_choice import UNBOUND, Bound
 from gateway.serving import ServingConfig
-from shared.errors import ErrorCode
-from shared.messages import Generate, ModelInfo
+from shared.messages import Generate, ModelInfo, Prepared
 from shared.sampling import SamplingParams
 
 Form: TypeAlias = Literal["stream", "object", "text"]
-Prompt: TypeAlias = tuple[str, ...]
-"""Plain text and special tokens by turns, as `shared.messages.Generate` has them."""
-PromptIds: TypeAlias = list[int]
-"""A prompt as token ids."""
 
 SHORT_FORM_MAX_TOKENS = 250
 OPENAI_COMPLETION_MAX_TOKENS = 16
@@ -43,6 +37,8 @@ class AnswerPlan:
         tells_logprobs: whether the answer says how likely its tokens were.
         calls_tools: whether there may be calls of tools in the text.
         grammar_param: the field of the request that says what the answer is bound to be.
+        texts: of the prompts, as far as they are known.
+        echoes: whether each choice begins with the text of its prompt.
     """
 
     header: Header
@@ -55,46 +51,67 @@ class AnswerPlan:
     tells_logprobs: bool = False
     calls_tools: bool = False
     grammar_param: str = ""
+    texts: tuple[str, ...] = ()
+    echoes: bool = False
 
     @property
     def params(self) -> dict[str, str]:
         """What fields of `Generate` are called in the request."""
-        prompt = "messages" if self.chat else "prompt"
-        return {"prompt": prompt, "grammar": self.grammar_param}
+        return {"grammar": self.grammar_param}
+
+    def echo(self, index: int) -> str:
+        """The text that generation ``index`` begins with."""
+        return self.texts[index // self.candidates] if self.echoes else ""
+
+
+def check_answer(request: GenerationRequest) -> None:
+    """Refuse a request before its prompts are prepared.
+
+    Raises:
+        ApiError: the parameters contradict each other.
+    """
+    chat = not isinstance(request, CompletionRequest)
+    limit = request.token_limit
+    most = _default_max_tokens(request, chat) if limit is None else limit
+    check_parameters(request, most, is_stream=_form(request, chat) == "stream")
 
 
 def plan_answer(
     request: GenerationRequest,
-    prompts: Sequence[Prompt | PromptIds],
+    prompts: Sequence[Prepared],
     config: ServingConfig,
-    stop: tuple[str, ...] = (),
+    model: ModelInfo,
     bound: Bound = UNBOUND,
     calls_tools: bool = False,
 ) -> AnswerPlan:
     """Lay out the answer to ``request``; choice ``k`` of prompt ``i`` has index ``i * n + k``.
 
     Args:
-        request: what was asked for.
+        request: what was asked for; it has passed `check_answer`.
         prompts: what is to be continued.
         config: for the header.
-        stop: strings that end an answer, besides those of the request.
+        model: which is to continue it.
         bound: what the answer is bound to be.
         calls_tools: whether there may be calls of tools in the text.
 
     Raises:
-        ApiError: the parameters contradict each other.
+        ApiError: a prompt, and what is to be generated, do not fit into the context.
     """
     chat = not isinstance(request, CompletionRequest)
     form = _form(request, chat)
     options = request.stream_options
     limit = request.token_limit
     most = _default_max_tokens(request, chat) if limit is None else limit
-    check_parameters(request, most, is_stream=form == "stream")
     n, candidates = request.n or 1, request.candidates
     answer_id = f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}"
     logprobs = wanted_logprobs(request)
     # The best are those with the likeliest tokens.
     told = 0 if candidates > n and logprobs is None else logprobs
+    echoes = isinstance(request, CompletionRequest) and request.echo is True
+    param = "messages" if chat else "prompt"
+    rooms = [
+        room_for(prompt, most, model, param=param, is_default=limit is None) for prompt in prompts
+    ]
     return AnswerPlan(
         header=Header(answer_id, int(time.time()), config.model_id, config.system_fingerprint),
         chat=chat,
@@ -103,26 +120,28 @@ def plan_answer(
         generations=tuple(
             Generate(
                 request_id=f"{answer_id}-{index}",
-                prompt=prompt if isinstance(prompt, tuple) else (),
-                prompt_ids=() if isinstance(prompt, tuple) else tuple(prompt),
+                ids=prompt.ids,
                 sampling=sampling(request, index % candidates),
-                max_tokens=most,
-                max_tokens_is_default=limit is None,
-                stop=(*(request.stop or ()), *stop),
+                max_tokens=room,
+                stop=(*(request.stop or ()), *prompt.stop),
                 grammar=bound.grammar,
                 logprobs=told,
-                echoes=isinstance(request, CompletionRequest) and request.echo is True,
+                echoes_from=prompt.n_added if echoes else None,
                 min_tokens=request.min_tokens or 0,
                 ignores_eog=request.ignore_eos is True,
                 stop_ids=tuple(request.stop_token_ids or ()),
             )
-            for index, prompt in enumerate(prompt for prompt in prompts for _ in range(candidates))
+            for index, (prompt, room) in enumerate(
+                pair for pair in zip(prompts, rooms, strict=True) for _ in range(candidates)
+            )
         ),
         include_usage=options is not None and options.include_usage is True,
         candidates=candidates,
         tells_logprobs=logprobs is not None,
         calls_tools=calls_tools,
         grammar_param=bound.param,
+        texts=tuple(prompt.text for prompt in prompts),
+        echoes=echoes,
     )
 
 
@@ -159,22 +178,3 @@ def sampling(request: GenerationRequest, choice: int) -> SamplingParams:
         biases = ((int(token), float(bias)) for token, bias in request.logit_bias.items())
         given["logit_bias"] = tuple(sorted(biases))
     return SamplingParams(**{name: value for name, value in given.items() if value is not None})
-
-
-def completion_prompt(text: str, suffix: str | None, model: ModelInfo) -> Prompt:
-    """The prompt that asks ``model`` to continue ``text``, or to fill in what leads to ``suffix``.
-
-    Alone, the text is the whole prompt, and its special tokens are some. With a suffix both are
-    somebody's document, and the order (prefix, suffix, then the middle is asked for) is the one
-    that StarCoder has learned, by its paper.
-
-    Raises:
-        ApiError: the model has not learned to fill in.
-    """
-    if not suffix:
-        return special_tokens(model.special_tokens).split(text)
-    if model.fim_tokens is None:
-        message = f"This model's family ({model.family}) has not learned to fill in the middle."
-        raise ApiError(ErrorCode.UNSUPPORTED_PARAMETER, message, "suffix")
-    before, after, middle = model.fim_tokens
-    return ("", before, text, after, suffix, middle, "")

@@ -40,9 +40,6 @@ class Workers(Protocol):
     def renew(self, worker_id: int) -> None:
         """Replace the process of a worker that runs nothing."""
 
-    def on_finished(self, start: Start, chars_per_token: float) -> None:
-        """A generation has ended whose prompt was evaluated."""
-
 
 class Dispatcher:
     """Sends generations to workers as the schedule says, and events to whoever consumes them.
@@ -226,9 +223,8 @@ class Dispatcher:
     def _prefilled(self, generation: Generation, event: Prefilled) -> None:
         generation.note_prefilled(event)
         request = generation.request
-        # An echoed prompt may have been evaluated token by token; one of ids has no letters.
-        if not request.echoes and not request.prompt_ids:
-            self.estimates.learn_prefill(sum(map(len, request.prompt)), event)
+        if request.echoes_from is None:  # else it was evaluated token by token
+            self.estimates.learn_prefill(event)
         self.totals = replace(
             self.totals,
             prompt_tokens=self.totals.prompt_tokens + event.prompt_tokens,
@@ -249,14 +245,12 @@ class Dispatcher:
             n_generated = self.totals.completion_tokens + event.completion_tokens
             self.totals = replace(self.totals, completion_tokens=n_generated)
             if generation.prefilled is not None:
-                generated = "".join(generation.text)
+                generated = event.ids
                 n_tokens = generation.prefilled.prompt_tokens + event.completion_tokens
                 self.cached_tokens[self.scheduler.running[request_id]] = n_tokens
         was_refused = isinstance(event, Failed) and generation.prefilled is None
         self.scheduler.finish(request_id, generated, was_refused=was_refused)
         self._dispatch()
-        if generation.prefilled is not None and generation.start is not None:
-            self._workers.on_finished(generation.start, self.estimates.chars_per_token)
 
     def _end_with(self, generation: Generation, code: ErrorCode, message: str) -> None:
         """End a generation that no worker will end."""

@@ -24,7 +24,7 @@ class Arrival:
     """
 
     prefix: Prefix
-    prompt: tuple[str, ...]
+    prompt: tuple[int, ...]
 
 
 class PrefixLearner:

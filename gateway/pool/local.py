@@ -2,24 +2,23 @@
 
 import asyncio
 import atexit
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import TypeAlias
 
 from gateway.pool.base import (
     DEFAULT_TERMS,
     GenerationRecord,
     PoolLoad,
     PoolStatus,
-    Question,
     State,
     Terms,
 )
 from gateway.pool.death import Death
 from gateway.pool.dispatcher import Dispatcher
 from gateway.pool.guard import Guard, check_state
-from gateway.pool.jobs import Start
 from gateway.pool.keeper import WorkerKeeper
 from gateway.pool.limits import NO_LIMITS, Limits
-from gateway.pool.questions import Questions
+from gateway.pool.prepare import Preparers
 from gateway.pool.report import load_of, status_of
 from gateway.pool.starting import Starter
 from gateway.pool.template import Template
@@ -33,9 +32,13 @@ from shared.messages import (
     Finished,
     Generate,
     ModelInfo,
+    Prepared,
+    Question,
     Shutdown,
-    Tokens,
 )
+
+Prepare: TypeAlias = Callable[[Question], Awaitable[Prepared | Failed]]
+"""As `gateway.pool.base.WorkerPool.prepare`."""
 
 # How long workers get to end by themselves when the pool closes.
 _SHUTDOWN_S = 1.0
@@ -51,10 +54,12 @@ class LocalPool:
         workers: int,
         max_queue: int,
         target: Callable[..., None],
+        preparer: Callable[..., None],
+        preparers: int = 1,
         parked: int = 0,
         template_target: Callable[..., None] | None = None,
         learns: bool = True,
-        warm_prompts: Callable[[ModelInfo], Sequence[Prompt]] | None = None,
+        warm_prompts: Callable[[ModelInfo, Prepare], Awaitable[Sequence[Prompt]]] | None = None,
         preload: Sequence[str] = (),
         limits: Limits = NO_LIMITS,
     ) -> None:
@@ -65,6 +70,8 @@ class LocalPool:
             workers: how many generations may run at the same time.
             max_queue: the most generations that may wait.
             target: body of a worker process, called with ``config``, its queue and its pipe.
+            preparer: the same of a preparer.
+            preparers: how many of these there are.
             parked: how many more processes there are, for the conversations in their KV caches.
             template_target: body of a template with a prefix; None for no such templates.
             learns: whether to look for such a prefix in what arrives.
@@ -82,8 +89,10 @@ class LocalPool:
             WorkerKeeper(worker_id, starter, self) for worker_id in range(workers + parked)
         ]
         self._guard = Guard(self._keepers, self._dispatcher, starter, limits)
-        self._questions = Questions(
-            self._keepers, self._dispatcher.scheduler.running, max_queue + workers
+        self._preparers = Preparers(
+            Starter(self._template, preparer, config, limits.start_timeout_s),
+            preparers=preparers,
+            most=max_queue + workers,
         )
         self._warming = Warming(self._template, template_target, self._on_newborn, learns=learns)
         self._warm_prompts = warm_prompts
@@ -103,6 +112,7 @@ class LocalPool:
         self._guard.begin()
         # With a prefix to be born with, the others wait for it; one has to say what the model is.
         self._keep(self._keepers[:1] if self._warm_prompts else self._keepers)
+        self._preparers.begin()
         await self._settled.wait()
 
     async def settled(self) -> PoolStatus:
@@ -128,10 +138,10 @@ class LocalPool:
         finally:
             self._dispatcher.abandon(request.request_id, events)
 
-    async def ask(self, question: Question) -> Tokens:
-        """Answer a question about tokens; see `gateway.pool.base.WorkerPool.ask`."""
+    async def prepare(self, question: Question) -> Prepared | Failed:
+        """Answer a question; see `gateway.pool.base.WorkerPool.prepare`."""
         self._check_open()
-        return await self._questions.ask(question)
+        return await self._preparers.prepare(question)
 
     def load(self) -> PoolLoad:
         """The part of the status that each request has to know."""
@@ -157,7 +167,8 @@ class LocalPool:
         self._warming.begin_close()
         shutting_down = ErrorCode.SHUTTING_DOWN, "the server is shutting down"
         self._dispatcher.end_all(*shutting_down)
-        self._questions.end_all(*shutting_down)
+        self._preparers.end_all(*shutting_down)
+        self._preparers.begin_close()
         for keeper in self._keepers:
             if keeper.handle is not None:
                 keeper.handle.send(Shutdown())
@@ -168,6 +179,8 @@ class LocalPool:
             self._kill_all()
             self._template.kill()  # made by a start that was only beginning before
             await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._preparers.kill()
+        await self._preparers.close()
         await self._warming.close()
         await self._guard.close()
         await asyncio.to_thread(self._template.stop)
@@ -202,7 +215,8 @@ class LocalPool:
         """Have all workers born with the prefix that was asked for, before anything is served."""
         assert self._warm_prompts is not None
         try:
-            await self._warming.ask(tuple(self._warm_prompts(model)))
+            prompts = await self._warm_prompts(model, self._preparers.prepare)
+            await self._warming.ask(tuple(prompts))
         except Exception as error:  # whatever it is, the start has failed
             self._failure = f"WARM_PROMPT: {error}"
             self._settled.set()
@@ -232,11 +246,6 @@ class LocalPool:
         """Replace the process of a worker that runs nothing."""
         self._keepers[worker_id].renew()
 
-    def on_finished(self, start: Start, chars_per_token: float) -> None:
-        """Look for a prefix that keeps arriving."""
-        if not start.continues and start.request.prompt:
-            self._warming.note(start.prefix, start.request.prompt, chars_per_token)
-
     # ---- what the keepers tell (`gateway.pool.keeper.Listener`)
 
     def on_ready(self, worker_id: int, model: ModelInfo, fork_s: float | None) -> None:
@@ -253,14 +262,12 @@ class LocalPool:
         born, born_tokens = self._warming.born(handle.generation)
         fork_ms = None if fork_s is None else fork_s * 1000
         self._dispatcher.add_worker(worker_id, born, born_tokens, fork_ms)
-        self._questions.send_waiting()
         self._settled.set()
         self._renew_blank()
 
     def on_gone(self, worker_id: int) -> None:
         """Take a worker out of rotation."""
         self._dispatcher.remove_worker(worker_id)
-        self._questions.on_gone(worker_id)
 
     def on_death(self, worker_id: int, death: Death) -> None:
         """Save what a worker ran if that can be done."""
@@ -280,15 +287,11 @@ class LocalPool:
             self._settled.set()
             unavailable = ErrorCode.MODEL_UNAVAILABLE, f"no worker could be started: {reason}"
             self._dispatcher.end_waiting(*unavailable)
-            self._questions.end_all(*unavailable)
+            self._preparers.end_all(*unavailable)
 
     def on_event(self, event: Event) -> None:
         """Pass an event on to whoever consumes its generation."""
         self._dispatcher.on_event(event)
-
-    def on_tokens(self, worker_id: int, answer: Tokens) -> None:
-        """Pass an answer on to whoever asked."""
-        self._questions.on_answer(worker_id, answer)
 
     def _keep(self, keepers: Sequence[WorkerKeeper]) -> None:
         self._kept += keepers
@@ -296,5 +299,6 @@ class LocalPool:
 
     def _kill_all(self) -> None:
         self._template.kill()
+        self._preparers.kill()
         for keeper in self._keepers:
             keeper.kill()

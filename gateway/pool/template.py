@@ -113,7 +113,7 @@ class Template:
             return 0
 
     def warm(
-        self, target: Callable[..., None], prompts: tuple[tuple[str, ...], ...], is_urgent: bool
+        self, target: Callable[..., None], prompts: tuple[tuple[int, ...], ...], is_urgent: bool
     ) -> tuple[int, int]:
         """Make a new generation that has evaluated what the prompts begin with; blocks.
 

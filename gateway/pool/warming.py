@@ -14,8 +14,8 @@ from gateway.pool.template_watch import TemplateWatch
 
 logger = logging.getLogger(__name__)
 
-Prompt = tuple[str, ...]
-"""Plain text and special tokens by turns, as `shared.messages.Generate` has them."""
+Prompt = tuple[int, ...]
+"""Token ids."""
 
 MOST_TEMPLATES = 2
 """Of those with a prefix, each of which holds a KV cache.
@@ -121,10 +121,10 @@ class Warming:
         generation, n_tokens = await asyncio.to_thread(
             self._template.warm, self._target, prompts, is_urgent
         )
-        first, *others = (Prefix("".join(prompt)) for prompt in prompts)
+        first, *others = (Prefix(prompt) for prompt in prompts)
         length = min((first.shared_length(other) for other in others), default=len(first))
         self._prompts = prompts
-        self.newborn = Prefix(first.text[:length])
+        self.newborn = Prefix(first.ids[:length])
         recent = {each: self._born[each] for each in (0, self.status.generation)}
         self._born = {**recent, generation: (self.newborn, n_tokens)}
         self.status = TemplateStatus(generation, n_tokens, self.status.learned + learned)

@@ -43,7 +43,8 @@ async def answer(
 
 def _kept(serving: Serving, record: RequestRecord, plan: AnswerPlan, feed: Feed[Fed]) -> Feed[Fed]:
     """``feed``, with its text kept for the log if prompts are logged."""
-    return transcribing(record, plan.generations, feed) if serving.config.log_prompts else feed
+    prompts = [text for text in plan.texts for _ in range(plan.candidates)]
+    return transcribing(record, prompts, feed) if serving.config.log_prompts else feed
 
 
 async def _exhaust(feeding: AsyncGenerator[None, None]) -> None:

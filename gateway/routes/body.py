@@ -1,23 +1,14 @@
 """Reads request bodies, which are JSON objects."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, AsyncExitStack, aclosing
-from typing import Any, TypeAlias, TypeVar
+from contextlib import aclosing
+from typing import Any
 
 import orjson
 from fastapi import Request
 
 from gateway.errors import ApiError, excerpt
-from gateway.openai.admission import check_open
-from gateway.pool.base import PoolLoad
-from gateway.serving import Serving, ServingConfig
+from gateway.serving import Serving
 from shared.errors import ErrorCode
-
-Planned = TypeVar("Planned")
-Planner: TypeAlias = Callable[[bytes, ServingConfig, PoolLoad], Planned]
-"""Lays out what a body asks to be generated, by a pool in the state that it is in."""
-
-_LARGE_BYTES = 64 << 10
 
 
 async def read_body(request: Request, serving: Serving) -> bytes:
@@ -26,26 +17,10 @@ async def read_body(request: Request, serving: Serving) -> bytes:
     FastAPI's own parsing knows no limit, wants a content type, and answers 422.
 
     Raises:
-        ApiError: it is too long, says that it is something else than JSON, or is large while too
-            many large ones are being read.
+        ApiError: it is too long, or says that it is something else than JSON.
     """
     _check_media_type(request.headers.get("content-type", ""))
-    return await _read(request, serving.config.max_body_bytes, serving.offload.arriving())
-
-
-async def read_plan(request: Request, serving: Serving, planner: Planner[Planned]) -> Planned:
-    """What the body asks to be generated; a large one is looked at off the event loop.
-
-    Raises:
-        ApiError: `read_body` or ``planner`` refuse it.
-        PoolRefused: the pool takes nothing now, whatever it is.
-    """
-    body = await read_body(request, serving)
-    load = serving.pool.load()
-    check_open(load)
-    return await serving.offload.run(
-        request.receive, len(body), lambda: planner(body, serving.config, load)
-    )
+    return await _read(request, serving.config.max_body_bytes)
 
 
 def json_object(body: bytes) -> dict[str, Any]:
@@ -75,21 +50,17 @@ def _check_media_type(header: str) -> None:
     raise ApiError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
 
 
-async def _read(request: Request, limit: int, place: AbstractContextManager[None]) -> bytes:
+async def _read(request: Request, limit: int) -> bytes:
     too_large = ApiError(
         ErrorCode.BODY_TOO_LARGE, f"The body is longer than the {limit} bytes that are allowed."
     )
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > limit:
         raise too_large
-    body, has_place = bytearray(), False
-    async with AsyncExitStack() as stack:
-        chunks = await stack.enter_async_context(aclosing(request.stream()))
+    body = bytearray()
+    async with aclosing(request.stream()) as chunks:
         async for chunk in chunks:
             body += chunk
             if len(body) > limit:
                 raise too_large
-            if len(body) > _LARGE_BYTES and not has_place:
-                stack.enter_context(place)
-                has_place = True
     return bytes(body)

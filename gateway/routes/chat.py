@@ -1,26 +1,24 @@
 """``/v1/chat/completions`` and ``/v2/chat/completions``: conversations in, answers out."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, TypeAlias
 
 from fastapi import APIRouter, Request, Response
 
-from gateway.chat.choice import choose_template
-from gateway.openai.admission import check_fan_out, check_model_name, loaded_model
+from gateway.openai.admission import check_fan_out, check_model_name, check_open, loaded_model
 from gateway.openai.parameters import check_token_ids
-from gateway.openai.prompts import chat_prompts
+from gateway.openai.prompts import chat_questions
 from gateway.openai.requests import ChatRequest, ManyChatsRequest
 from gateway.openai.responses import ChatCompletion
 from gateway.openai.schema import request_body, stream_or
 from gateway.openai.tool_choice import bound_of, tool_use
-from gateway.openai.translate import AnswerPlan, plan_answer
+from gateway.openai.translate import check_answer, plan_answer
 from gateway.openai.validation import chat_request, chats_request
-from gateway.pool.base import PoolLoad
 from gateway.routes.answer import answer
-from gateway.routes.body import json_object, read_plan
+from gateway.routes.body import json_object, read_body
 from gateway.routes.deadlines import time_bounds
-from gateway.serving import ServingConfig, serving_of
+from gateway.routes.prepare import prepared
+from gateway.serving import serving_of
 
 Check: TypeAlias = Callable[[Mapping[str, Any]], ChatRequest | ManyChatsRequest]
 
@@ -58,22 +56,21 @@ async def many_chat_completions(request: Request) -> Response:
 
 async def _chat(request: Request, check: Check) -> Response:
     serving = serving_of(request)
-    bounds = time_bounds(request, serving.config)
+    config, bounds = serving.config, time_bounds(request, serving.config)
     with bounds.within():
-        plan = await read_plan(request, serving, partial(_plan, check))
+        content = await read_body(request, serving)
+        load = serving.pool.load()
+        check_open(load)
+        body = check(json_object(content))
+        check_model_name(body.model, config)
+        n_chats = len(body.conversations)
+        check_fan_out(n_chats, body.candidates, ("messages", "n"), config.workers, load)
+        model = loaded_model(load)
+        check_token_ids(body, model)
+        check_answer(body)
+        use = tool_use(body)
+        bound = bound_of(body, use)
+        questions = chat_questions(body, model, use, wants_text=config.log_prompts)
+        prompts = await prepared(request, serving.pool, questions, bound)
+        plan = plan_answer(body, prompts, config, model, bound, calls_tools=bool(use.tools))
     return await answer(request, serving, plan, bounds)
-
-
-def _plan(check: Check, content: bytes, config: ServingConfig, load: PoolLoad) -> AnswerPlan:
-    body = check(json_object(content))
-    check_model_name(body.model, config)
-    n_chats = len(body.conversations)
-    check_fan_out(n_chats, body.candidates, ("messages", "n"), config.workers, load)
-    model = loaded_model(load)
-    check_token_ids(body, model)
-    use = tool_use(body)
-    bound = bound_of(body, use)
-    chat_format = choose_template(config, model)
-    prompts = chat_prompts(body, chat_format, model, use)
-    stop = chat_format.stops(model.special_tokens)
-    return plan_answer(body, prompts, config, stop, bound, calls_tools=bool(use.tools))

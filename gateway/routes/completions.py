@@ -2,34 +2,20 @@
 
 from fastapi import APIRouter, Request, Response
 
-from gateway.errors import ApiError
-from gateway.openai.admission import (
-    check_fan_out,
-    check_length,
-    check_model_name,
-    check_prompt_ids,
-    loaded_model,
-)
+from gateway.openai.admission import check_fan_out, check_model_name, check_open, loaded_model
 from gateway.openai.parameters import check_token_ids
+from gateway.openai.prompts import completion_questions
 from gateway.openai.requests import CompletionRequest
 from gateway.openai.responses import TextCompletion
 from gateway.openai.schema import request_body, stream_or
 from gateway.openai.tool_choice import bound_of
-from gateway.openai.translate import (
-    AnswerPlan,
-    Prompt,
-    PromptIds,
-    completion_prompt,
-    plan_answer,
-)
+from gateway.openai.translate import check_answer, plan_answer
 from gateway.openai.validation import completion_request
-from gateway.pool.base import PoolLoad
 from gateway.routes.answer import answer
-from gateway.routes.body import json_object, read_plan
+from gateway.routes.body import json_object, read_body
 from gateway.routes.deadlines import time_bounds
-from gateway.serving import ServingConfig, serving_of
-from shared.errors import ErrorCode
-from shared.messages import ModelInfo
+from gateway.routes.prepare import prepared
+from gateway.serving import serving_of
 
 router = APIRouter(tags=["completions"])
 
@@ -47,36 +33,21 @@ async def completions(request: Request) -> Response:
     Without `model` in the body, the answer is the continuation alone, as a JSON string.
     """
     serving = serving_of(request)
-    bounds = time_bounds(request, serving.config)
+    config, bounds = serving.config, time_bounds(request, serving.config)
     with bounds.within():
-        plan = await read_plan(request, serving, _plan)
+        content = await read_body(request, serving)
+        load = serving.pool.load()
+        check_open(load)
+        body = completion_request(json_object(content))
+        check_model_name(body.model, config)
+        params = ("prompt", "best_of" if body.candidates > (body.n or 1) else "n")
+        check_fan_out(len(body.prompt), body.candidates, params, config.workers, load)
+        model = loaded_model(load)
+        check_token_ids(body, model)
+        check_answer(body)
+        bound = bound_of(body)
+        wants_text = config.log_prompts or body.echo is True
+        questions = completion_questions(body, model, wants_text=wants_text)
+        prompts = await prepared(request, serving.pool, questions, bound)
+        plan = plan_answer(body, prompts, config, model, bound)
     return await answer(request, serving, plan, bounds)
-
-
-def _plan(content: bytes, config: ServingConfig, load: PoolLoad) -> AnswerPlan:
-    body = completion_request(json_object(content))
-    check_model_name(body.model, config)
-    params = ("prompt", "best_of" if body.candidates > (body.n or 1) else "n")
-    check_fan_out(len(body.prompt), body.candidates, params, config.workers, load)
-    model = loaded_model(load)
-    check_token_ids(body, model)
-    is_one = len(body.prompt) == 1
-    prompts = [
-        _prompt(given, "prompt" if is_one else f"prompt[{place}]", body.suffix, model)
-        for place, given in enumerate(body.prompt)
-    ]
-    return plan_answer(body, prompts, config, bound=bound_of(body))
-
-
-def _prompt(
-    given: str | list[int], param: str, suffix: str | None, model: ModelInfo
-) -> Prompt | PromptIds:
-    if isinstance(given, str):
-        prompt = completion_prompt(given, suffix, model)
-        check_length(prompt, param, model)
-        return prompt
-    check_prompt_ids(given, param, model)
-    if suffix:
-        message = "'suffix' is for prompts of text, not of token ids."
-        raise ApiError(ErrorCode.INVALID_VALUE, message, "suffix")
-    return given

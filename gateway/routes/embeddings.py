@@ -1,14 +1,13 @@
 """``/v1/embeddings``: texts in, what they mean to the model as vectors out."""
 
 import asyncio
-from collections.abc import Sequence
+import uuid
 from contextlib import aclosing
-from dataclasses import replace
 
 from fastapi import APIRouter, Request, Response
 
 from gateway.errors import failure
-from gateway.openai.admission import check_model_name, loaded_model
+from gateway.openai.admission import check_model_name, check_open, loaded_model
 from gateway.openai.embeddings import (
     EmbeddingList,
     EmbeddingPlan,
@@ -17,16 +16,18 @@ from gateway.openai.embeddings import (
     entry,
     plan_embeddings,
 )
+from gateway.openai.prompts import room_for
 from gateway.openai.schema import ERROR_RESPONSES, request_body
 from gateway.openai.validation import checked
-from gateway.pool.base import GenerationRecord, PoolLoad, Terms, WorkerPool
-from gateway.request_record import record_of, transcribing
-from gateway.routes.body import json_object, read_plan
-from gateway.routes.deadlines import time_bounds
-from gateway.routes.fan_in import Feed, Order
-from gateway.serving import ServingConfig, serving_of
+from gateway.pool.base import GenerationRecord, Terms
+from gateway.request_record import RequestRecord, record_of, transcribing
+from gateway.routes.body import json_object, read_body
+from gateway.routes.deadlines import TimeBounds, time_bounds
+from gateway.routes.fan_in import Feed
+from gateway.routes.prepare import answer_of
+from gateway.serving import Serving, serving_of
 from gateway.sse import until_disconnect
-from shared.messages import Event, Failed, Finished
+from shared.messages import Event, Failed, Finished, Generate
 
 router = APIRouter(tags=["embeddings"])
 
@@ -45,55 +46,63 @@ async def embeddings(request: Request) -> Response:
     serving = serving_of(request)
     bounds = time_bounds(request, serving.config)
     with bounds.within():
-        plan = await read_plan(request, serving, _plan)
+        content = await read_body(request, serving)
+        load = serving.pool.load()
+        check_open(load)
+        body = checked(EmbeddingRequest, json_object(content))
+        check_model_name(body.model, serving.config)
+        plan = plan_embeddings(body, loaded_model(load))
     record = record_of(request.scope)
-    record.generations = [GenerationRecord() for _ in plan.generations]
-    terms = Terms(True, bounds.deadline_s, bounds.queue_timeout_s)
-    orders = [
-        (replace(generation, trace_id=record.request_id), terms, noted)
-        for generation, noted in zip(plan.generations, record.generations, strict=True)
-    ]
-    entries = [b""] * len(orders)
+    record.generations = [GenerationRecord() for _ in plan.inputs]
+    entries = [b""] * len(plan.inputs)
 
     def fill(index: int, event: Event) -> None:
         if isinstance(event, Finished):
             entries[index] = entry(index, event.embedding, plan)
 
-    feed = transcribing(record, plan.generations, fill) if serving.config.log_prompts else fill
-    running = _run_all(serving.pool, orders, plan, serving.config.workers, feed)
+    feed = transcribing(record, plan.texts, fill) if serving.config.log_prompts else fill
+    running = _run_all(serving, plan, record, bounds, feed)
     await until_disconnect(request.receive, running)
-    content = embedding_list(entries, serving.config.model_id, record.prompt_tokens)
-    return Response(content, media_type="application/json")
-
-
-def _plan(content: bytes, config: ServingConfig, load: PoolLoad) -> EmbeddingPlan:
-    request = checked(EmbeddingRequest, json_object(content))
-    check_model_name(request.model, config)
-    return plan_embeddings(request, loaded_model(load))
+    answer = embedding_list(entries, serving.config.model_id, record.prompt_tokens)
+    return Response(answer, media_type="application/json")
 
 
 async def _run_all(
-    pool: WorkerPool,
-    orders: Sequence[Order],
+    serving: Serving,
     plan: EmbeddingPlan,
-    most: int,
+    record: RequestRecord,
+    bounds: TimeBounds,
     feed: Feed[None],
 ) -> None:
-    """Run generations, ``most`` at a time, so that there is room for those of others.
+    """Run as many generations at a time as there are workers: there is room for those of others.
 
     The first that fails or is refused ends all, with an `ApiError` or `PoolRefused`.
     """
-    waiting = iter(enumerate(orders))
+    pool, waiting = serving.pool, iter(range(len(plan.inputs)))
+    model = loaded_model(pool.load())
+    terms = Terms(True, bounds.deadline_s, bounds.queue_timeout_s)
 
     async def run_some() -> None:
-        for index, order in waiting:
-            async with aclosing(pool.generate(*order)) as events:
+        for index in waiting:
+            with bounds.within():
+                prompt = await answer_of(pool, plan.inputs[index])
+            room_for(prompt, 0, model, param=plan.params[index])
+            generation = Generate(
+                f"embd-{uuid.uuid4().hex}",
+                prompt.ids,
+                max_tokens=0,
+                trace_id=record.request_id,
+                embeds=True,
+            )
+            noted = record.generations[index]
+            async with aclosing(pool.generate(generation, terms, noted)) as events:
                 async for event in events:
                     if isinstance(event, Failed):
-                        raise failure(event, {"prompt": plan.params[index]})
+                        raise failure(event)
                     feed(index, event)
 
-    running = [asyncio.create_task(run_some()) for _ in range(min(most, len(orders)))]
+    n_running = min(serving.config.workers, len(plan.inputs))
+    running = [asyncio.create_task(run_some()) for _ in range(n_running)]
     try:
         done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_EXCEPTION)
         for task in done:

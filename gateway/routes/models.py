@@ -3,7 +3,6 @@
 from fastapi import APIRouter, Request
 from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
 
-from gateway.chat.choice import choose_template
 from gateway.openai.admission import check_model_name
 from gateway.openai.schema import ERROR_RESPONSES
 from gateway.serving import Serving, serving_of
@@ -61,7 +60,7 @@ def _entry(serving: Serving) -> ModelEntry:
         "parent": None,
         "max_model_len": model.n_ctx if model else None,
         "family": model.family if model else None,
-        "chat_template": choose_template(config, model).name if model else None,
+        "chat_template": model.chat_format if model else None,
         "n_ctx_train": (model.n_ctx_train or None) if model else None,
         "n_vocab": model.n_vocab if model else None,
         "n_embd": model.n_embd if model else None,

@@ -7,7 +7,6 @@ from typing import Any
 from fastapi import APIRouter, Request
 from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
 
-from gateway.chat.choice import choose_template
 from gateway.openai.admission import loaded_model
 from gateway.openai.schema import ERROR_RESPONSES
 from gateway.serving import VERSION, serving_of
@@ -51,7 +50,7 @@ async def props(request: Request) -> Props:
         "total_slots": config.workers,
         "model_alias": config.model_id,
         "model_path": Path(config.model_file).name,  # its folders are nobody's business
-        "chat_template": choose_template(config, model).source,
+        "chat_template": model.chat_template or "",
         "bos_token": model.bos_token,
         "eos_token": model.eos_token,
         "build_info": f"ggml-fastapi {VERSION}",

@@ -1,15 +1,15 @@
 """What a text is in tokens, and tokens in text; no generation is needed for it."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from gateway.chat.choice import choose_template
 from gateway.errors import ApiError
 from gateway.openai.admission import check_model_name, loaded_model
-from gateway.openai.prompts import chat_prompts
+from gateway.openai.prompts import chat_questions
 from gateway.openai.requests import ChatRequest
 from gateway.openai.schema import ERROR_RESPONSES, request_body
 from gateway.openai.tokens import (
@@ -21,31 +21,25 @@ from gateway.openai.tokens import (
     TokenizeRequest,
     TokenizeResponse,
     ids_asked,
-    question_id,
     text_asked,
     text_field,
-    text_prompt,
+    text_question,
     tokenized,
-    told,
 )
 from gateway.openai.tool_choice import tool_use
-from gateway.openai.translate import Prompt
 from gateway.openai.validation import chat_request, checked
-from gateway.pool.base import Question
 from gateway.routes.body import json_object, read_body
 from gateway.routes.deadlines import time_bounds
+from gateway.routes.prepare import prepared
 from gateway.serving import Serving, ServingConfig, serving_of
-from gateway.sse import until_disconnect
 from shared.errors import ErrorCode
-from shared.messages import Detokenize, ModelInfo, Tokenize, Tokens
+from shared.messages import Detokenize, ModelInfo, Prepare
 
 Asked = TypeVar("Asked")
 Read: TypeAlias = Callable[[Mapping[str, Any], ServingConfig, ModelInfo], Asked]
 """Makes of a body what it asks."""
 
 router = APIRouter(tags=["tokens"])
-# Of the answer, about.
-_BYTES_PER_TOKEN = 8
 _CHAT = {"messages": [{"role": "user", "content": "Tell me a story."}]}
 
 
@@ -63,13 +57,8 @@ async def tokenize(request: Request) -> Response:
     serving = serving_of(request)
     with time_bounds(request, serving.config).within():
         asked = await _read(request, serving, _text_asked)
-        answer = told(await _ask(request, serving, asked.question), asked.param)
-        content = await serving.offload.run(
-            request.receive,
-            len(answer.ids) * _BYTES_PER_TOKEN,
-            lambda: orjson.dumps(tokenized(asked, answer)),
-        )
-    return Response(content, media_type="application/json")
+        (answer,) = await prepared(request, serving.pool, [asked.question])
+    return _json(tokenized(asked, answer))
 
 
 @router.post(
@@ -83,8 +72,8 @@ async def detokenize(request: Request) -> Response:
     serving = serving_of(request)
     with time_bounds(request, serving.config).within():
         question = await _read(request, serving, _ids_asked)
-        text = told(await _ask(request, serving, question), "tokens").text
-    return _json(DetokenizeResponse(content=text, prompt=text))
+        (answer,) = await prepared(request, serving.pool, [question])
+    return _json(DetokenizeResponse(content=answer.text, prompt=answer.text))
 
 
 @router.post(
@@ -97,8 +86,9 @@ async def apply_template(request: Request) -> Response:
     """Say which prompt a chat becomes."""
     serving = serving_of(request)
     with time_bounds(request, serving.config).within():
-        prompt = await _read(request, serving, _chat_prompt)
-    return _json(TemplateResponse(prompt="".join(prompt)))
+        question = await _read(request, serving, _chat_question)
+        (answer,) = await prepared(request, serving.pool, [replace(question, wants_text=True)])
+    return _json(TemplateResponse(prompt=answer.text))
 
 
 @router.post(
@@ -111,33 +101,24 @@ async def count_input_tokens(request: Request) -> Response:
     """Say how many tokens the prompt of a chat has; the body is that of the chat."""
     serving = serving_of(request)
     with time_bounds(request, serving.config).within():
-        prompt = await _read(request, serving, _chat_prompt)
-        question = Tokenize(question_id(), prompt)
-        answer = told(await _ask(request, serving, question), "messages")
+        question = await _read(request, serving, _chat_question)
+        (answer,) = await prepared(request, serving.pool, [question])
     return _json(InputTokens(object="response.input_tokens", input_tokens=len(answer.ids)))
 
 
 async def _read(request: Request, serving: Serving, read: Read[Asked]) -> Asked:
-    """What the body asks; a large one is looked at off the event loop."""
+    """What the body asks."""
     body = await read_body(request, serving)
     model = loaded_model(serving.pool.load())
-    return await serving.offload.run(
-        request.receive, len(body), lambda: read(json_object(body), serving.config, model)
-    )
-
-
-async def _ask(request: Request, serving: Serving, question: Question) -> Tokens:
-    """The pool's answer; when the client goes away, the question is forgotten."""
-    return await until_disconnect(request.receive, serving.pool.ask(question))
+    return read(json_object(body), serving.config, model)
 
 
 def _text_asked(body: Mapping[str, Any], config: ServingConfig, model: ModelInfo) -> TextAsked:
     flags = checked(TokenizeRequest, body)
     check_model_name(flags.model, config)
-    param = text_field(body)
-    is_chat = param == "messages"
-    prompt = _chat_prompt(body, config, model) if is_chat else text_prompt(flags, model)
-    return text_asked(flags, prompt, param, model)
+    if text_field(body) == "messages":
+        return text_asked(flags, _chat_question(body, config, model), model)
+    return text_asked(flags, text_question(flags, model), model)
 
 
 def _ids_asked(body: Mapping[str, Any], config: ServingConfig, model: ModelInfo) -> Detokenize:
@@ -146,8 +127,8 @@ def _ids_asked(body: Mapping[str, Any], config: ServingConfig, model: ModelInfo)
     return ids_asked(request, model)
 
 
-def _chat_prompt(body: Mapping[str, Any], config: ServingConfig, model: ModelInfo) -> Prompt:
-    """The prompt that ``/v1/chat/completions`` would make of a body."""
+def _chat_question(body: Mapping[str, Any], config: ServingConfig, model: ModelInfo) -> Prepare:
+    """What to ask about the prompt that ``/v1/chat/completions`` would make of a body."""
     chat = chat_request(body)
     check_model_name(chat.model, config)
     last = chat.messages[-1]
@@ -160,8 +141,8 @@ def _chat_prompt(body: Mapping[str, Any], config: ServingConfig, model: ModelInf
         if body.get(name) not in (None, right):
             message = f"'{name}' is {str(right).lower()} here: it follows from the last message."
             raise ApiError(ErrorCode.UNSUPPORTED_PARAMETER, message, name)
-    (prompt,) = chat_prompts(chat, choose_template(config, model), model, tool_use(chat))
-    return prompt
+    (question,) = chat_questions(chat, model, tool_use(chat))
+    return question
 
 
 def _json(content: object) -> Response:

@@ -1,29 +1,33 @@
-"""The chat formats that are known by name, as the authors of the models published them."""
+"""Which chat format a model gets: the one that was asked for, else the file's own, else by name.
+
+The formats that are known by name are as the authors of the models published them.
+"""
 
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared.config import WorkerConfig
+from shared.errors import UsageError
+from shared.model_info import PLAIN_ORIGIN
+from worker.prompt.render import MAX_SOURCE, ChatTemplate
+
 _TEMPLATES = Path(__file__).with_name("templates")
 
 
 @dataclass(frozen=True, slots=True)
 class ChatFormat:
-    """How a conversation becomes a prompt, and how an answer ends.
-
-    Attributes:
-        name: what people call it.
-        source: a Jinja template.
-        stop: an answer ends before any of these strings.
-        stop_tokens: texts that end a turn; as tokens of the model they end an answer anyway.
-        origin: where it comes from, for people.
-    """
+    """How a conversation becomes a prompt, and how an answer ends."""
 
     name: str
+    #: a Jinja template
     source: str
+    #: an answer ends before any of these strings
     stop: tuple[str, ...] = ()
+    #: texts that end a turn; as tokens of the model they end an answer anyway
     stop_tokens: tuple[str, ...] = ()
+    #: where it comes from, for people
     origin: str = ""
 
     def stops(self, special_tokens: Collection[str]) -> tuple[str, ...]:
@@ -33,18 +37,12 @@ class ChatFormat:
 
 @dataclass(frozen=True, slots=True)
 class NamedFormat:
-    """A format of the table.
-
-    Attributes:
-        name: what to say to get it.
-        models: which models want it, by the names of their files or repositories.
-        template: the file in ``templates/``, if that has another name.
-        stop: as in `ChatFormat`.
-        stop_tokens: as in `ChatFormat`.
-    """
+    """A format of the table."""
 
     name: str
+    #: which models want it: a pattern that is found in the name of their file or repository
     models: str | None = None
+    #: the file in ``templates/``, if that has another name
     template: str | None = None
     stop: tuple[str, ...] = ()
     stop_tokens: tuple[str, ...] = ()
@@ -116,3 +114,50 @@ def recognised(model_name: str) -> NamedFormat | None:
         if known.models and re.search(known.models, model_name, re.IGNORECASE):
             return known
     return None
+
+
+def choose_format(config: WorkerConfig, own: str | None) -> ChatFormat:
+    """The format of the conversations with a model; its ``origin`` says why this one.
+
+    Args:
+        config: the setting, and the model's names.
+        own: the Jinja template in the model's file, if there is one.
+
+    Raises:
+        UsageError: as `load_chat_template`.
+    """
+    if config.chat_template is not None:
+        return load_chat_template(config.chat_template)
+    if own:
+        return ChatFormat("own", own, origin="the model's file")
+    for name in (Path(config.file_name).name, config.model_id):
+        if known := recognised(name):
+            return known.as_format(f"the name {name}")
+    return FORMATS["plain"].as_format(PLAIN_ORIGIN)
+
+
+def load_chat_template(setting: str) -> ChatFormat:
+    """The format that the setting ``CHAT_TEMPLATE`` asks for: a name, or the path of a Jinja file.
+
+    Raises:
+        UsageError: it is neither, or the file holds no template.
+    """
+    if known := FORMATS.get(setting.lower()):
+        return known.as_format("CHAT_TEMPLATE")
+    path = Path(setting).expanduser()
+    if not path.is_file():
+        names = ", ".join(FORMATS)
+        raise UsageError(
+            f"CHAT_TEMPLATE={setting!r} is not allowed; it must be a Jinja file or one of: {names}"
+        )
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            source = file.read(MAX_SOURCE + 1)
+        ChatTemplate(source)
+    except OSError as error:
+        raise UsageError(f"CHAT_TEMPLATE={setting}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"CHAT_TEMPLATE={setting}: it is not UTF-8 text") from error
+    except ValueError as error:
+        raise UsageError(f"CHAT_TEMPLATE={setting}: {error}") from error
+    return ChatFormat(path.name, source, origin="CHAT_TEMPLATE")

@@ -6,7 +6,7 @@ from llguidance.gbnf_to_lark import any_to_lark
 
 from shared.grammar import JSON_OPTIONS, Grammar, GrammarKind
 from worker.engines.base import Engine
-from worker.grammar import GrammarError, problem_of
+from worker.grammar.matcher import GrammarError, problem_of
 
 _LIMITS = LLParserLimits(verbose_errors=False)
 # A token whose bytes begin with it is one that no text has, to llguidance.
