@@ -48,7 +48,7 @@ ONE_FILE_LIBRARIES = {
     "gateway/http/protocol.py": {"httptools"},
     "gateway/http/refusals.py": {"httptools", "uvicorn"},
     "gateway/server.py": {"uvicorn"},
-    "gateway/tracing.py": {"opentelemetry"},
+    "gateway/observe/tracing.py": {"opentelemetry"},
     "gateway/__main__.py": {"uvloop"},
 }
 # Parts of the standard library that a room does without.
@@ -76,11 +76,11 @@ NARROWED = {
     "gateway/pool/learning.py": {"gateway.pool.prefix"},
     "gateway/pool/prefix.py": set(),
     "gateway/auth/": {
-        "gateway.auth", "gateway.errors", "gateway.request_record", "gateway.settings", "shared",
+        "gateway.auth", "gateway.errors", "gateway.observe.record", "gateway.settings", "shared",
     },
     "gateway/routes/": {
-        "gateway.auth", "gateway.chat", "gateway.errors", "gateway.metrics", "gateway.openai",
-        "gateway.pool.base", "gateway.request_record", "gateway.routes", "gateway.serving",
+        "gateway.auth", "gateway.chat", "gateway.errors", "gateway.observe", "gateway.openai",
+        "gateway.pool.base", "gateway.routes", "gateway.serving",
         "gateway.sse", "shared",
     },
     "worker/loop.py": {
