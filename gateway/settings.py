@@ -240,7 +240,8 @@ class Settings:
 
 def default_text(field: "dataclasses.Field[Any]") -> str:
     """The default as one would write it; empty if it is not to be written."""
-    kind, default = field.metadata["kind"], field.default
+    kind: Kind = field.metadata["kind"]
+    default: Any = field.default
     if default in (None, ()):
         return "auto" if kind.metavar.endswith("|auto") else ""
     if kind.metavar == "SIZE":
