@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fastapi import Request
 
-from gateway.metrics import Metrics
+from gateway.observe.metrics import Metrics
 from gateway.pool.base import WorkerPool
 
 

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from fastapi import APIRouter, Request, Response
 
 from gateway.errors import failure
+from gateway.observe.record import RequestRecord, record_of, transcribing
 from gateway.openai.admission import check_model_name, check_open, loaded_model
 from gateway.openai.embeddings import (
     EmbeddingList,
@@ -20,7 +21,6 @@ from gateway.openai.prompts import room_for
 from gateway.openai.schema import ERROR_RESPONSES, request_body
 from gateway.openai.validation import checked
 from gateway.pool.base import GenerationRecord, Terms
-from gateway.request_record import RequestRecord, record_of, transcribing
 from gateway.routes.body import json_object, read_body
 from gateway.routes.deadlines import TimeBounds, time_bounds
 from gateway.routes.fan_in import Feed
