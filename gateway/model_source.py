@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 from gateway import demo_model, hub
 from gateway.model_choice import TOKENIZER_NAME, choose
 from shared.errors import UsageError
-from shared.gguf_rewrite import Progress, rewrite, stderr_progress
-from shared.inspector import inspect
-from shared.model_file import ModelFile
+from shared.model.description import ModelFile
+from shared.model.gguf_rewrite import Progress, rewrite, stderr_progress
+from shared.model.inspect import inspect
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from gateway.pool.warming import MOST_TEMPLATES
 from gateway.settings import Settings
 from gateway.warm_prompt import load_warm_prompt
 from shared.config import WorkerConfig
-from shared.engine_library import choose
 from shared.errors import UsageError
+from shared.model.library import choose
 
 _MIB = 1 << 20
 # Nobody keeps more conversations going at the same time without saying so.

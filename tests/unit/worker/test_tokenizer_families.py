@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.gguf import TokenType
+from shared.model.gguf import TokenType
 from tests.tokenizers_of_families import RECIPES, lines, trained
-from worker.merges import rebuild_merges
-from worker.tokenizer import Tokenizer, build_tokenizer
-from worker.vocabulary import Vocabulary
+from worker.tokenizer.merges import rebuild_merges
+from worker.tokenizer.tokenizer import Tokenizer, build_tokenizer
+from worker.tokenizer.vocabulary import Vocabulary
 
 FAMILIES = sorted(RECIPES)
 _built: dict[str, tuple[Tokenizer, Vocabulary]] = {}

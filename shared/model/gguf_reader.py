@@ -10,9 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from shared.binary_reader import BinaryReader, mapped
-from shared.ggml_types import TENSOR_TYPES
-from shared.gguf import (
+from shared.model.gguf import (
     DEFAULT_ALIGNMENT,
     MAGIC,
     MERGES,
@@ -20,10 +18,10 @@ from shared.gguf import (
     VALUE_FORMATS,
     GGUFFile,
     MetadataEntry,
-    TensorInfo,
     ValueType,
-    align,
 )
+from shared.model.reader import BinaryReader, mapped
+from shared.model.tensors import TENSOR_TYPES, TensorInfo, align
 
 _MAX_KEY_BYTES = 65_535
 _MAX_NAME_BYTES = 63

@@ -8,7 +8,7 @@ these are what it was made of, and if they leave more, it was not made by mergin
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 
-from shared.byte_level import LETTERS
+from shared.model.byte_level import BYTE_OF_LETTER, LETTERS
 
 _NO_MERGE = 1 << 31
 # The time for a token grows with the square of its length. The longest that training has made in
@@ -52,3 +52,28 @@ def rebuild_merges(tokens: Sequence[bytes], left_out: Collection[int]) -> list[t
             ranks[text] = token
             merges.append((parts[0], parts[1]))
     return merges
+
+
+_LOST = "\ufffd".encode()
+# Training puts the single bytes first, in the order of their letters: all of them, or only those
+# that occur in UTF-8.
+_ALL = bytes(byte for _, byte in sorted(BYTE_OF_LETTER.items()))
+_IN_UTF8 = bytes(byte for byte in _ALL if byte not in (0xC0, 0xC1) and byte < 0xF5)
+
+
+def restore_bytes(tokens: Sequence[bytes]) -> Sequence[bytes]:
+    """Return the vocabulary with the tokens of single bytes as they were before they were lost."""
+    if count_lost(tokens) < 128 or b"!" not in tokens:
+        return tokens
+    first = tokens.index(b"!")
+    for alphabet in (_ALL, _IN_UTF8):
+        singles = [bytes((byte,)) for byte in alphabet]
+        shown = [single.decode("utf-8", "replace").encode() for single in singles]
+        if list(tokens[first : first + len(shown)]) == shown:
+            return [*tokens[:first], *singles, *tokens[first + len(singles) :]]
+    return tokens
+
+
+def count_lost(tokens: Sequence[bytes]) -> int:
+    """Count the tokens that are nothing but a replacement character; one at most should be."""
+    return sum(raw == _LOST for raw in tokens)

@@ -6,58 +6,88 @@ process. So a model is checked here for all that the engine's evaluation rests o
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
-from shared.default_ids import BPE_EOS, SENTENCEPIECE_EOS
-from shared.engine_memory import max_layers
-from shared.ggml_types import F32, TENSOR_TYPES
-from shared.gguf import MERGES, SCORES, TOKEN_TYPES, TOKENS, GGUFFile, TokenType, ValueType
-from shared.model_file import Family, FileFormat
-from shared.tensor_records import ENGINE_TYPES
-
-Shapes = dict[str, tuple[int, ...]]
-"""Shape of each tensor by its name, contiguous dimension first."""
+from shared.model.description import BPE_EOS, SENTENCEPIECE_EOS, Dimensions, Family, FileFormat
+from shared.model.gguf import MERGES, SCORES, TOKEN_TYPES, TOKENS, GGUFFile, TokenType, ValueType
+from shared.model.layouts import LLAMA, Table, falcon, shapes_of
+from shared.model.memory import max_layers
+from shared.model.tensors import ENGINE_TYPES, F32, TENSOR_TYPES, and_others
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """What the library wants of one architecture.
+    """What the library wants of one architecture."""
 
-    Attributes:
-        family: which one; its value is the name in files.
-        epsilon: the metadata key of the norms' epsilon, without the architecture's name.
-        shapes: gives every tensor that a file must have.
-        neutral: further metadata that the library ignores, each with the only value that means
-            nothing, and what another would mean.
-    """
-
-    family: Family
-    epsilon: str
-    shapes: Callable[[GGUFFile], Shapes]
+    family: Family  #: its value is the name in files
+    epsilon: str  #: metadata key of the norms' epsilon, without the architecture's name
+    #: Metadata that the library ignores, each with the only value that means nothing, and what
+    #: another would mean.
     neutral: tuple[tuple[str, Any, str], ...] = ()
 
 
-def check(file: GGUFFile, architecture: Architecture) -> None:
-    """Check that the library can load the file and will compute what the model means.
+ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
+    {
+        "llama": Architecture(Family.LLAMA, "attention.layer_norm_rms_epsilon"),
+        "falcon": Architecture(
+            Family.FALCON,
+            "attention.layer_norm_epsilon",
+            neutral=(
+                ("tensor_data_layout", "jploski", "another order of its attention weights"),
+                ("use_parallel_residual", True, "layers one after another"),
+            ),
+        ),
+    }
+)
+"""The architectures whose GGUF files the library reads."""
+_OF_LEGACY_FILES = frozenset({"starcoder", "mpt", "gpt2", "gptneox"})
 
-    Args:
-        file: of that architecture.
-        architecture: what the library wants of it.
+
+def architecture_of(file: GGUFFile) -> Architecture:
+    """What the library wants of the file.
+
+    Raises:
+        ModelFileError: it does not know the file's architecture.
+    """
+    known = ARCHITECTURES.get(file.architecture)
+    if known is None:
+        legacy = file.architecture in _OF_LEGACY_FILES
+        advice = "; it serves this model as a legacy .bin file" if legacy else ""
+        file.fail(
+            f"its architecture is {file.architecture!r:.60}; "
+            f"the engine reads only {' and '.join(ARCHITECTURES)} GGUF files{advice}"
+        )
+    return known
+
+
+def is_40b(file: GGUFFile) -> bool:
+    """Whether the layers have two norms; the library goes by what it finds, too."""
+    return any(".attn_norm_2." in tensor.name for tensor in file.tensors)
+
+
+def table_of(file: GGUFFile) -> Table:
+    """The tensors that the library wants of the file, which is of a known architecture."""
+    return LLAMA if file.architecture == "llama" else falcon(is_40b(file))
+
+
+def check_gguf(file: GGUFFile) -> None:
+    """Check that ctransformers 0.2.27 can load the file and will compute what the model means.
 
     Raises:
         ModelFileError: it cannot, or it would ignore something that matters.
     """
-    checker = _Checker(file, architecture)
-    checker.check_hyperparameters()
-    checker.check_unsupported()
+    checker = _Checker(file, architecture_of(file))
+    checker.check_numbers()
+    checker.check_unsupported(file.size)
     checker.check_vocabulary()
-    checker.check_tensors()
+    checker.check_tensors(file.size)
 
 
 class _Checker:
-    """The parts of `check`."""
+    """The parts of `check_gguf`."""
 
     def __init__(self, file: GGUFFile, architecture: Architecture) -> None:
         self.file = file
@@ -78,20 +108,16 @@ class _Checker:
             if optional:
                 return None
             self.fail(f"metadata {key} is missing")
-        if (entry.value_type, entry.item_type) != (value_type, item_type):
+        found, wanted = (entry.value_type, entry.item_type), (value_type, item_type)
+        if found != wanted:
             if entry.value_type is ValueType.ARRAY and item_type is None:
                 self.fail(f"metadata {key} is a list: layers that differ are not supported")
-            found, wanted = (
-                kind.name + (f" of {items.name}" if items is not None else "")
-                for kind, items in (
-                    (entry.value_type, entry.item_type),
-                    (value_type, item_type),
-                )
+            self.fail(
+                f"metadata {key} has the type {_type_name(*found)}, not {_type_name(*wanted)}"
             )
-            self.fail(f"metadata {key} has the type {found}, not {wanted}")
         return self.file.metadata[key]
 
-    def check_hyperparameters(self) -> None:
+    def check_numbers(self) -> None:
         for key in (
             "context_length",
             "embedding_length",
@@ -100,19 +126,10 @@ class _Checker:
             "attention.head_count",
             "attention.head_count_kv",
         ):
-            value = self.require(
-                f"{self.prefix}.{key}", ValueType.UINT32, optional=key.endswith("head_count_kv")
-            )
+            optional = key.endswith("head_count_kv")
+            value = self.require(f"{self.prefix}.{key}", ValueType.UINT32, optional=optional)
             if value is not None and not 1 <= value < 1 << 31:
                 self.fail(f"metadata {self.prefix}.{key} is {value}")
-        file = self.file
-        most = max_layers(self.architecture.family, FileFormat.GGUF)
-        if file.n_layer > most:
-            self.fail(f"it has {file.n_layer} layers; the engine can take {most}")
-        if file.n_embd % file.n_head or (file.n_embd // file.n_head) % 2:
-            self.fail(f"{file.n_head} attention heads do not divide a width of {file.n_embd}")
-        if file.n_head % file.n_head_kv:
-            self.fail(f"{file.n_head_kv} key/value heads do not divide {file.n_head} heads")
         for key, lowest in (
             (self.architecture.epsilon, 0.0),
             ("rope.freq_base", 1.0),
@@ -122,14 +139,24 @@ class _Checker:
             value = self.require(f"{self.prefix}.{key}", ValueType.FLOAT32, optional=optional)
             if value is not None and not (math.isfinite(value) and value > lowest):
                 self.fail(f"metadata {self.prefix}.{key} is {value}")
+        self.check_size(self.file.size)
         self.require("general.name", ValueType.STRING, optional=True)
         self.require("general.file_type", ValueType.UINT32, optional=True)
         self.require(f"{self.prefix}.rope.dimension_count", ValueType.UINT32, optional=True)
 
-    def check_unsupported(self) -> None:
+    def check_size(self, size: Dimensions) -> None:
+        most = max_layers(self.architecture.family, FileFormat.GGUF)
+        if size.n_layer > most:
+            self.fail(f"it has {size.n_layer} layers; the engine can take {most}")
+        if size.n_embd % size.n_head or (size.n_embd // size.n_head) % 2:
+            self.fail(f"{size.n_head} attention heads do not divide a width of {size.n_embd}")
+        if size.n_head % size.n_head_kv:
+            self.fail(f"{size.n_head_kv} key/value heads do not divide {size.n_head} heads")
+
+    def check_unsupported(self, size: Dimensions) -> None:
         """Refuse what the library does not know of and would silently leave out."""
         metadata = self.file.metadata
-        head_width = self.file.n_embd // self.file.n_head
+        head_width = size.n_embd // size.n_head
         for key, neutral, what in (
             ("rope.dimension_count", head_width, "rotary embedding of a part of each head"),
             ("attention.key_length", head_width, "attention heads of an own width"),
@@ -148,7 +175,7 @@ class _Checker:
                 )
         key = f"{self.prefix}.attention.sliding_window"
         window = self.require(key, ValueType.UINT32, optional=True)
-        if window and window < self.file.n_ctx_train:
+        if window and window < size.n_ctx_train:
             self.fail(f"it attends to the last {window} tokens; the engine takes all of them")
         if metadata.get("split.count", 0) not in (0, 1):
             self.fail("it is a part of a model; merge its files into one first")
@@ -172,7 +199,7 @@ class _Checker:
                 f"its vocabulary has {len(tokens)} tokens, {len(scores)} scores "
                 f"and {len(types)} token types"
             )
-        unknown = set(types) - {int(kind) for kind in TokenType}
+        unknown = set(types) - set(TokenType)
         if unknown:
             self.fail(f"its vocabulary has a token of the unknown type {min(unknown)}")
         if kind == "gpt2":
@@ -188,18 +215,16 @@ class _Checker:
 
     def check_use(self, kind: str) -> None:
         """Check what the file says of how its vocabulary is used."""
-        for key, value_type in (
-            ("tokenizer.ggml.pre", ValueType.STRING),
-            ("tokenizer.ggml.add_bos_token", ValueType.BOOL),
-            ("tokenizer.ggml.add_space_prefix", ValueType.BOOL),
-            ("tokenizer.chat_template", ValueType.STRING),
-        ):
-            value = self.require(key, value_type, optional=True)
-            if kind == "llama" and key.endswith("add_space_prefix") and value is False:
-                self.fail(
-                    f"its tokenizer puts no space before a text ({key} = False), "
-                    "but the engine's always does"
-                )
+        space = "tokenizer.ggml.add_space_prefix"
+        for key in ("tokenizer.ggml.pre", "tokenizer.chat_template"):
+            self.require(key, ValueType.STRING, optional=True)
+        for key in ("tokenizer.ggml.add_bos_token", space):
+            self.require(key, ValueType.BOOL, optional=True)
+        if kind == "llama" and self.file.metadata.get(space) is False:
+            self.fail(
+                f"its tokenizer puts no space before a text ({space} = False), "
+                "but the engine's always does"
+            )
 
     def check_special_ids(self, default: int) -> None:
         n_vocab = self.file.n_vocab
@@ -212,20 +237,16 @@ class _Checker:
         if n_vocab <= default:
             self.fail(f"its vocabulary has only {n_vocab} tokens")
 
-    def check_tensors(self) -> None:
-        file = self.file
-        expected = self.architecture.shapes(file)
-        found = {tensor.name: tensor for tensor in file.tensors}
+    def check_tensors(self, size: Dimensions) -> None:
+        expected = shapes_of(table_of(self.file), size)
+        found = {tensor.name: tensor for tensor in self.file.tensors}
         missing = [name for name in expected if name not in found]
         if missing:
-            self.fail(f"tensor {missing[0]} is missing" + _and_others(len(missing)))
+            self.fail(f"tensor {missing[0]} is missing" + and_others(len(missing)))
         surplus = [name for name in found if name not in expected]
         if surplus:
-            self.fail(
-                f"it has a tensor that the engine does not use: {surplus[0]}"
-                + _and_others(len(surplus))
-                + _why(surplus[0])
-            )
+            others = and_others(len(surplus)) + _why(surplus[0])
+            self.fail(f"it has a tensor that the engine does not use: {surplus[0]}{others}")
         for name, shape in expected.items():
             tensor = found[name]
             if tensor.shape != shape:
@@ -236,8 +257,8 @@ class _Checker:
                 self.fail(f"tensor {name} is of type {tensor.type_name}; the engine knows {names}")
 
 
-def _and_others(count: int) -> str:
-    return f" (and {count - 1} others)" if count > 1 else ""
+def _type_name(kind: ValueType, items: ValueType | None) -> str:
+    return kind.name if items is None else f"{kind.name} of {items.name}"
 
 
 def _why(name: str) -> str:

@@ -4,12 +4,12 @@ import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from shared.gguf import TokenType
-from shared.model_file import Family, ModelFile, TokenizerKind
-from worker.lost_bytes import count_lost, restore_bytes
-from worker.pre_tokenizers import named_pre_tokenizer
-from worker.special_tokens import SANTACODER_FIM, STARCODER_FIM, find_added, find_special
-from worker.tokenizer_file import TokenizerFile
+from shared.model.description import Family, ModelFile, TokenizerKind
+from shared.model.gguf import TokenType
+from worker.tokenizer.file import TokenizerFile
+from worker.tokenizer.merges import count_lost, restore_bytes
+from worker.tokenizer.pre_tokenizers import named_pre_tokenizer
+from worker.tokenizer.special_tokens import SANTACODER_FIM, STARCODER_FIM, find_added, find_special
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from typing import Any, NoReturn
 import orjson
 from tokenizers import Tokenizer
 
-from shared.byte_level import bytes_of
 from shared.errors import ModelFileError
-from shared.model_file import ModelFile, TokenizerKind
-from worker.special_tokens import find_special
+from shared.model.byte_level import bytes_of
+from shared.model.description import ModelFile, TokenizerKind
+from worker.tokenizer.special_tokens import find_special
 
 _MAX_BYTES = 64 << 20
 # A converter may have lost the bytes of some tokens; another model's tokenizer shares hardly any.

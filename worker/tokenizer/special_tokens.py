@@ -8,8 +8,8 @@ the pieces that the pre-tokenizer cuts, and each family's cuts every one of thes
 import re
 from collections.abc import Iterable
 
-from shared.gguf import TokenType
-from shared.model_file import Family, ModelFile, TokenizerKind
+from shared.model.description import Family, ModelFile, TokenizerKind
+from shared.model.gguf import TokenType
 
 STARCODER_FIM = ("<fim_prefix>", "<fim_suffix>", "<fim_middle>")
 SANTACODER_FIM = ("<fim-prefix>", "<fim-suffix>", "<fim-middle>")

@@ -4,18 +4,22 @@ Source: ``ggml/libfalcon.cpp`` of ctransformers 0.2.27.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from shared.binary_reader import BinaryReader, Data
-from shared.engine_memory import max_layers
-from shared.ggml_types import F32
-from shared.gguf import TensorInfo
-from shared.legacy_layouts import Shapes
-from shared.legacy_reader import MAX_WORD_BYTES
-from shared.model_file import Family, FileFormat
-from shared.tensor_records import read_records
+from shared.model.description import (
+    BPE_EOS,
+    END_OF_TEXT,
+    Dimensions,
+    Family,
+    FileFormat,
+    ModelFile,
+)
+from shared.model.layouts import ggcc, shapes_of
+from shared.model.legacy import INT_MAX, MAX_WORD_BYTES
+from shared.model.memory import BATCH, max_layers, needs
+from shared.model.reader import BinaryReader, Data
+from shared.model.tensors import TENSOR_TYPES, dominant_type, read_records
 
 VERSION = 10
 N_CTX_TRAIN = 2048
@@ -23,8 +27,6 @@ N_CTX_TRAIN = 2048
 _N_SPECIAL = 12
 """The first ids, which the library looks up without asking how many there are."""
 _ALIGNMENT = 32
-_INT_MAX = (1 << 31) - 1
-_EMBEDDING, _HEAD = "transformer.word_embeddings.weight", "lm_head.weight"
 _LAYERS_OF_7B, _LAYERS_OF_40B = 32, 60
 """Numbers of layers by which the library knows one of the two kinds, whatever the header says."""
 _VOCABULARY, _PADDED = 65_024, 65_025
@@ -51,26 +53,20 @@ class Header(NamedTuple):
         """Whether each layer has two norms; some 40B files have the other type in their header."""
         return self.falcon_type == 40 or self.n_layer == _LAYERS_OF_40B
 
-
-@dataclass(frozen=True, slots=True)
-class GGCCFile:
-    """A whole file.
-
-    Attributes:
-        header: its numbers; ``n_vocab`` is how many tokens the library uses.
-        tokens: each id's bytes.
-        merges: BPE merges in order of rank, ``left right``.
-        tensors: in the file's order.
-    """
-
-    header: Header
-    tokens: list[bytes]
-    merges: list[bytes]
-    tensors: tuple[TensorInfo, ...]
+    def size(self, n_vocab: int) -> Dimensions:
+        return Dimensions(
+            n_vocab=n_vocab,
+            n_ctx_train=N_CTX_TRAIN,
+            n_embd=self.n_embd,
+            n_head=self.n_head,
+            n_head_kv=self.n_head_kv,
+            n_layer=self.n_layer,
+            n_ff=4 * self.n_embd,
+        )
 
 
-def read_ggcc(path: Path, data: Data) -> GGCCFile:
-    """Read a file and check that it is whole and that the library can compute with it.
+def read_ggcc(path: Path, data: Data) -> ModelFile:
+    """Read a file, check that it is whole and that the library can compute with it.
 
     Raises:
         ModelFileError: it is not, or it cannot.
@@ -83,16 +79,53 @@ def read_ggcc(path: Path, data: Data) -> GGCCFile:
     header = Header(*reader.numbers("8i"))
     _check_header(reader, header)
     tokens = reader.words(header.n_vocab, MAX_WORD_BYTES, "I", gap=4)
-    n_merges = reader.number("i")
-    if n_merges != header.n_merges:
-        reader.fail(f"damaged: {n_merges:,} merges where {header.n_merges:,} are due")
-    halves = reader.words(2 * n_merges, MAX_WORD_BYTES, "I")
-    _check_merges(reader, halves)
-    merges = list(map(b" ".join, zip(halves[::2], halves[1::2], strict=True)))
+    merges = _merges(reader, header.n_merges)
     also = _padding(reader, header.n_embd, tokens)
-    header = header._replace(n_vocab=len(tokens))
-    tensors = read_records(reader, ggcc_shapes(header), {}, _ALIGNMENT, any_type=True, also=also)
-    return GGCCFile(header, tokens, merges, tensors)
+    size = header.size(len(tokens))
+    tensors = read_records(
+        reader, shapes_of(ggcc(header.is_40b), size), None, alignment=_ALIGNMENT, also=also
+    )
+    weight_type = dominant_type(tensors)
+    weights = sum(tensor.n_bytes for tensor in tensors)
+    memory, n_ctx_most = needs(
+        FileFormat.GGCC, Family.FALCON, size, weights, weight_type, header.is_40b
+    )
+    if n_ctx_most < BATCH:
+        reader.fail("it is too wide for the engine's evaluation buffers")
+    end = BPE_EOS if tokens[BPE_EOS] == END_OF_TEXT else None
+    return ModelFile(
+        path=path,
+        n_bytes=reader.size,
+        file_format=FileFormat.GGCC,
+        version=VERSION,
+        family=Family.FALCON,
+        name=path.stem,
+        quantisation=TENSOR_TYPES[weight_type][0],
+        size=size,
+        details={"falcon_type": 40 if header.is_40b else 7},
+        tokens=tokens,
+        merges=merges,
+        bos=end,
+        eos=end,
+        tensors=tensors,
+        n_ctx_most=n_ctx_most,
+        memory=memory,
+    )
+
+
+def _merges(reader: BinaryReader, due: int) -> list[bytes]:
+    n_merges = reader.number("i")
+    if n_merges != due:
+        reader.fail(f"damaged: {n_merges:,} merges where {due:,} are due")
+    halves = reader.words(2 * n_merges, MAX_WORD_BYTES, "I")
+    for half in halves:
+        if not half or b" " in half:
+            reader.fail(f"damaged: one of its merges has {half[:40]!r}")
+    try:
+        b" ".join(halves).decode()
+    except UnicodeDecodeError:
+        reader.fail("damaged: its merges are not UTF-8")
+    return list(map(b" ".join, zip(halves[::2], halves[1::2], strict=True)))
 
 
 def _padding(
@@ -112,18 +145,18 @@ def _padding(
                 f"leave out the last one only if that is [PAD], not {tokens[-1][:40]!r}"
             )
     if len(tokens) == _VOCABULARY and is_known_width:
-        return dict.fromkeys((_EMBEDDING, _HEAD), (n_embd, _PADDED))
+        matrices = ("transformer.word_embeddings.weight", "lm_head.weight")
+        return dict.fromkeys(matrices, (n_embd, _PADDED))
     return {}
 
 
 def _check_header(reader: BinaryReader, header: Header) -> None:
-    layers = max_layers(Family.FALCON, FileFormat.GGCC)
     for name, value, least, most in (
         ("n_vocab", header.n_vocab, _N_SPECIAL, 1 << 24),
         ("n_embd", header.n_embd, 1, 1 << 16),
         ("n_head", header.n_head, 1, 1 << 16),
         ("n_head_kv", header.n_head_kv, 1, 1 << 16),
-        ("n_layer", header.n_layer, 1, layers),
+        ("n_layer", header.n_layer, 1, max_layers(Family.FALCON, FileFormat.GGCC)),
         ("n_merges", header.n_merges, 0, 1 << 24),
         ("ftype", header.ftype, 0, 999),
     ):
@@ -153,40 +186,5 @@ def _check_header(reader: BinaryReader, header: Header) -> None:
         ("vocabulary", header.n_vocab * header.n_embd),
         ("logits", 512 * header.n_vocab),
     ):
-        if product > _INT_MAX:
+        if product > INT_MAX:
             reader.fail(f"its {what} is too large for the engine: {product:,} elements")
-
-
-def _check_merges(reader: BinaryReader, halves: list[bytes]) -> None:
-    for half in halves:
-        if not half or b" " in half:
-            reader.fail(f"damaged: one of its merges has {half[:40]!r}")
-    try:
-        b" ".join(halves).decode()
-    except UnicodeDecodeError:
-        reader.fail("damaged: its merges are not UTF-8")
-
-
-def ggcc_shapes(header: Header) -> Shapes:
-    """Return shape and type of every tensor of a model; matrices may be of another type, too."""
-    d, n_ff = header.n_embd, 4 * header.n_embd
-    qkv = (header.n_head + 2 * header.n_head_kv) * (d // header.n_head)
-    shapes: Shapes = {
-        _EMBEDDING: ((d, header.n_vocab), F32),
-        "transformer.ln_f.weight": ((d,), F32),
-        "transformer.ln_f.bias": ((d,), F32),
-        _HEAD: ((d, header.n_vocab), F32),
-    }
-    norms = ("ln_mlp", "ln_attn") if header.is_40b else ("input_layernorm",)
-    for layer in range(header.n_layer):
-        for norm in norms:
-            shapes[f"transformer.h.{layer}.{norm}.weight"] = ((d,), F32)
-            shapes[f"transformer.h.{layer}.{norm}.bias"] = ((d,), F32)
-        for name, shape in (
-            ("self_attention.query_key_value", (d, qkv)),
-            ("self_attention.dense", (d, d)),
-            ("mlp.dense_h_to_4h", (d, n_ff)),
-            ("mlp.dense_4h_to_h", (n_ff, d)),
-        ):
-            shapes[f"transformer.h.{layer}.{name}.weight"] = (shape, F32)
-    return shapes

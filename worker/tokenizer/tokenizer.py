@@ -12,13 +12,13 @@ from typing import Protocol
 from tokenizers import AddedToken, models
 from tokenizers import Tokenizer as Pipeline
 
-from shared.byte_level import LETTERS
 from shared.errors import ModelFileError
-from shared.model_file import ModelFile, TokenizerKind
-from worker.merges import rebuild_merges
-from worker.pre_tokenizers import Preparation, preparation_of
-from worker.tokenizer_file import TokenizerFile
-from worker.vocabulary import Vocabulary
+from shared.model.byte_level import LETTERS
+from shared.model.description import ModelFile, TokenizerKind
+from worker.tokenizer.file import TokenizerFile
+from worker.tokenizer.merges import rebuild_merges
+from worker.tokenizer.pre_tokenizers import Preparation, preparation_of
+from worker.tokenizer.vocabulary import Vocabulary
 
 # A file's merges may speak of a few tokens that it lacks or that are special.
 _MOST_MERGES = 0.9

@@ -17,7 +17,7 @@ Data = mmap.mmap | bytes
 
 @contextmanager
 def mapped(path: Path | str) -> Iterator[Data]:
-    """Map a file into memory; only what is looked at is read from disk.
+    """Map a file into memory; only the pages that are looked at are read from disk.
 
     Raises:
         ModelFileError: it is no regular file, or cannot be read.
@@ -40,36 +40,21 @@ def mapped(path: Path | str) -> Iterator[Data]:
 
 
 class BinaryReader:
-    """A position in the bytes of a file.
+    """A position in the bytes of a file. All numbers are little-endian.
 
-    Attributes:
-        path: the file, for messages.
-        data: its bytes.
-        size: how many they are.
-        at: where the next read begins.
+    Every read raises `ModelFileError` where the file ends before.
     """
 
     def __init__(self, path: Path, data: Data) -> None:
-        """Begin at the first byte."""
-        self.path = path
+        self.path = path  #: for messages
         self.data = data
         self.size = len(data)
-        self.at = 0
+        self.at = 0  #: where the next read begins
 
     def fail(self, problem: str) -> NoReturn:
-        """Say what is wrong with the file.
-
-        Raises:
-            ModelFileError: always.
-        """
         raise ModelFileError.about(self.path, problem)
 
     def need(self, n_bytes: int) -> None:
-        """Make sure that so many bytes follow.
-
-        Raises:
-            ModelFileError: the file ends before.
-        """
         if n_bytes > self.size - self.at:
             self.fail(
                 "the file is cut short or damaged: its header wants "
@@ -77,12 +62,11 @@ class BinaryReader:
             )
 
     def number(self, form: str) -> Any:
-        """Read one number, of a `struct` format without its byte order (little-endian)."""
+        """Read one number, of a `struct` format without its byte order."""
         (value,) = self.numbers(form)
         return value
 
     def numbers(self, form: str) -> tuple[Any, ...]:
-        """Read numbers as `struct.unpack` would (little-endian)."""
         layout = struct.Struct("<" + form)
         self.need(layout.size)
         values = layout.unpack_from(self.data, self.at)
@@ -90,13 +74,11 @@ class BinaryReader:
         return values
 
     def raw(self, n_bytes: int) -> bytes:
-        """Read bytes."""
         self.need(n_bytes)
         begin, self.at = self.at, self.at + n_bytes
         return self.data[begin : self.at]
 
     def skip(self, n_bytes: int) -> None:
-        """Pass over bytes without touching them."""
         self.need(n_bytes)
         self.at += n_bytes
 
@@ -110,9 +92,6 @@ class BinaryReader:
             longest: the most bytes that one may have.
             length_form: `struct` format of a length.
             gap: bytes after each string that are passed over.
-
-        Raises:
-            ModelFileError: the file ends before, or a string is too long.
         """
         layout = struct.Struct("<" + length_form)
         length_at, width = layout.unpack_from, layout.size

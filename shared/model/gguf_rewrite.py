@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from shared.atomic_file import atomic_file
-from shared.byte_level import bytes_of
 from shared.errors import UsageError
-from shared.gguf import (
+from shared.model.byte_level import bytes_of
+from shared.model.gguf import (
     BYTE_FORM,
     MAGIC,
     SCORES,
@@ -25,13 +25,12 @@ from shared.gguf import (
     TOKENS,
     GGUFFile,
     MetadataEntry,
-    TensorInfo,
     TokenType,
     ValueType,
-    align,
 )
-from shared.gguf_architectures import ARCHITECTURES, check_gguf
-from shared.gguf_reader import read_gguf
+from shared.model.gguf_check import ARCHITECTURES, check_gguf
+from shared.model.gguf_reader import read_gguf
+from shared.model.tensors import TensorInfo, align
 
 Progress = Callable[[int, int], None]
 """Is told how many bytes of how many have been written."""
@@ -101,19 +100,12 @@ def token_bytes(token: bytes, token_type: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What will be written.
-
-    Attributes:
-        source: the file that is copied from.
-        header: everything before the tensor data, with the padding.
-        tensors: of the copy, in the order of their data.
-        origins: per tensor, where its data begins in the source file.
-    """
+    """What will be written."""
 
     source: GGUFFile
-    header: bytes
-    tensors: tuple[TensorInfo, ...]
-    origins: tuple[int, ...]
+    header: bytes  #: everything before the tensor data, with the padding
+    tensors: tuple[TensorInfo, ...]  #: of the copy, in the order of their data
+    origins: tuple[int, ...]  #: per tensor, where its data begins in the source file
 
     @property
     def n_bytes(self) -> int:

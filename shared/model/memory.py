@@ -8,8 +8,8 @@ first four write into scratch buffers of a fixed size and end the process when o
 
 from dataclasses import dataclass
 
-from shared.ggml_types import TENSOR_TYPES
-from shared.model_file import Family, FileFormat, MemoryNeeds
+from shared.model.description import Dimensions, Family, FileFormat, MemoryNeeds
+from shared.model.tensors import TENSOR_TYPES
 
 BATCH = 32
 """The most tokens that the engine evaluates at once."""
@@ -27,43 +27,16 @@ _DEFAULT_BATCH = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Dimensions:
-    """The numbers of a model that its memory follows from; as in `shared.model_file.ModelFile`."""
-
-    n_vocab: int
-    n_ctx: int
-    n_embd: int
-    n_head: int
-    n_head_kv: int
-    n_layer: int
-    n_ff: int
-
-    @property
-    def n_embd_kv(self) -> int:
-        """Width of keys (or values) of a token in one layer."""
-        return self.n_embd // self.n_head * self.n_head_kv
-
-
-@dataclass(frozen=True, slots=True)
 class _Graph:
-    """Sizes of a family's evaluation graph.
+    """Sizes of a family's evaluation graph."""
 
-    Attributes:
-        attention: rows of ``n_embd`` 32-bit floats per token of the batch in the first scratch
-            buffer.
-        feed_forward: the same for the second.
-        scores: copies of the attention scores, ``N * P * n_head`` 32-bit floats each.
-        value_bytes: bytes of a transposed copy of the values, for each element of ``P * n_embd``.
-        kv_bytes: size of an element of the KV cache.
-        nodes: of one layer, at most.
-    """
-
+    #: rows of ``n_embd`` 32-bit floats per token of the batch in the first scratch buffer
     attention: int
-    feed_forward: int
-    scores: int
-    value_bytes: int
-    kv_bytes: int
-    nodes: int
+    feed_forward: int  #: the same in the second
+    scores: int  #: copies of the attention scores, ``N * P * n_head`` 32-bit floats each
+    value_bytes: int  #: of a transposed copy of the values, per element of ``P * n_embd``
+    kv_bytes: int  #: size of an element of the KV cache
+    nodes: int  #: of one layer, at most
 
 
 _GRAPHS = {
@@ -88,10 +61,8 @@ def max_layers(family: Family, file_format: FileFormat) -> int:
 def work_bytes(ggml_type: int) -> float:
     """Bytes per element into which activations are converted to meet weights of a type."""
     name, block, _ = TENSOR_TYPES[ggml_type]
-    if name == "F32":
-        return 0
-    if name == "F16":
-        return _F16
+    if name in ("F32", "F16"):
+        return {"F32": 0, "F16": _F16}[name]
     if block == 256:
         return 292 / 256
     return 40 / 32 if name.endswith("_1") else 34 / 32
@@ -99,24 +70,15 @@ def work_bytes(ggml_type: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Buffers:
-    """Bytes in the evaluation buffers, for a batch of ``n`` tokens that ends at position ``p``.
+    """Bytes in the evaluation buffers, for a batch that ends at position ``p``."""
 
-    Attributes:
-        fixed: what each holds whatever the context: first scratch, second scratch, the rest.
-        per_token: what the first and the last hold for each token of the context.
-    """
-
+    #: what each holds whatever the context: first scratch, second scratch, the rest
     fixed: tuple[int, int, int]
-    per_token: tuple[int, int]
+    per_token: tuple[int, int]  #: what the first and the last hold per token of context
 
     def total(self, p: int) -> int:
         """Memory that is written to at position ``p``."""
-        return sum(self.fixed) + self.slope * p
-
-    @property
-    def slope(self) -> int:
-        """How `total` grows with each token of the context."""
-        return sum(self.per_token)
+        return sum(self.fixed) + sum(self.per_token) * p
 
     def longest(self, scratch: int, rest: int) -> int:
         """The last position at which nothing overflows; 0 if there is none.
@@ -133,7 +95,6 @@ class Buffers:
 
 
 def legacy_buffers(family: Family, size: Dimensions, ggml_type: int, n: int = BATCH) -> Buffers:
-    """Buffers of the ``ggml`` families."""
     graph = _GRAPHS[family]
     row = n * size.n_embd * _F32
     work = int(n * size.n_ff * work_bytes(ggml_type)) + 1
@@ -157,7 +118,7 @@ def legacy_buffers(family: Family, size: Dimensions, ggml_type: int, n: int = BA
     )
 
 
-def falcon_buffers(size: Dimensions, is_40b: bool, ggml_type: int, n: int = BATCH) -> Buffers:
+def _ggcc_buffers(size: Dimensions, is_40b: bool, ggml_type: int, n: int = BATCH) -> Buffers:
     """Buffers of Falcon in ``ggcc`` files.
 
     Keys and values are repeated for all heads, and the tensors that only tell the shapes of these
@@ -171,14 +132,11 @@ def falcon_buffers(size: Dimensions, is_40b: bool, ggml_type: int, n: int = BATC
     objects = (70 * size.n_layer + 30) * _OBJECT
     return Buffers(
         fixed=(max(attention, head), 12 * row, row + 4 * n + work + objects + 64 * 256),
-        per_token=(
-            (size.n_embd_kv + 4 * size.n_embd + n * size.n_head) * _F32,
-            0,
-        ),
+        per_token=((size.n_embd_kv + 4 * size.n_embd + n * size.n_head) * _F32, 0),
     )
 
 
-def gguf_buffers(size: Dimensions, ggml_type: int, n: int = BATCH) -> Buffers:
+def _gguf_buffers(size: Dimensions, ggml_type: int, n: int = BATCH) -> Buffers:
     """Buffers of GGUF files; the library measures them itself, so that nothing overflows."""
     row = n * size.n_embd * _F32
     work = int(n * size.n_ff * work_bytes(ggml_type)) + 1
@@ -189,24 +147,19 @@ def gguf_buffers(size: Dimensions, ggml_type: int, n: int = BATCH) -> Buffers:
     )
 
 
-def _falcon_scratch(is_40b: bool, n_ctx: int) -> int:
-    """Least size of the first scratch buffer (``FALCON_MEM_REQ_EVAL_BATCH``).
-
-    The library rounds to whole MiB, down; without that, what fits at two lengths fits between them.
-    """
-    slope, base = (0.00065, 118) if is_40b else (0.00029706, 92)
-    return int((n_ctx * _DEFAULT_BATCH * slope + base + 32 - 1) * _MIB)
-
-
-def _longest_falcon(buffers: Buffers, is_40b: bool, n_ctx: int) -> int:
+def _longest_ggcc(buffers: Buffers, is_40b: bool, n_ctx: int) -> int:
     """The longest context at which the buffers, which grow with it, do not overflow."""
     second = (40 << 20) + (262_144 if is_40b else 145_752) * _DEFAULT_BATCH
     rest = (256 if is_40b else 160) << 20
     if buffers.fixed[1] > second or buffers.fixed[2] > rest:
         return 0
+    slope, base = (0.00065, 118) if is_40b else (0.00029706, 92)
 
     def fits(n: int) -> bool:
-        return buffers.fixed[0] + buffers.per_token[0] * n <= _falcon_scratch(is_40b, n)
+        # FALCON_MEM_REQ_EVAL_BATCH. The library rounds to whole MiB, down; without that, what fits
+        # at two lengths fits between them.
+        scratch = int((n * _DEFAULT_BATCH * slope + base + 32 - 1) * _MIB)
+        return buffers.fixed[0] + buffers.per_token[0] * n <= scratch
 
     if not fits(1):
         return 0
@@ -227,7 +180,7 @@ def needs(
     ggml_type: int,
     is_40b: bool = False,
 ) -> tuple[MemoryNeeds, int]:
-    """Return what the engine takes, and the longest context that it can hold in tokens.
+    """What the engine takes, and the longest context that it can hold in tokens.
 
     Args:
         file_format: layout of the file.
@@ -238,21 +191,15 @@ def needs(
         is_40b: Falcon with two norms in each layer.
     """
     if file_format is FileFormat.GGUF:
-        buffers, longest = gguf_buffers(size, ggml_type), size.n_ctx
+        buffers, longest = _gguf_buffers(size, ggml_type), size.n_ctx_train
         kv = 2 * _F16 * size.n_layer * size.n_embd_kv
     elif file_format is FileFormat.GGCC:
-        buffers = falcon_buffers(size, is_40b, ggml_type)
-        longest = _longest_falcon(buffers, is_40b, size.n_ctx)
+        buffers = _ggcc_buffers(size, is_40b, ggml_type)
+        longest = _longest_ggcc(buffers, is_40b, size.n_ctx_train)
         # Keys once, values twice: each evaluation copies them from one buffer to the other.
         kv = 3 * _F32 * size.n_layer * size.n_embd_kv
     else:
         buffers = legacy_buffers(family, size, ggml_type)
-        longest = min(size.n_ctx, buffers.longest(LEGACY_BUFFER, LEGACY_BUFFER))
+        longest = min(size.n_ctx_train, buffers.longest(LEGACY_BUFFER, LEGACY_BUFFER))
         kv = 2 * _GRAPHS[family].kv_bytes * size.n_layer * size.n_embd
-    memory = MemoryNeeds(
-        weights=weights,
-        kv_per_token=kv,
-        scratch=buffers.total(longest),
-        scratch_per_token=buffers.slope,
-    )
-    return memory, longest
+    return MemoryNeeds(weights, kv, buffers.total(longest), sum(buffers.per_token)), longest

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.sampling import SamplingParams
-from worker.penalties import Penalties
-from worker.top_k import TopK, require_finite
+from worker.sampling.penalties import Penalties
+from worker.sampling.top_k import TopK, require_finite
 
 _FloatArray = NDArray[np.float32]
 _IntArray = NDArray[np.int64]

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from shared.logprobs import Candidate, TokenLogprobs
 from worker.engines.base import Engine
-from worker.top_k import TopK, require_finite
+from worker.sampling.top_k import TopK, require_finite
 
 _FloatArray = NDArray[np.float32]
 
