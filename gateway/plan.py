@@ -6,7 +6,7 @@ from pathlib import Path
 from gateway import demo_model, machine, memory_plan
 from gateway.chat.choice import load_chat_template
 from gateway.chat.formats import ChatFormat
-from gateway.model_source import ModelSource, resolve
+from gateway.hub import ModelSource, resolve
 from gateway.pool.warming import MOST_TEMPLATES
 from gateway.settings import Settings
 from gateway.warm_prompt import load_warm_prompt

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway import machine
-from gateway.model_source import ModelSource
+from gateway.hub import ModelSource
 from gateway.plan import Plan, fit, plan_for
 from gateway.settings import Settings
 from shared.errors import ModelFileError, UsageError

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway import demo_model
-from gateway.model_source import resolve, servable
+from gateway.hub import resolve, servable
 from shared.errors import ModelFileError, UsageError
 from shared.model.description import Family
 from shared.model.gguf_check import check_gguf
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[3]
 # In a process of its own, since huggingface_hub reads its environment when it is imported.
 RESOLVE = """
 import json, sys
-from gateway.model_source import resolve
+from gateway.hub import resolve
 from shared.errors import UsageError
 try:
     source = resolve(*json.loads(sys.argv[1]))
@@ -68,56 +68,56 @@ def refusal(name: str | None, file: str | None = None) -> str:
     return str(caught.value)
 
 
-def test_a_file(folder: Path) -> None:
+def test_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tiny_llama("spm").write(folder / "tiny.Q4_0.gguf")
     assert found(str(path)) == (path, "tiny.Q4_0")
     assert found(str(path), "tiny.Q4_0.gguf") == (path, "tiny.Q4_0")
     assert "MODEL_FILE=other.gguf has no meaning" in refusal(str(path), "other.gguf")
-
-
-def test_a_relative_file_and_one_in_the_home_folder(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tiny_llama("spm").write(folder / "tiny.gguf")
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HOME", str(folder))
-    assert found("tiny.gguf")[0] == Path("tiny.gguf")
-    assert found("~/tiny.gguf")[0] == folder / "tiny.gguf"
+    assert found("tiny.Q4_0.gguf")[0] == Path("tiny.Q4_0.gguf")
+    assert found("~/tiny.Q4_0.gguf")[0] == path
 
 
 def test_a_folder_with_one_model(folder: Path) -> None:
     path = tiny_llama("spm").write(folder / "tiny.gguf")
-    (folder / "README.md").touch()
+    for other in ("README.md", "old.bin", "pytorch_model-00001-of-00002.bin"):
+        (folder / other).touch()
     assert found(str(folder)) == (path, "tiny")
 
 
 def test_a_folder_with_several_models(folder: Path) -> None:
     for name in ("b.gguf", "a.gguf"):
         tiny_llama("spm").write(folder / name)
+    (folder / "old.bin").touch()
     (folder / "sub").mkdir()
     inner = tiny_llama("spm").write(folder / "sub" / "c.gguf")
     assert refusal(str(folder)).endswith(
-        "holds several models; pick one with MODEL_FILE: a.gguf, b.gguf"
+        "holds several models; pick one with MODEL_FILE: a.gguf, b.gguf, old.bin"
     )
     assert found(str(folder), "b.gguf") == (folder / "b.gguf", "b")
     assert found(str(folder), "sub/c.gguf") == (inner, "c")
     assert "is not in the folder" in refusal(str(folder), "sub")
-    assert refusal(str(folder), "x.gguf").endswith("found there: a.gguf, b.gguf")
-
-
-def test_a_folder_without_a_model(folder: Path) -> None:
-    nothing = "holds no model file (*.gguf, *.bin, *.ggml); found there: "
-    assert refusal(str(folder)).endswith(f"{nothing}nothing")
-    (folder / "notes.txt").touch()
-    assert refusal(str(folder)).endswith(f"{nothing}notes.txt")
-    (folder / "pytorch_model-00001-of-00002.bin").touch()
-    assert nothing in refusal(str(folder))
-
-
-def test_long_lists_are_cut(folder: Path) -> None:
+    assert refusal(str(folder), "x.gguf").endswith("found there: a.gguf, b.gguf, old.bin")
     for index in range(30):
-        (folder / f"{index:02}.txt").touch()
-    assert refusal(str(folder)).endswith("18.txt, 19.txt and 10 more")
+        (folder / f"{index:02}.gguf").touch()
+    assert "29.gguf, a.gguf, b.gguf, old.bin" in refusal(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("names", "end"),
+    [
+        ([], "holds no model file (*.gguf, *.bin, *.ggml); found there: nothing"),
+        (["notes.txt"], "found there: notes.txt"),
+        (["pytorch_model.bin"], "found there: pytorch_model.bin"),
+        ([f"{index:02}.txt" for index in range(30)], "18.txt, 19.txt and 10 more"),
+        (["config.json", "model-00001-of-00002.safetensors"], "llama.cpp's convert_hf_to_gguf.py"),
+    ],
+)
+def test_a_folder_without_a_model(folder: Path, names: list[str], end: str) -> None:
+    for name in names:
+        (folder / name).touch()
+    assert refusal(str(folder)).endswith(end)
 
 
 @pytest.mark.parametrize("file", ["../x.gguf", "/etc/passwd", "a/../../x.gguf", ".."])
@@ -129,19 +129,10 @@ def test_a_file_outside_is_refused(folder: Path, file: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "/no/such/file",
-        "missing.gguf",
-        "models/missing.gguf",
-        "missing.bin",
-        "./missing",
-        "a/b/c",
-        "a b",
-        "http://host/file",
-        "x" * 5000,
-        "nul\0",
-        "-option",
+        "/no/such/file", "missing.gguf", "models/missing.gguf", "missing.bin", "./missing", "a/b/c",
+        "a b", "http://host/file", "x" * 5000, "nul\0", "-option",
     ],
-)
+)  # fmt: skip
 def test_names_that_are_nothing(name: str) -> None:
     assert "no such file or folder" in refusal(name)
 
@@ -208,15 +199,6 @@ def test_a_current_bpe_file_is_rewritten_once(folder: Path, cache: Path) -> None
     assert not list(cache.glob("tmp-*"))
 
 
-def test_a_damaged_copy_in_the_cache_is_made_again(folder: Path) -> None:
-    path = tiny_llama("letters").write(folder / "tiny.gguf")
-    copy = servable(path, progress=silent).path
-    whole = copy.read_bytes()
-    copy.write_bytes(whole[:-1])
-    assert servable(path, progress=silent).path == copy
-    assert copy.read_bytes() == whole
-
-
 def test_a_cache_that_cannot_be_written(folder: Path, cache: Path) -> None:
     path = tiny_llama("letters").write(folder / "tiny.gguf")
     cache.parent.mkdir()
@@ -237,7 +219,7 @@ def hub() -> Iterator[Hub]:
     model = tiny_llama("spm").to_bytes()
     repositories = {
         "owner/one": {"README.md": b"# One", "one.Q4_0.gguf": model},
-        "owner/two": {"a.gguf": model, "sub/b.gguf": model},
+        "owner/two": {"a.gguf": model, "sub/b.gguf": model, "old.bin": b"x"},
         "owner/none": {"config.json": b"{}", "model.safetensors": b"x"},
         "owner/bpe": {"bpe.gguf": tiny_llama("letters").to_bytes()},
         "owner/gated": {"gated.gguf": model},
@@ -321,20 +303,19 @@ def test_hub_cache_of_someone_else_is_used_without_network(start: Starts, cache:
 def test_hub_with_several_candidates(hub: Hub, start: Starts) -> None:
     several = start("owner/two")["error"]
     assert several.startswith("the repository owner/two holds several models")
-    assert several.endswith("a.gguf, sub/b.gguf")
+    assert several.endswith("MODEL_FILE: a.gguf, old.bin, sub/b.gguf")
     assert start("owner/two", "sub/b.gguf")["path"].endswith("/sub/b.gguf")
     # What an earlier start picked is no choice for this one.
     assert start("owner/two")["error"] == several
     missing = start("owner/two", "c.gguf")["error"]
     assert "MODEL_FILE=c.gguf is not in the repository owner/two" in missing
-    assert missing.endswith("found there: a.gguf, sub/b.gguf")
+    assert missing.endswith("found there: a.gguf, old.bin, sub/b.gguf")
     assert len(list(filter(is_download, hub.requests))) == 1
 
 
 def test_hub_refusals(hub: Hub, start: Starts) -> None:
     none = start("owner/none")["error"]
-    assert "holds no model file" in none
-    assert none.endswith("found there: config.json, model.safetensors")
+    assert none.startswith("the repository owner/none holds a model for PyTorch (*.safetensors)")
     missing = start("owner/missing")["error"]
     assert hub.url in missing and "no such repository" in missing
     assert "is gated" in start("owner/gated")["error"]
@@ -370,6 +351,6 @@ def test_a_local_folder_wins_over_the_hub(folder: Path, monkeypatch: pytest.Monk
 
 
 def test_the_hub_library_is_loaded_only_when_it_is_needed() -> None:
-    code = "import sys, gateway.model_source; print('huggingface_hub' in sys.modules)"
+    code = "import sys, gateway.hub; print('huggingface_hub' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout == "False\n"
