@@ -34,7 +34,7 @@ def model_file(tokens: Sequence[bytes], **changes: Any) -> ModelFile:
     return ModelFile(**{**fields, **changes})
 
 
-def widened(file: ModelFile, n_empty: int) -> ModelFile:
-    """The file with some empty tokens at the end of its vocabulary."""
-    size = replace(file.size, n_vocab=file.n_vocab + n_empty)
-    return replace(file, tokens=[*file.tokens, *[b""] * n_empty], size=size)
+def widened(file: ModelFile, more: Sequence[bytes]) -> ModelFile:
+    """The file with more tokens at the end of its vocabulary."""
+    size = replace(file.size, n_vocab=file.n_vocab + len(more))
+    return replace(file, tokens=[*file.tokens, *more], size=size)

@@ -122,7 +122,7 @@ def shapes_of(table: Table, size: Dimensions) -> Shapes:
         "qkv": size.n_embd + 2 * size.n_embd_kv,
     }
     shapes: dict[str, tuple[int, ...]] = {}
-    of_layers = {}
+    of_layers: dict[str, tuple[int, ...]] = {}
     for name, dimensions in table.items():
         shape = tuple(numbers[dimension] for dimension in dimensions.split())
         (of_layers if "{}" in name else shapes)[name] = shape

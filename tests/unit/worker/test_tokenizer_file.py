@@ -91,7 +91,7 @@ def test_what_it_adds_to_a_text_is_switched_off(tmp_path: Path) -> None:
 
 def test_added_tokens_that_are_not_special_are_found_in_plain_text(tmp_path: Path) -> None:
     file = trained("gpt2").file
-    file = widened(file, 3)
+    file = widened(file, [b""] * 3)
     content = definition("gpt2")
     last = file.n_vocab - 1
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
@@ -240,7 +240,7 @@ def test_a_huge_file_is_refused_unread(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(("other", "name"), [("gpt2", "starcoder"), ("falcon", "smollm")])
 def test_the_tokenizer_of_another_model_is_refused(tmp_path: Path, other: str, name: str) -> None:
     file = trained(name).file
-    wider = widened(file, 99)
+    wider = widened(file, [b""] * 99)
     path = write(tmp_path, definition(other))
     with pytest.raises(ModelFileError, match="belongs to another model"):
         TokenizerFile.read(path, wider)
