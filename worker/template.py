@@ -33,7 +33,7 @@ from worker.loop import Loop  # noqa: F401
 from worker.orphan import ends_with_parent
 from worker.prompt.formats import choose_format
 from worker.prompt.prompts import Prompts
-from worker.sampler import Sampler
+from worker.sampling.sampler import Sampler
 
 _loaded: tuple[WorkerConfig, Engine | str] | None = None
 _grammars: Grammars | None = None
