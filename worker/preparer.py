@@ -96,17 +96,17 @@ class Preparer:
 
     def _answer(self, question: Prepare | Detokenize) -> Prepared | Failed:
         request_id = question.request_id
+        param = "tokens" if isinstance(question, Detokenize) else question.param
         try:
             if isinstance(question, Detokenize):
                 return Prepared(request_id, question.ids, text_of(self._engine, question.ids))
             return self._prepared(question)
         except PromptError as error:
-            param = error.param or getattr(question, "param", None)
-            return Failed(request_id, error.code.value, str(error), param)
+            return Failed(request_id, error.code.value, str(error), error.param or param)
         except Exception:
             logger.exception("the question %s could not be answered", request_id)
             message = "the prompt could not be tokenized"
-            return Failed(request_id, ErrorCode.INVALID_PROMPT.value, message)
+            return Failed(request_id, ErrorCode.INVALID_PROMPT.value, message, param)
 
     def _prepared(self, question: Prepare) -> Prepared:
         prompt, engine = question.prompt, self._engine
@@ -114,9 +114,9 @@ class Preparer:
             return Prepared(question.request_id)
         if isinstance(prompt, Chat):
             parts, stop = self._prompts.of_chat(prompt), self._prompts.stop
+            self._check_length(parts)
         else:
             parts, stop = self._prompts.of_text(prompt), ()
-        self._check_length(parts)
         ids = engine.tokenize(parts, begins=question.begins)
         prepared = Prepared(question.request_id, tuple(ids), stop=stop)
         if question.wants_text:

@@ -14,6 +14,8 @@ from gateway.openai.prompts import question_id
 from shared.errors import ErrorCode
 from shared.messages import Detokenize, ModelInfo, Prepare, Prepared, Text
 
+MOST_BYTES = 512 << 10
+"""Of a text that is tokenized."""
 TEXT_FIELDS = ("content", "prompt", "messages")
 """What ``/tokenize`` takes, one of them at a time."""
 
@@ -113,15 +115,19 @@ def text_field(body: Mapping[str, Any]) -> str:
     return given[0]
 
 
-def text_question(request: TokenizeRequest, model: ModelInfo) -> Prepare:
+def text_question(request: TokenizeRequest) -> Prepare:
     """What to ask about a text; its special tokens are some, unless the request says otherwise.
 
     Raises:
-        ApiError: it cannot fit.
+        ApiError: it is too long to be tokenized in a moment.
     """
     param = "content" if request.content is not None else "prompt"
     text = request.prompt if request.content is None else request.content
     assert text is not None, "it has one of them"
+    n_bytes = len(text.encode())
+    if n_bytes > MOST_BYTES:
+        message = f"this is {n_bytes} bytes long; at most {MOST_BYTES} bytes are taken at once"
+        raise ApiError(ErrorCode.BODY_TOO_LARGE, message)
     prompt = Text(text, parses_special=request.parse_special is not False)
     return Prepare(question_id(), prompt, param, begins=param != "content")
 

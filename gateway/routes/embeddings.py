@@ -80,6 +80,7 @@ async def _run_all(
     """
     pool, waiting = serving.pool, iter(range(len(plan.inputs)))
     model = loaded_model(pool.load())
+    name = f"embd-{uuid.uuid4().hex}"
     terms = Terms(True, bounds.deadline_s, bounds.queue_timeout_s)
 
     async def run_some() -> None:
@@ -88,7 +89,7 @@ async def _run_all(
                 prompt = await answer_of(pool, plan.inputs[index])
             room_for(prompt, 0, model, param=plan.params[index])
             generation = Generate(
-                f"embd-{uuid.uuid4().hex}",
+                f"{name}-{index}",
                 prompt.ids,
                 max_tokens=0,
                 trace_id=record.request_id,

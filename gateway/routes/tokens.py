@@ -118,7 +118,7 @@ def _text_asked(body: Mapping[str, Any], config: ServingConfig, model: ModelInfo
     check_model_name(flags.model, config)
     if text_field(body) == "messages":
         return text_asked(flags, _chat_question(body, config, model), model)
-    return text_asked(flags, text_question(flags, model), model)
+    return text_asked(flags, text_question(flags), model)
 
 
 def _ids_asked(body: Mapping[str, Any], config: ServingConfig, model: ModelInfo) -> Detokenize:

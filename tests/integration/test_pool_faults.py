@@ -111,7 +111,12 @@ def test_a_pool_can_be_closed_while_no_worker_is_ready() -> None:
     async def work() -> None:
         config = WorkerConfig("echo")
         pool = LocalPool(
-            config, workers=2, max_queue=1, target=targets.never_ready, preload=PRELOAD
+            config,
+            workers=2,
+            max_queue=1,
+            target=targets.never_ready,
+            preparer=targets.never_ready,
+            preload=PRELOAD,
         )
         starting = asyncio.create_task(pool.start())
         status = await until(pool, lambda _: len(pids_of(pool)) == 2)
@@ -136,7 +141,7 @@ def test_a_pool_can_be_closed_as_soon_as_it_is_started(
     async def work() -> None:
         pool = LocalPool(
             WorkerConfig("echo"), workers=2, max_queue=1, target=targets.never_ready,
-            preload=preload,
+            preparer=targets.never_ready, preload=preload,
         )  # fmt: skip
         starting = asyncio.create_task(pool.start())
         for _ in range(turns):

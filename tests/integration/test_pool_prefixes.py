@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -35,14 +35,17 @@ from tests.integration.pools import (
 )
 from tests.models.reference import FOLDER
 from tests.serving import DEADLINE_S, ROOT, wait_for_end
-from worker.main import run_template, run_worker
+from worker.main import run_preparer, run_template, run_worker
 
 SYSTEM = "You are a helpful assistant. " * 20
 OTHER = "Translate into French, please. " * 40
 
 
-def warm(*prompts: str) -> Callable[[ModelInfo], Sequence[tuple[str, ...]]]:
-    return lambda model: [(prompt,) for prompt in prompts]
+def warm(*prompts: str) -> Callable[..., Awaitable[Sequence[tuple[int, ...]]]]:
+    async def ids(model: ModelInfo, prepare: Any) -> Sequence[tuple[int, ...]]:
+        return [tuple(prompt.encode()) for prompt in prompts]
+
+    return ids
 
 
 def echo(**options: Any) -> AbstractAsyncContextManager[LocalPool]:
@@ -120,7 +123,7 @@ def test_a_warm_prompt_that_is_too_long() -> None:
 
 
 def test_a_warm_prompt_that_the_model_has_no_place_for() -> None:
-    def none(model: ModelInfo) -> Sequence[tuple[str, ...]]:
+    async def none(model: ModelInfo, prepare: Any) -> Sequence[tuple[int, ...]]:
         raise ValueError("there is no place for it")
 
     async def work() -> None:
@@ -137,6 +140,7 @@ def slow_pool() -> LocalPool:
         workers=2,
         max_queue=1,
         target=run_worker,
+        preparer=run_preparer,
         template_target=run_template,
         warm_prompts=warm("x" * 100_000),
         preload=PRELOAD,
@@ -323,7 +327,7 @@ _EXITS_WITHOUT_CLOSE = """
 import asyncio, sys
 from gateway.pool.local import LocalPool
 from shared.config import WorkerConfig
-from worker.main import run_template, run_worker
+from worker.main import run_preparer, run_template, run_worker
 
 async def main():
     pool = LocalPool(WorkerConfig("echo"), workers=1, max_queue=1, target=run_worker,

@@ -203,6 +203,7 @@ def test_a_pool_that_loads_does_not_hold_up_another() -> None:
                 workers=1,
                 max_queue=1,
                 target=print,
+                preparer=print,
                 preload=("tests.integration.never_loads",),
             )
             starting = asyncio.create_task(loading.start())

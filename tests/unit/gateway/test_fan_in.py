@@ -12,7 +12,7 @@ from shared.errors import ErrorCode
 from shared.messages import Delta, Event, Generate
 from tests.unit.gateway.fakes import ScriptedPool, deltas, failed, finished, prefilled, says
 
-ONE, TWO = Generate("one", ("1",)), Generate("two", ("2",))
+ONE, TWO = Generate("one", (1,)), Generate("two", (2,))
 
 
 def pair(index: int, event: Event) -> tuple[int, Event]:

@@ -8,23 +8,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.openai.folds import ObjectFold, Progress, StreamFold
-from gateway.openai.translate import AnswerPlan, plan_answer
+from gateway.openai.translate import AnswerPlan
 from gateway.openai.validation import chat_request, completion_request
 from shared.logprobs import Candidate, TokenLogprobs
 from shared.messages import Delta, Finished, Prefilled
-from tests.unit.gateway.fakes import CONFIG
+from tests.unit.gateway.fakes import planned
 
 openai_types = pytest.importorskip("openai.types")
 chat_types = pytest.importorskip("openai.types.chat")
 
 
-def completion(**body: Any) -> AnswerPlan:
-    return plan_answer(completion_request({"prompt": "x", "model": "m", **body}), [("x",)], CONFIG)
+def completion(prompt: str = "x", **body: Any) -> AnswerPlan:
+    request = completion_request({"prompt": prompt, "model": "m", **body})
+    return planned(request, [prompt])
 
 
 def chat(**body: Any) -> AnswerPlan:
     messages = [{"role": "user", "content": "x"}]
-    return plan_answer(chat_request({"messages": messages, "model": "m", **body}), [("x",)], CONFIG)
+    return planned(chat_request({"messages": messages, "model": "m", **body}))
 
 
 def token(raw: bytes, logprob: float | None = -1.5, *top: bytes) -> TokenLogprobs:
@@ -32,8 +33,8 @@ def token(raw: bytes, logprob: float | None = -1.5, *top: bytes) -> TokenLogprob
     return TokenLogprobs(Candidate(raw.decode("latin-1"), logprob), tuple(others))
 
 
-def prefilled(echo: str = "", told: tuple[TokenLogprobs, ...] = ()) -> Progress:
-    return Prefilled("r", 5, 2, 1.0, echo, told)
+def prefilled(told: tuple[TokenLogprobs, ...] = ()) -> Progress:
+    return Prefilled("r", 5, 2, 1.0, told)
 
 
 def delta(text: str, *told: TokenLogprobs) -> Progress:
@@ -141,10 +142,10 @@ ECHOED = (token(b"A", None), token(b"\xc3"), token(b"\xa9"))
 def test_a_prompt_comes_first(logprobs: int | None) -> None:
     told = () if logprobs is None else ECHOED
     after = () if logprobs is None else (token(b"B"), token(b"C"))
-    happened = [prefilled(ECHO, told), delta("BC", *after), finished()]
-    choice = single(completion(echo=True, logprobs=logprobs), *happened)
+    happened = [prefilled(told), delta("BC", *after), finished()]
+    choice = single(completion(ECHO, echo=True, logprobs=logprobs), *happened)
     assert choice["text"] == "AéBC"
-    pieces = streamed(completion(echo=True, logprobs=logprobs, stream=True), *happened)
+    pieces = streamed(completion(ECHO, echo=True, logprobs=logprobs, stream=True), *happened)
     assert [piece["text"] for piece in pieces] == ["Aé", "BC", ""]
     if logprobs is None:
         assert choice["logprobs"] is None
@@ -159,18 +160,20 @@ def test_a_prompt_comes_first(logprobs: int | None) -> None:
 
 
 def test_a_prompt_alone() -> None:
-    happened = [prefilled(ECHO, ECHOED), finished("length", tokens=0)]
-    choice = single(completion(echo=True, logprobs=0, max_tokens=0), *happened)
+    happened = [prefilled(ECHOED), finished("length", tokens=0)]
+    choice = single(completion(ECHO, echo=True, logprobs=0, max_tokens=0), *happened)
     assert (choice["text"], choice["finish_reason"]) == (ECHO, "length")
     assert len(choice["logprobs"]["tokens"]) == 3
-    text, last = streamed(completion(echo=True, logprobs=0, max_tokens=0, stream=True), *happened)
+    text, last = streamed(
+        completion(ECHO, echo=True, logprobs=0, max_tokens=0, stream=True), *happened
+    )
     assert (text["text"], last["text"], last["finish_reason"]) == (ECHO, "", "length")
     assert text["logprobs"] == choice["logprobs"]
 
 
 def test_the_short_form_with_its_prompt_is_text_alone() -> None:
-    happened = [(0, event) for event in (prefilled("ab"), delta("c"), finished())]
-    assert whole(completion(echo=True, model=None), *happened) == "abc"
+    happened = [(0, event) for event in (prefilled(), delta("c"), finished())]
+    assert whole(completion("ab", echo=True, model=None), *happened) == "abc"
 
 
 @given(st.text(min_size=1, max_size=8), st.text(max_size=12), st.data())
@@ -183,9 +186,9 @@ def test_a_stream_says_what_an_object_says(echo: str, text: str, data: st.DataOb
         return tuple(token(content[a:b]) for a, b in cut(len(content)))
 
     deltas = [delta(text[a:b], *tokens(text[a:b].encode())) for a, b in cut(len(text))]
-    happened = [prefilled(echo, tokens(echo.encode())), *deltas, finished()]
-    choice = single(completion(echo=True, logprobs=2), *happened)
-    *pieces, last = streamed(completion(echo=True, logprobs=2, stream=True), *happened)
+    happened = [prefilled(tokens(echo.encode())), *deltas, finished()]
+    choice = single(completion(echo, echo=True, logprobs=2), *happened)
+    *pieces, last = streamed(completion(echo, echo=True, logprobs=2, stream=True), *happened)
     assert "".join(piece["text"] for piece in pieces) == choice["text"] == echo + text
     assert last["finish_reason"] == choice["finish_reason"]
     for column in COLUMNS:
@@ -229,7 +232,7 @@ def test_the_best_are_those_of_the_likeliest_tokens(n: int, order: list[str]) ->
 
 def test_the_best_of_each_prompt() -> None:
     request = completion_request({"prompt": ["a", "b"], "model": "m", "best_of": 2, "logprobs": 3})
-    plan = plan_answer(request, [("a",), ("b",)], CONFIG)
+    plan = planned(request, ["a", "b"])
     assert [g.logprobs for g in plan.generations] == [3] * 4
     values = (-1.0, -2.0, -4.0, -3.0)
     arrivals = [(i, event) for i, value in enumerate(values) for event in of_likelihoods(value)]
@@ -237,7 +240,7 @@ def test_the_best_of_each_prompt() -> None:
     found = [choice["logprobs"]["token_logprobs"] for choice in answer["choices"]]
     assert found == [[-1.0], [-3.0]]
     assert answer["usage"]["prompt_tokens"] == 10
-    short = plan_answer(request.model_copy(update={"model": None}), [("a",), ("b",)], CONFIG)
+    short = planned(request.model_copy(update={"model": None}), ["a", "b"])
     assert whole(short, *arrivals) == ["x", "x"]
 
 

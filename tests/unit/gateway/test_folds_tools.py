@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.chat.tools import call_text
 from gateway.openai.folds import ObjectFold, Progress, StreamFold
 from gateway.openai.tool_choice import bound_of, tool_use
-from gateway.openai.translate import AnswerPlan, plan_answer
+from gateway.openai.translate import AnswerPlan
 from gateway.openai.validation import chat_request
 from shared.logprobs import Candidate, TokenLogprobs
 from shared.messages import Delta, Finished, Prefilled
-from tests.unit.gateway.fakes import CONFIG
+from tests.unit.gateway.fakes import planned
+from worker.prompt.tools import call_text
 
 chat_types = pytest.importorskip("openai.types.chat")
 
@@ -29,7 +29,7 @@ def made(**body: Any) -> AnswerPlan:
     request = chat_request({"messages": messages, "model": "m", "tools": TOOLS, **body})
     use = tool_use(request)
     bound = bound_of(request, use)
-    return plan_answer(request, [("x",)], CONFIG, (), bound, calls_tools=bool(use.tools))
+    return planned(request, bound=bound, calls_tools=bool(use.tools))
 
 
 def logprob_of(letter: str) -> TokenLogprobs:

@@ -13,10 +13,9 @@ from gateway.openai.parameters import (
     wanted_logprobs,
 )
 from gateway.openai.requests import GenerationRequest
-from gateway.openai.translate import plan_answer
 from gateway.openai.validation import chat_request, completion_request
 from shared.errors import ErrorCode
-from tests.unit.gateway.fakes import CONFIG, MODEL
+from tests.unit.gateway.fakes import MODEL, planned
 
 
 def completion(**body: Any) -> GenerationRequest:
@@ -98,10 +97,10 @@ def test_nobody_wants_more_tokens_than_the_default_either(
     for least in (most or 10_000, (most or 10_000) + 1):
         wanted = request_.model_copy(update={"min_tokens": least})
         if most is None or least == most:
-            plan_answer(wanted, [("x",)], CONFIG)
+            planned(wanted)
         else:
             with pytest.raises(ApiError, match=f"more than the {most} of 'max_tokens'"):
-                plan_answer(wanted, [("x",)], CONFIG)
+                planned(wanted)
 
 
 def refused(name: str, **body: Any) -> str:

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from gateway import sse
 from gateway.openai import responses
 from gateway.openai.folds import ObjectFold, Progress, StreamFold
-from gateway.openai.translate import AnswerPlan, plan_answer
+from gateway.openai.translate import AnswerPlan
 from gateway.openai.validation import chat_request, completion_request
 from shared.messages import Delta, Finished, Prefilled
-from tests.unit.gateway.fakes import CONFIG
+from tests.unit.gateway.fakes import planned
 
 openai_types = pytest.importorskip("openai.types")
 chat_types = pytest.importorskip("openai.types.chat")
@@ -26,7 +26,7 @@ def made(chat: bool, prompts: int = 1, **body: Any) -> AnswerPlan:
         request: Any = chat_request({"messages": messages, "model": "m", **body})
     else:
         request = completion_request({"prompt": "x", "model": "m", **body})
-    return plan_answer(request, [("x",)] * prompts, CONFIG)
+    return planned(request, ["x"] * prompts)
 
 
 def events(*texts: str, reason: str = "stop") -> list[Progress]:

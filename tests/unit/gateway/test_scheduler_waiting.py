@@ -28,7 +28,7 @@ def test_a_generation_waits_for_a_busy_worker_if_that_is_faster() -> None:
     assert made.patience_s == pytest.approx(5.8, abs=0.01)
     made.submit(request("other", "Something else"))
     assert started(made, now_s=5.7) == [("other", 1)]
-    made.finish("first", "Yes.")
+    made.finish("first", tuple(b"Yes."))
     assert started(made, now_s=6.0) == [("second", 0)]
     assert made.patience_s is None
 
@@ -80,7 +80,7 @@ def test_one_waits_for_each_busy_worker() -> None:
 
 def test_a_worker_is_replaced_if_a_new_one_is_born_with_the_prompt() -> None:
     made = with_caches("one", "two")
-    made.newborn = Prefix(SYSTEM)
+    made.newborn = Prefix(tuple(SYSTEM.encode()))
     made.submit(request("next", SYSTEM + "Hi"))
     assert made.next(0.0) == Renew(0)
     # The new one is waited for, but not for ever.
@@ -94,7 +94,7 @@ def test_a_worker_is_replaced_if_a_new_one_is_born_with_the_prompt() -> None:
 
 def test_a_worker_that_does_not_come_is_not_waited_for_without_end() -> None:
     made = with_caches("one", "two")
-    made.newborn = Prefix(SYSTEM)
+    made.newborn = Prefix(tuple(SYSTEM.encode()))
     made.submit(request("next", SYSTEM + "Hi"))
     assert made.next(0.0) == Renew(0)
     assert made.next(0.0) is None
@@ -110,7 +110,7 @@ def test_a_worker_that_does_not_come_is_not_waited_for_without_end() -> None:
 
 def test_no_more_workers_are_replaced_than_may_run() -> None:
     made = with_caches("one", "two", "three", "four", slots=2)
-    made.newborn = Prefix(SYSTEM)
+    made.newborn = Prefix(tuple(SYSTEM.encode()))
     for request_id in "abcd":
         made.submit(request(request_id, SYSTEM + request_id))
     assert [made.next(0.0) for _ in range(3)] == [Renew(0), Renew(1), None]
@@ -124,7 +124,7 @@ def test_unused_workers_are_replaced_first() -> None:
     made = with_caches("one")
     made.slots = 2
     made.add_worker(1)
-    made.newborn = Prefix(SYSTEM)
+    made.newborn = Prefix(tuple(SYSTEM.encode()))
     made.submit(request("next", SYSTEM + "Hi"))
     assert made.next(0.0) == Renew(1)
     assert made.evictions == 0
@@ -132,7 +132,7 @@ def test_unused_workers_are_replaced_first() -> None:
 
 def test_a_short_prefix_is_no_reason_to_replace_a_worker() -> None:
     made = with_caches("one", "two")
-    made.newborn = Prefix("short")
+    made.newborn = Prefix(tuple(b"short"))
     made.submit(request("next", "short and sweet"))
     assert started(made) == [("next", 0)]
 
@@ -142,7 +142,7 @@ def test_unused_workers_of_an_older_template_are_renewed_one_by_one() -> None:
     made.add_worker(1)
     made.add_worker(2)
     assert made.renew_blank() is None
-    made.newborn = Prefix(SYSTEM)
+    made.newborn = Prefix(tuple(SYSTEM.encode()))
     assert made.renew_blank() == Renew(1)
     assert made.renew_blank() == Renew(2)
     assert made.renew_blank() is None
@@ -153,7 +153,7 @@ def test_unused_workers_of_an_older_template_are_renewed_one_by_one() -> None:
 def test_an_evicted_worker_of_an_older_template_is_replaced() -> None:
     """So that the older template goes, too."""
     made = with_caches(SYSTEM + "A talk.", SYSTEM + "Another talk.")
-    made.newborn = Prefix(SYSTEM)
+    made.newborn = Prefix(tuple(SYSTEM.encode()))
     made.submit(request("next", SYSTEM + "Hi"))
     assert made.next(0.0) == Renew(0)
     # But not for a conversation that goes on.

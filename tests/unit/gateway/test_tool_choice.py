@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from gateway.chat.tools import call_text
 from gateway.errors import ApiError
 from gateway.openai.structured import MOST_GRAMMAR_BYTES
 from gateway.openai.tool_choice import Bound, ToolUse, bound_of, tool_use
@@ -15,7 +14,8 @@ from shared.config import WorkerConfig
 from shared.errors import ErrorCode
 from shared.grammar import Grammar
 from worker.engines.echo import EchoEngine
-from worker.grammar import Grammars
+from worker.grammar.grammars import Grammars
+from worker.prompt.tools import call_text
 
 END = 256
 CITY = {

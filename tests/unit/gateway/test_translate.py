@@ -1,29 +1,28 @@
 """From requests to generations."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from gateway.errors import ApiError
 from gateway.openai.prompts import template_messages
-from gateway.openai.translate import AnswerPlan, completion_prompt, plan_answer
+from gateway.openai.translate import AnswerPlan
 from gateway.openai.validation import chat_request, completion_request
 from shared.errors import ErrorCode
 from shared.sampling import SamplingParams
-from tests.unit.gateway.fakes import CONFIG, MODEL
+from tests.unit.gateway.fakes import MODEL, planned
 
 USER = {"role": "user", "content": "Hi"}
 
 
 def completion(prompts: list[str], **body: Any) -> AnswerPlan:
     request = completion_request({"prompt": prompts, **body})
-    return plan_answer(request, [(prompt,) for prompt in prompts], CONFIG)
+    return planned(request, prompts)
 
 
 def chat(**body: Any) -> AnswerPlan:
     request = chat_request({"messages": [USER], **body})
-    return plan_answer(request, [("rendered",)], CONFIG, ("\nUser:",))
+    return planned(request, ["rendered"], ("\nUser:",))
 
 
 @pytest.mark.parametrize(
@@ -48,14 +47,44 @@ def test_max_tokens_left_out() -> None:
         (chat(model="m"), None),
     ):
         generation = made.generations[0]
-        assert (generation.max_tokens, generation.max_tokens_is_default) == (limit, True)
-    generation = chat(max_tokens=7).generations[0]
-    assert (generation.max_tokens, generation.max_tokens_is_default) == (7, False)
+        room = MODEL.n_ctx - len(generation.ids)
+        assert generation.max_tokens == min(room, limit or room), "it is cut to the context"
+    assert chat(max_tokens=7).generations[0].max_tokens == 7
+
+
+@pytest.mark.parametrize(
+    ("prompt", "max_tokens", "param", "said"),
+    [
+        ("", 1, "prompt", "the prompt is empty"),
+        ("x" * 100, None, "prompt", "has 100 in the prompt and 250 for the completion."),
+        ("x" * 100, 1, "prompt", "Shorten the prompt or lower max_tokens."),
+        ("x" * 101, 0, "prompt", "has 101 in the prompt. Shorten the prompt."),
+        ("x" * 60, 41, "max_tokens", "has 60 in the prompt and 41 for the completion."),
+    ],
+)
+def test_what_does_not_fit_into_the_context_is_refused(
+    prompt: str, max_tokens: int | None, param: str, said: str
+) -> None:
+    with pytest.raises(ApiError) as caught:
+        completion([prompt], max_tokens=max_tokens)
+    assert caught.value.param == param
+    assert said in caught.value.message
+    if prompt:
+        assert caught.value.code is ErrorCode.CONTEXT_LENGTH_EXCEEDED
+        with pytest.raises(ApiError) as caught:
+            planned(chat_request({"messages": [USER], "max_tokens": max_tokens}), [prompt])
+        assert caught.value.param == {"prompt": "messages"}.get(param, param)
+
+
+def test_what_just_fits_is_taken() -> None:
+    assert completion(["x" * 100], max_tokens=0).generations[0].max_tokens == 0
+    assert completion(["x" * 99], max_tokens=1).generations[0].max_tokens == 1
+    assert completion(["x" * 99]).generations[0].max_tokens == 1
 
 
 def test_choices_are_numbered_prompt_by_prompt() -> None:
     made = completion(["a", "b"], n=2, seed=5, stop=["."])
-    assert [g.prompt for g in made.generations] == [("a",), ("a",), ("b",), ("b",)]
+    assert [bytes(g.ids) for g in made.generations] == [b"a", b"a", b"b", b"b"]
     assert [g.sampling.seed for g in made.generations] == [5, 6, 5, 6]
     assert [g.request_id for g in made.generations] == [f"{made.header.id}-{i}" for i in range(4)]
     assert made.generations[0].stop == (".",)
@@ -104,30 +133,3 @@ def test_what_ends_an_answer_of_a_chat_comes_on_top_of_what_the_client_says() ->
     generation = chat(stop=["a", "b"]).generations[0]
     assert generation.stop == ("a", "b", "\nUser:")
     assert completion(["x"], stop="a").generations[0].stop == ("a",)
-
-
-FIM = replace(
-    MODEL,
-    special_tokens=("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),
-    fim_tokens=("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),
-)
-
-
-@pytest.mark.parametrize("suffix", [None, ""])
-def test_special_tokens_in_the_prompt_of_a_completion_are_some(suffix: str | None) -> None:
-    assert completion_prompt("def f():", suffix, FIM) == ("def f():",)
-    text = "<fim_prefix>a<fim_suffix>b<fim_middle>"
-    parts = ("", "<fim_prefix>", "a", "<fim_suffix>", "b", "<fim_middle>", "")
-    assert completion_prompt(text, suffix, FIM) == parts
-    assert completion_prompt(text, suffix, MODEL) == (text,)
-
-
-def test_a_suffix_asks_for_what_lies_between_and_is_a_document_as_the_prompt_is() -> None:
-    parts = ("", "<fim_prefix>", "a<fim_middle>", "<fim_suffix>", "b", "<fim_middle>", "")
-    assert completion_prompt("a<fim_middle>", "b", FIM) == parts
-
-
-def test_a_model_that_has_not_learned_to_fill_in_says_so() -> None:
-    with pytest.raises(ApiError, match=r"family \(llama\) has not learned") as caught:
-        completion_prompt("a", "b", MODEL)
-    assert (caught.value.code, caught.value.param) == (ErrorCode.UNSUPPORTED_PARAMETER, "suffix")

@@ -1,16 +1,19 @@
 """Tests of the prompt that workers are born with."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from gateway.chat.choice import load_chat_template
 from gateway.pool.prefix import Prefix
-from gateway.serving import ServingConfig
 from gateway.warm_prompt import load_warm_prompt, warm_prompts
 from shared.errors import UsageError
-from shared.messages import ModelInfo
-from tests.unit.gateway.fakes import CONFIG, MODEL
+from shared.messages import Failed, ModelInfo, Prepare, Prepared, Question
+from shared.model_info import PLAIN_ORIGIN
+from tests.unit.gateway.fakes import MODEL, bytewise, text_of
 
 TEXT = "You are Marvin, and you sigh."
 
@@ -53,40 +56,39 @@ def test_a_file_that_is_no_text(tmp_path: Path) -> None:
         load_warm_prompt(str(path))
 
 
-def common(text: str, config: ServingConfig, model: ModelInfo) -> str:
-    prompts = warm_prompts(text, config)
+def ids_of(text: str, model: ModelInfo, answer: Callable[[Prepare], Prepared | Failed]) -> Any:
+    prompts = warm_prompts(text)
     assert prompts is not None
-    first, *others = (Prefix("".join(prompt)) for prompt in prompts(model))
-    return first.text[: min((first.shared_length(each) for each in others), default=len(first))]
+
+    async def prepare(question: Question) -> Prepared | Failed:
+        assert isinstance(question, Prepare)
+        return answer(question)
+
+    return asyncio.run(_awaited(prompts(model, prepare)))
 
 
-def with_format(name: str) -> ServingConfig:
-    return ServingConfig("m", "m.gguf", 2, 1000, 1, chat_template=load_chat_template(name))
+async def _awaited(prompts: Awaitable[Any]) -> Any:
+    return await prompts
 
 
 def test_in_a_chat_it_is_the_system_message() -> None:
-    assert common(TEXT, with_format("chatml"), MODEL) == (
-        f"<|im_start|>system\n{TEXT}<|im_end|>\n<|im_start|>user\n"
-    )
+    first, second = ids_of(TEXT, MODEL, bytewise)
+    n_shared = Prefix(first).shared_length(Prefix(second))
+    assert text_of(first[:n_shared]) == f"system: {TEXT}\nuser: "
 
 
 def test_without_a_chat_format_it_is_the_beginning_of_texts() -> None:
-    assert common(TEXT, CONFIG, MODEL) == TEXT
-    assert warm_prompts(None, CONFIG) is None
+    plain = replace(MODEL, chat_format_origin=PLAIN_ORIGIN)
+    (prompt,) = ids_of(TEXT, plain, bytewise)
+    assert text_of(prompt) == TEXT
+    assert warm_prompts(None) is None
 
 
-@pytest.mark.parametrize(
-    ("source", "reason"),
-    [
-        (
-            "{{ raise_exception('no system') }}",
-            "a system message of it cannot be used: .*no system",
-        ),
-        ("{{ messages[-1]['content'] }}", "the chat template .* leaves out system messages"),
-    ],
-)
-def test_a_format_that_takes_none(source: str, reason: str, tmp_path: Path) -> None:
-    path = tmp_path / "own.jinja"
-    path.write_text(source)
-    with pytest.raises(ValueError, match=reason):
-        common(TEXT, with_format(str(path)), MODEL)
+def test_a_format_that_takes_none() -> None:
+    def refuses(question: Prepare) -> Failed:
+        return Failed(question.request_id, "invalid_value", "no system")
+
+    with pytest.raises(ValueError, match="a system message of it cannot be used: no system"):
+        ids_of(TEXT, MODEL, refuses)
+    with pytest.raises(ValueError, match=r"the chat template .* leaves out system messages"):
+        ids_of(TEXT, MODEL, lambda question: Prepared(question.request_id, (1,), "Hi"))
