@@ -1,16 +1,11 @@
 """What is known of an HTTP request while it is answered, for its log line and the metrics."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from starlette.types import Scope
 
 from gateway.pool.base import GenerationRecord
-from shared.messages import Delta, Generate
-
-Seen = TypeVar("Seen")
-Fed = TypeVar("Fed")
 
 _KEY = "gateway.record"
 
@@ -29,6 +24,10 @@ class Transcript:
 
     prompt: str
     completion: str = ""
+
+    def add(self, text: str) -> None:
+        """Note further text of the completion."""
+        self.completion += text
 
 
 @dataclass(slots=True)
@@ -146,26 +145,3 @@ def note_error(scope: Scope, code: str) -> None:
     """Note the error that a request is answered with; where there is no record, nothing."""
     if _KEY in scope:
         record_of(scope).error_code = code
-
-
-def transcribing(
-    record: RequestRecord, generations: Sequence[Generate], feed: Callable[[int, Seen], Fed]
-) -> Callable[[int, Seen], Fed]:
-    """Have `RequestRecord.transcripts` written of all that ``feed`` is given.
-
-    Args:
-        record: of the request.
-        generations: what it asked for.
-        feed: takes the index of a generation and an event of it.
-    """
-    record.transcripts = [
-        Transcript("".join(each.prompt) or f"token ids {list(each.prompt_ids)}")
-        for each in generations
-    ]
-
-    def noting(index: int, event: Seen) -> Fed:
-        if isinstance(event, Delta):
-            record.transcripts[index].completion += event.text
-        return feed(index, event)
-
-    return noting

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from gateway.openai.requests import ChatRequest, CompletionRequest
-from gateway.openai.validation import INDIFFERENT, UNSUPPORTED_UNLESS
+from gateway.dialects.chat import ChatRequest
+from gateway.dialects.completions import CompletionRequest
+from gateway.dialects.openai_request import INDIFFERENT, UNSUPPORTED_UNLESS
 from tests.serving import Server
 
 CHATS = "/v1/chat/completions"

@@ -3,8 +3,6 @@
 from dataclasses import replace
 
 import pytest
-
-from gateway.errors import ApiError
 from gateway.openai.admission import (
     check_fan_out,
     check_length,
@@ -13,6 +11,8 @@ from gateway.openai.admission import (
     check_open,
     loaded_model,
 )
+
+from gateway.errors import ApiError
 from gateway.pool.base import PoolRefused, PoolStatus
 from shared.errors import ErrorCode
 from tests.unit.gateway.fakes import CONFIG, MODEL, READY, loading

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from gateway.routes.fan_in import Order, run
 
 from gateway.errors import ApiError
 from gateway.pool.base import DEFAULT_TERMS, GenerationRecord, PoolRefused
-from gateway.routes.fan_in import Order, run
 from shared.errors import ErrorCode
 from shared.messages import Delta, Event, Generate
 from tests.unit.gateway.fakes import ScriptedPool, deltas, failed, finished, prefilled, says

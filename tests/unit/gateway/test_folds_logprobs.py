@@ -4,12 +4,12 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from gateway.openai.folds import ObjectFold, Progress, StreamFold
 from gateway.openai.translate import AnswerPlan, plan_answer
 from gateway.openai.validation import chat_request, completion_request
+from hypothesis import given
+from hypothesis import strategies as st
+
 from shared.logprobs import Candidate, TokenLogprobs
 from shared.messages import Delta, Finished, Prefilled
 from tests.unit.gateway.fakes import CONFIG

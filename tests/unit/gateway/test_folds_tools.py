@@ -6,14 +6,14 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from gateway.chat.tools import call_text
 from gateway.openai.folds import ObjectFold, Progress, StreamFold
 from gateway.openai.tool_choice import bound_of, tool_use
 from gateway.openai.translate import AnswerPlan, plan_answer
 from gateway.openai.validation import chat_request
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.chat.tools import call_text
 from shared.logprobs import Candidate, TokenLogprobs
 from shared.messages import Delta, Finished, Prefilled
 from tests.unit.gateway.fakes import CONFIG

@@ -5,9 +5,9 @@ from typing import Any
 
 import jsonschema
 import pytest
+from gateway.openai.json_schema import prepared, usable
 from pydantic_core import PydanticCustomError
 
-from gateway.openai.json_schema import prepared, usable
 from scripts.benchmarks.schemas import schemas
 
 TEXT = {"type": "string"}

@@ -4,8 +4,6 @@ import re
 from typing import Any
 
 import pytest
-
-from gateway.errors import ApiError
 from gateway.openai.admission import check_prompt_ids
 from gateway.openai.parameters import (
     check_parameters,
@@ -15,6 +13,8 @@ from gateway.openai.parameters import (
 from gateway.openai.requests import GenerationRequest
 from gateway.openai.translate import plan_answer
 from gateway.openai.validation import chat_request, completion_request
+
+from gateway.errors import ApiError
 from shared.errors import ErrorCode
 from tests.unit.gateway.fakes import CONFIG, MODEL
 

@@ -3,8 +3,6 @@
 from typing import Any
 
 import pytest
-
-from gateway.errors import ApiError
 from gateway.openai.requests import (
     ChatRequest,
     CompletionRequest,
@@ -19,6 +17,8 @@ from gateway.openai.validation import (
     chats_request,
     completion_request,
 )
+
+from gateway.errors import ApiError
 from shared.errors import ErrorCode
 
 USER = {"role": "user", "content": "Hi"}

@@ -5,14 +5,14 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from gateway import sse
 from gateway.openai import responses
 from gateway.openai.folds import ObjectFold, Progress, StreamFold
 from gateway.openai.translate import AnswerPlan, plan_answer
 from gateway.openai.validation import chat_request, completion_request
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import sse
 from shared.messages import Delta, Finished, Prefilled
 from tests.unit.gateway.fakes import CONFIG
 

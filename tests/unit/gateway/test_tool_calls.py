@@ -4,10 +4,6 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
-
-from gateway.chat.tools import OPEN, call_text
 from gateway.openai.tool_calls import (
     Arguments,
     CallBegun,
@@ -16,6 +12,10 @@ from gateway.openai.tool_calls import (
     ToolCallReader,
     call_id,
 )
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gateway.chat.tools import OPEN, call_text
 
 # What looks like the end of a call, of an object or of a string, but is within one.
 TRAPS = ('"', "\\", "{", "}", "[", "]", "</tool_call>", "<tool_call>", "}\n</tool_call>", "\n", "ü",

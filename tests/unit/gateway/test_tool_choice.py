@@ -4,13 +4,13 @@ import json
 from typing import Any
 
 import pytest
-
-from gateway.chat.tools import call_text
-from gateway.errors import ApiError
 from gateway.openai.structured import MOST_GRAMMAR_BYTES
 from gateway.openai.tool_choice import Bound, ToolUse, bound_of, tool_use
 from gateway.openai.tools import MOST_TOOLS
 from gateway.openai.validation import chat_request, completion_request
+
+from gateway.chat.tools import call_text
+from gateway.errors import ApiError
 from shared.config import WorkerConfig
 from shared.errors import ErrorCode
 from shared.grammar import Grammar

@@ -4,11 +4,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-
-from gateway.errors import ApiError
 from gateway.openai.prompts import template_messages
 from gateway.openai.translate import AnswerPlan, completion_prompt, plan_answer
 from gateway.openai.validation import chat_request, completion_request
+
+from gateway.errors import ApiError
 from shared.errors import ErrorCode
 from shared.sampling import SamplingParams
 from tests.unit.gateway.fakes import CONFIG, MODEL

@@ -1,16 +1,80 @@
-"""Log probabilities as OpenAI's API has them. Pure."""
+"""What answers of OpenAI's API have in common: usage, log probabilities, how streams end."""
 
 from codecs import getincrementaldecoder
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
-from gateway.openai.responses import ChatLogprobs, TextLogprobs, TopLogprob
+from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
+
+from gateway.answer.pieces import Choice, Piece, Usage
+from gateway.ask import Ask
+from gateway.dialects import EVENT_STREAM, Header, event
+from gateway.errors import ApiError, error_body
 from shared.logprobs import Candidate, TokenLogprobs
 
+DONE = b"data: [DONE]\n\n"
+"""The event that ends every complete stream."""
+HOLE = b"\0"
+"""Where the text of a chunk belongs. No string in JSON holds a zero byte."""
 # A prompt's first token has none; where the format wants a number, this says that it means nothing.
 _NONE = -9999.0
 # Of tokens whose texts are kept: the likely ones of an answer are few, and come again.
 _KEPT = 4096
+
+
+class PromptTokensDetails(TypedDict):
+    """Where prompt tokens came from."""
+
+    cached_tokens: int
+
+
+class UsageObject(TypedDict):
+    """What an answer cost."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+
+
+def usage_object(usage: Usage) -> UsageObject:
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+    }
+
+
+class TopLogprob(TypedDict):
+    """A token that might have come, and how likely it was."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class TokenLogprob(TopLogprob):
+    """A token that has come."""
+
+    top_logprobs: list[TopLogprob]
+
+
+class ChatLogprobs(TypedDict):
+    """How likely the tokens of an answer, or of a piece of it, were."""
+
+    content: list[TokenLogprob]
+    refusal: None
+
+
+class TextLogprobs(TypedDict):
+    """The same of a completion; the places in the lists are the tokens'."""
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int]
 
 
 def chat_logprobs(tokens: Sequence[TokenLogprobs]) -> ChatLogprobs:
@@ -103,3 +167,50 @@ def _name(raw: str) -> str:
         return content.decode()
     except UnicodeDecodeError:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in content)
+
+
+class OpenAiWriter:
+    """The part of a writer that chats and completions share."""
+
+    media_type = EVENT_STREAM
+    kind: str
+    """``object`` of the chunks."""
+
+    def __init__(self, ask: Ask, header: Header) -> None:
+        self.tells_logprobs = ask.logprobs is not None
+        self.choices = [Choice() for _ in range(len(ask.prompts) * ask.candidates)]
+        # For each choice that has begun, what comes before and after a piece of its text: an
+        # envelope is made once, and a token costs no more than its own text.
+        self.envelopes: dict[int, tuple[bytes, bytes]] = {}
+        self._header = header
+        self._include_usage = ask.include_usage
+
+    def collect(self, index: int, piece: Piece) -> None:
+        self.choices[index].add(piece)
+
+    def end(self, usage: Usage) -> bytes:
+        if not self._include_usage:
+            return DONE
+        return event(self.object(self.kind, [], usage)) + DONE
+
+    def failed(self, error: ApiError) -> bytes:
+        return event(error_body(error))
+
+    def chunk(self, choice: Any) -> bytes:
+        """The event with a piece of a choice."""
+        chunk = self.object(self.kind, [choice])
+        if self._include_usage:
+            chunk["usage"] = None
+        return event(chunk)
+
+    def object(self, kind: str, choices: list[Any], usage: Usage | None = None) -> dict[str, Any]:
+        """A chunk, or the whole answer."""
+        made = {
+            "id": self._header.id,
+            "object": kind,
+            "created": self._header.created,
+            "model": self._header.model,
+            "system_fingerprint": self._header.system_fingerprint,
+            "choices": choices,
+        }
+        return made if usage is None else {**made, "usage": usage_object(usage)}

@@ -4,9 +4,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pydantic_core import PydanticCustomError
-
-from gateway.openai.bodies import bounded
+from gateway.errors import ApiError
+from shared.errors import ErrorCode
 
 Schema = dict[str, Any]
 
@@ -28,43 +27,37 @@ _FORMATS = frozenset(
 _UNWRITTEN = re.compile("[\0-\x07\x0b\x0e-\x1f\x7f]")
 
 
-def usable(value: object) -> object:
-    """Let a JSON schema pass that can be kept to, as far as that is not the compiler's to say.
+def check_schema(schema: Schema, param: str, *, is_strict: bool = True) -> None:
+    """Refuse a schema that would be followed wrongly without a word from the compiler.
 
     Raises:
-        PydanticCustomError: it is too much to go through, or asks for what would go wrong unseen.
+        ApiError: it names ``param``.
     """
-    writable(value)
-    for schema in _all(value) if isinstance(value, dict) else ():
-        least, listed = schema.get("minProperties"), schema.get("required")
+    for each in _all(schema):
+        names = list(each["properties"]) if isinstance(each.get("properties"), dict) else []
+        if any(map(_UNWRITTEN.search, _texts([each.get("const"), each.get("enum"), names]))):
+            raise _refused(
+                param, "should have no control characters in names and values: they are not written"
+            )
+    for each in _all(schema) if is_strict else ():
+        least, listed = each.get("minProperties"), each.get("required")
         n_listed = len(listed) if isinstance(listed, list) else 0
         if isinstance(least, int) and least > max(1, n_listed):
             # Grammars let names repeat that a schema does not list.
-            message = (
+            raise _refused(
+                param,
                 "should not ask for more 'minProperties' than there are 'required' ones:"
-                " names that it does not list may repeat"
+                " names that it does not list may repeat",
             )
-            raise PydanticCustomError("invalid_value", message)
         for name in ("exclusiveMinimum", "exclusiveMaximum"):
-            if isinstance(schema.get(name), bool):
-                message = f"should have a number as '{name}', as JSON Schema has it since draft 6"
-                raise PydanticCustomError("invalid_value", message)
-    return value
+            if isinstance(each.get(name), bool):
+                raise _refused(
+                    param, f"should have a number as '{name}', as JSON Schema has it since draft 6"
+                )
 
 
-def writable(value: object) -> object:
-    """Let a JSON schema pass whose names and values can be written.
-
-    Raises:
-        PydanticCustomError: it is too much to go through, or has others.
-    """
-    bounded(value)
-    for schema in _all(value) if isinstance(value, dict) else ():
-        names = list(schema["properties"]) if isinstance(schema.get("properties"), dict) else []
-        if any(map(_UNWRITTEN.search, _texts([schema.get("const"), schema.get("enum"), names]))):
-            message = "should have no control characters in names and values: they are not written"
-            raise PydanticCustomError("invalid_value", message)
-    return value
+def _refused(param: str, sentence: str) -> ApiError:
+    return ApiError(ErrorCode.INVALID_VALUE, f"'{param}' {sentence}.", param)
 
 
 def _texts(value: object) -> Iterator[str]:
