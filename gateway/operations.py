@@ -15,7 +15,7 @@ from gateway.answer.plan import loaded_model
 from gateway.auth.guard import is_stranger
 from gateway.chat.choice import choose_template
 from gateway.errors import DEFAULT_RETRY_AFTER, ApiError, excerpt
-from gateway.metrics import CONTENT_TYPE
+from gateway.observe.metrics import CONTENT_TYPE
 from gateway.openapi import ERROR_RESPONSES
 from gateway.serving import VERSION, Admin, Serving, find, serving_of
 from shared.errors import ErrorCode

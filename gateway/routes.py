@@ -29,9 +29,9 @@ from gateway.dialects.completions import COMPLETIONS
 from gateway.dialects.embeddings import EMBEDDINGS
 from gateway.dialects.tokens import TOKEN_DIALECTS, Known, Question, TokenDialect
 from gateway.errors import ApiError, Shape
+from gateway.observe.record import RequestRecord, Transcript, record_of
 from gateway.openapi import ERROR_RESPONSES, request_body, stream_or
 from gateway.pool.base import Terms
-from gateway.request_record import RequestRecord, Transcript, record_of
 from gateway.serving import Serving, find, serving_of
 from gateway.sse import EventStream, until_disconnect
 from shared.errors import ErrorCode

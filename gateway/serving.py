@@ -10,7 +10,7 @@ from fastapi import Request
 from gateway.body import BodyReader
 from gateway.chat.formats import ChatFormat
 from gateway.errors import ApiError, excerpt
-from gateway.metrics import Metrics
+from gateway.observe.metrics import Metrics
 from gateway.offload import Offload
 from gateway.pool.base import WorkerPool
 from shared.errors import ErrorCode

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts.measure import Module, imports, longest_chain, modules, room_circles
+
 ROOT = Path(__file__).parents[1]
 ROOMS = ("gateway", "worker", "shared")
 STDLIB = sys.stdlib_module_names
@@ -46,7 +48,7 @@ ONE_FILE_LIBRARIES = {
     "gateway/http/protocol.py": {"httptools"},
     "gateway/http/refusals.py": {"httptools", "uvicorn"},
     "gateway/server.py": {"uvicorn"},
-    "gateway/tracing.py": {"opentelemetry"},
+    "gateway/observe/tracing.py": {"opentelemetry"},
     "gateway/__main__.py": {"uvloop"},
 }
 # Parts of the standard library that a room does without.
@@ -74,11 +76,11 @@ NARROWED = {
     "gateway/pool/learning.py": {"gateway.pool.prefix"},
     "gateway/pool/prefix.py": set(),
     "gateway/auth/": {
-        "gateway.auth", "gateway.errors", "gateway.request_record", "gateway.settings", "shared",
+        "gateway.auth", "gateway.errors", "gateway.observe.record", "gateway.settings", "shared",
     },
     "gateway/routes/": {
-        "gateway.auth", "gateway.chat", "gateway.errors", "gateway.metrics", "gateway.openai",
-        "gateway.pool.base", "gateway.request_record", "gateway.routes", "gateway.serving",
+        "gateway.auth", "gateway.chat", "gateway.errors", "gateway.observe", "gateway.openai",
+        "gateway.pool.base", "gateway.routes", "gateway.serving",
         "gateway.sse", "shared",
     },
     "worker/loop.py": {
@@ -112,6 +114,17 @@ HEAVY = {
     "opentelemetry", "orjson", "prometheus_client", "pydantic", "safetensors", "starlette",
     "tokenizers", "tqdm", "uvicorn", "uvloop",
 }  # fmt: skip
+
+# Modules in the longest chain of imports within a package: where there are more than MAX_CHAIN,
+# their present number, which may only fall.
+MAX_CHAIN = 10
+LONG_CHAINS = {"gateway": 17, "shared": 11}
+# Rooms that import one another today; no others may.
+CIRCLES = (
+    {"gateway/chat", "gateway/serving.py"},
+    {"worker/grammar.py", "worker/grammar_compiler.py"},
+    {"worker/main.py", "worker/template.py"},
+)
 
 
 @dataclass(frozen=True)
@@ -395,6 +408,65 @@ def test_the_gateway_names_the_worker_in_one_place() -> None:
         f"{COMPOSITION_ROOT}: worker.main.run_template",
         f"{COMPOSITION_ROOT}: worker.main.run_worker",
     ]
+
+
+def chains(package: str, some: list[Module]) -> Iterator[str]:
+    """A package is at most so many floors deep."""
+    chain = longest_chain(imports(some))
+    if len(chain) > LONG_CHAINS.get(package, MAX_CHAIN):
+        yield " -> ".join(chain)
+
+
+def room_order(package: str, some: list[Module]) -> Iterator[str]:
+    """Folders, and files beside them, do not import one another in a circle."""
+    for group in room_circles(some):
+        if not any(group <= known for known in CIRCLES):
+            yield f"{sorted(group)} of {package}"
+
+
+PackageRule = Callable[[str, list[Module]], Iterator[str]]
+
+
+@pytest.mark.parametrize("rule", (chains, room_order))
+@pytest.mark.parametrize("package", ROOMS)
+def test_package(package: str, rule: PackageRule) -> None:
+    assert list(rule(package, modules(ROOT, package))) == [], rule.__doc__
+
+
+def package_of(**texts: str) -> list[Module]:
+    """Modules of the package ``x``; two underscores stand for a dot."""
+    paths = {name: name.replace("__", "/") for name in texts}
+    return [Module(f"x.{paths[name].replace('/', '.')}", f"x/{paths[name]}.py", text)
+            for name, text in texts.items()]  # fmt: skip
+
+
+def chain_of(n: int) -> list[Module]:
+    return package_of(**{f"m{i}": f"def f():\n    from x.m{i + 1} import y" for i in range(n)})
+
+
+BAD_PACKAGES: list[tuple[PackageRule, list[Module]]] = [
+    (chains, chain_of(MAX_CHAIN + 1)),
+    (room_order, package_of(a__b="import x.c", c="from x.a import b")),
+    (room_order, package_of(a__b="from x.c.d import e", c__d="from x.f import g", f="import x.a.h",
+                            a__h="")),
+    (room_order, package_of(a="from . import b", b="def f():\n    from .a import g")),
+]  # fmt: skip
+GOOD_PACKAGES: list[tuple[PackageRule, list[Module]]] = [
+    (chains, chain_of(MAX_CHAIN)),
+    # A circle counts once in a chain; that it is one, the other rule says.
+    (chains, [*chain_of(MAX_CHAIN - 1), *package_of(z="import x.m0, x.zz", zz="import x.z")]),
+    (room_order, package_of(a__b="from x.a import c", a__c="from x import a, d", d="import os")),
+]
+
+
+@pytest.mark.parametrize(("rule", "some"), BAD_PACKAGES)
+def test_package_rule_sees_what_breaks_it(rule: PackageRule, some: list[Module]) -> None:
+    assert list(rule("x", some))
+
+
+@pytest.mark.parametrize(("rule", "some"), GOOD_PACKAGES)
+def test_package_rule_lets_pass_what_is_right(rule: PackageRule, some: list[Module]) -> None:
+    assert list(rule("x", some)) == []
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
