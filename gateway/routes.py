@@ -17,11 +17,17 @@ from starlette.types import Receive
 
 from gateway.answer.constraint import constraint_of
 from gateway.answer.pieces import Piece, Text
-from gateway.answer.plan import admit, check_for_model, check_ids, generations, loaded_model
-from gateway.answer.prompts import rendered
-from gateway.answer.reader import CallReader, Reader, TextReader
+from gateway.answer.plan import (
+    admit,
+    check_for_model,
+    check_ids,
+    generations,
+    loaded_model,
+    reader_for,
+)
+from gateway.answer.prompts import rendered, text_parts
 from gateway.answer.run import Order, Tally, TimeBounds, run, time_bounds
-from gateway.ask import Ask
+from gateway.ask import Ask, TextPrompt
 from gateway.chat.choice import choose_template
 from gateway.dialects import Dialect, Endpoint, Header, Writer
 from gateway.dialects.chat import CHAT, MANY_CHATS
@@ -104,7 +110,7 @@ async def _orders(
         Order(
             generation,
             terms,
-            _reader(ask),
+            reader_for(ask),
             {"prompt": ask.prompts[place // ask.candidates].param, "grammar": constraint.param},
         )
         for place, generation in enumerate(made)
@@ -113,10 +119,6 @@ async def _orders(
     if serving.config.log_prompts:
         _transcribe(record, orders)
     return orders
-
-
-def _reader(ask: Ask) -> Reader:
-    return CallReader(ask.stop) if ask.tools.functions else TextReader()
 
 
 def _transcribe(record: RequestRecord, orders: Sequence[Order]) -> None:
@@ -190,7 +192,11 @@ async def _known(request: Request, serving: Serving, question: Question) -> Know
         text = ""
     else:
         chat_format = choose_template(serving.config, model)
-        parts: Any = rendered(prompt, question.tools, chat_format, model)
+        parts: Any = (  # text may be longer than the context
+            text_parts(prompt, model)
+            if isinstance(prompt, TextPrompt)
+            else rendered(prompt, question.tools, chat_format, model)
+        )
         text = "".join(parts)
         asked = Tokenize(name, parts, question.begins, question.wants_pieces)
     if question.wants_text:

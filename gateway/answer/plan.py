@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gateway.answer.constraint import Constraint
+from gateway.answer.reader import CallReader, Reader, TextReader
 from gateway.ask import Ask, IdsPrompt
 from gateway.errors import DEFAULT_RETRY_AFTER, ApiError
 from gateway.pool.base import PoolLoad, PoolRefused
@@ -136,9 +137,13 @@ def _check_embeddings(ask: Ask, model: ModelInfo) -> None:
         raise ApiError(ErrorCode.INVALID_VALUE, message, "dimensions")
 
 
+def reader_for(ask: Ask) -> Reader:
+    return CallReader(ask.stop) if ask.tools.functions else TextReader()
+
+
 def generations(
     ask: Ask,
-    prompts: Sequence[tuple[str, ...] | Sequence[int]],
+    prompts: Sequence[tuple[str, ...] | list[int]],
     constraint: Constraint,
     stop: Sequence[str],
     answer_id: str,
@@ -160,7 +165,6 @@ def generations(
     logprobs = 0 if ask.candidates > ask.n and ask.logprobs is None else ask.logprobs
     made: list[Generate] = []
     for prompt in prompts:
-        is_text = isinstance(prompt, tuple)
         for place in range(ask.candidates):
             # Each draws with its own seed, or all would be the same.
             seed = None if ask.sampling.seed is None else ask.sampling.seed + place
@@ -168,7 +172,7 @@ def generations(
                 Generate(
                     request_id=f"{answer_id}-{len(made)}",
                     prompt=prompt if isinstance(prompt, tuple) else (),
-                    prompt_ids=() if is_text else tuple(int(token) for token in prompt),
+                    prompt_ids=() if isinstance(prompt, tuple) else tuple(prompt),
                     sampling=replace(ask.sampling, seed=seed),
                     max_tokens=ask.limit.tokens,
                     max_tokens_is_default=ask.limit.is_clamped,

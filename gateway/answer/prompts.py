@@ -15,7 +15,7 @@ from shared.messages import ModelInfo
 
 def rendered(
     prompt: Prompt, tools: ToolUse, chat_format: ChatFormat, model: ModelInfo
-) -> tuple[str, ...] | tuple[int, ...]:
+) -> tuple[str, ...] | list[int]:
     """Plain text and special tokens by turns, or token ids.
 
     Raises:
@@ -23,7 +23,7 @@ def rendered(
     """
     match prompt:
         case IdsPrompt():
-            return tuple(prompt.ids)
+            return list(prompt.ids)
         case ChatPrompt():
             if len(prompt.messages) > model.n_ctx:
                 message = (

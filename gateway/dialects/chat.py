@@ -19,14 +19,13 @@ from gateway.answer.pieces import (
     Text,
     Usage,
 )
-from gateway.ask import Ask
+from gateway.ask import Ask, ChatPrompt
 from gateway.dialects import Dialect, Endpoint, Header, Writer
 from gateway.dialects.conversation import (
     Conversation,
     Conversations,
     ToolChoice,
     Tools,
-    chat_prompt,
     tool_use,
 )
 from gateway.dialects.fields import MOST_LOGPROBS, refused
@@ -268,7 +267,10 @@ def _ask(request: _ChatFields, conversations: Sequence[Conversation]) -> Ask:
     if request.top_logprobs and not request.logprobs:
         raise refused("top_logprobs", "is allowed only with 'logprobs': true")
     return Ask(
-        prompts=tuple(chat_prompt(conversation) for conversation in conversations),
+        prompts=tuple(
+            ChatPrompt([message.for_template() for message in conversation])
+            for conversation in conversations
+        ),
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         tools=tool_use(
             request.tools or [],

@@ -14,7 +14,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from gateway.ask import NO_TOOLS, ChatPrompt, Function, ToolUse
+from gateway.ask import NO_TOOLS, Function, ToolUse
 from gateway.dialects.fields import MAX_ITEMS, Body, bounded, refused, wrong
 from gateway.errors import excerpt
 from shared.errors import ErrorCode
@@ -133,10 +133,6 @@ def _called(call: ToolCall) -> dict[str, Any]:
     function = {"name": call.function.name, "arguments": call.function.parsed}
     name = {} if call.id is None else {"id": call.id}
     return {"type": "function", "function": function, **name}
-
-
-def chat_prompt(conversation: Sequence[Message]) -> ChatPrompt:
-    return ChatPrompt([message.for_template() for message in conversation])
 
 
 def _not_too_many(value: object) -> object:

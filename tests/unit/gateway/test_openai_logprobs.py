@@ -1,10 +1,10 @@
 """Log probabilities in both of OpenAI's forms."""
 
 import pytest
-from gateway.openai.logprobs import TextLogprobsFold, chat_logprobs, joined
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.dialects.openai_answer import TextLogprobsFold, chat_logprobs, joined
 from shared.logprobs import Candidate, TokenLogprobs
 
 

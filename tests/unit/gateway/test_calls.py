@@ -1,22 +1,19 @@
-"""Answers that call tools: in a stream and as an object, from the same events."""
+"""Chats that call tools: as a stream and as an object, from the same events."""
 
 import json
 from collections.abc import Sequence
 from typing import Any
 
-import orjson
 import pytest
-from gateway.openai.folds import ObjectFold, Progress, StreamFold
-from gateway.openai.tool_choice import bound_of, tool_use
-from gateway.openai.translate import AnswerPlan, plan_answer
-from gateway.openai.validation import chat_request
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.ask import Ask
 from gateway.chat.tools import call_text
+from gateway.dialects import Dialect
 from shared.logprobs import Candidate, TokenLogprobs
-from shared.messages import Delta, Finished, Prefilled
-from tests.unit.gateway.fakes import CONFIG
+from tests.unit.gateway import answers
+from tests.unit.gateway.answers import Arrival, events, single
 
 chat_types = pytest.importorskip("openai.types.chat")
 
@@ -24,52 +21,32 @@ TOOLS = [{"type": "function", "function": {"name": name}} for name in ("f", "g")
 CALLS = f"{call_text('f', {'a': '}'})}\n{call_text('g', {})}"
 
 
-def made(**body: Any) -> AnswerPlan:
-    messages = [{"role": "user", "content": "x"}]
-    request = chat_request({"messages": messages, "model": "m", "tools": TOOLS, **body})
-    use = tool_use(request)
-    bound = bound_of(request, use)
-    return plan_answer(request, [("x",)], CONFIG, (), bound, calls_tools=bool(use.tools))
+def made(**body: Any) -> tuple[Dialect, Ask]:
+    return answers.chat(**{"tools": TOOLS, **body})
 
 
-def logprob_of(letter: str) -> TokenLogprobs:
-    return TokenLogprobs(Candidate(letter.encode().decode("latin-1"), -ord(letter) / 100))
-
-
-def events(*texts: str, reason: str = "stop", told: bool = False) -> list[Progress]:
-    """A generation, in which each letter is a token."""
-    deltas = [
-        Delta("r", text, len(text), tuple(map(logprob_of, text)) if told else ()) for text in texts
-    ]
+def logprobs_of(texts: Sequence[str]) -> list[answers.Logprobs]:
+    """As if each letter were a token."""
     return [
-        Prefilled("r", 5, 2, 1.0),
-        *deltas,
-        Finished("r", reason, sum(map(len, texts)), 1.0),
+        tuple(
+            TokenLogprobs(Candidate(letter.encode().decode("latin-1"), -ord(letter) / 100))
+            for letter in text
+        )
+        for text in texts
     ]
 
 
-def streamed(plan: AnswerPlan, *arrivals: tuple[int, Progress]) -> list[Any]:
-    fold = StreamFold(plan)
-    raw = b"".join([fold.feed(index, event) for index, event in arrivals]) + fold.end()
-    *blocks, done, rest = raw.split(b"\n\n")
-    assert (done, rest) == (b"data: [DONE]", b"")
-    chunks = [orjson.loads(block.removeprefix(b"data: ")) for block in blocks]
+def streamed(asked: tuple[Dialect, Ask], arrivals: Sequence[Arrival]) -> list[Any]:
+    chunks = answers.streamed(asked, arrivals)
     for chunk in chunks:
         chat_types.ChatCompletionChunk.model_validate(chunk, strict=True)
     return chunks
 
 
-def whole(plan: AnswerPlan, *arrivals: tuple[int, Progress]) -> Any:
-    fold = ObjectFold(plan)
-    for index, event in arrivals:
-        fold.feed(index, event)
-    answer = fold.result()
+def whole(asked: tuple[Dialect, Ask], arrivals: Sequence[Arrival]) -> Any:
+    answer = answers.whole(asked, arrivals)
     chat_types.ChatCompletion.model_validate(answer, strict=True)
     return answer
-
-
-def single(happened: Sequence[Progress]) -> list[tuple[int, Progress]]:
-    return [(0, event) for event in happened]
 
 
 def folded(chunks: list[Any], index: int = 0) -> dict[str, Any]:
@@ -116,7 +93,7 @@ def essence(choice: dict[str, Any]) -> dict[str, Any]:
 def test_a_stream_of_calls() -> None:
     text = f"So:\n{CALLS}"
     middle = text.index('"}"')
-    chunks = streamed(made(stream=True), *single(events("So:\n", text[4:middle], text[middle:])))
+    chunks = streamed(made(stream=True), single(events("So:\n", text[4:middle], text[middle:])))
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
     ids = [call["id"] for d in deltas for call in d.get("tool_calls", ()) if "id" in call]
     assert len(set(ids)) == 2
@@ -143,7 +120,7 @@ def test_a_stream_of_calls() -> None:
 
 
 def test_an_object_of_calls() -> None:
-    (choice,) = whole(made(), *single(events(CALLS)))["choices"]
+    (choice,) = whole(made(), single(events(CALLS)))["choices"]
     assert choice["finish_reason"] == "tool_calls"
     message = choice["message"]
     assert (message["content"], message["refusal"]) == (None, None)
@@ -154,10 +131,10 @@ def test_an_object_of_calls() -> None:
 
 @pytest.mark.parametrize("text", ["", "Hello\n", "a <tool", " "])
 def test_an_answer_that_calls_nothing(text: str) -> None:
-    (choice,) = whole(made(), *single(events(text)))["choices"]
+    (choice,) = whole(made(), single(events(text)))["choices"]
     assert "tool_calls" not in choice["message"]
     assert (choice["message"]["content"], choice["finish_reason"]) == (text, "stop")
-    assert folded(streamed(made(stream=True), *single(events(*text)))) == essence(choice)
+    assert folded(streamed(made(stream=True), single(events(*text)))) == essence(choice)
 
 
 @pytest.mark.parametrize(
@@ -171,11 +148,11 @@ def test_an_answer_that_calls_nothing(text: str) -> None:
     ],
 )
 def test_a_call_that_was_cut(text: str, reason: str, said: str, arguments: list[str]) -> None:
-    (choice,) = whole(made(), *single(events(text, reason=reason)))["choices"]
+    (choice,) = whole(made(), single(events(text, reason=reason)))["choices"]
     found = essence(choice)
     assert found["finish_reason"] == said
     assert [call["arguments"] for call in found["calls"]] == arguments
-    assert folded(streamed(made(stream=True), *single(events(*text, reason=reason)))) == found
+    assert folded(streamed(made(stream=True), single(events(*text, reason=reason)))) == found
 
 
 arguments = st.dictionaries(
@@ -203,10 +180,10 @@ def test_a_stream_says_what_an_object_says(
     ends = sorted({place % (len(text) + 1) for place in places} | {len(text)})
     pieces = [text[a:b] for a, b in zip([0, *ends], ends, strict=False)]
     body = {"logprobs": True} if told else {}
-    happened = single(events(*pieces, reason=reason, told=told))
-    (choice,) = whole(made(**body), *happened)["choices"]
+    happened = single(events(*pieces, reason=reason, logprobs=logprobs_of(pieces) if told else ()))
+    (choice,) = whole(made(**body), happened)["choices"]
     found = essence(choice)
-    assert folded(streamed(made(stream=True, **body), *happened)) == found
+    assert folded(streamed(made(stream=True, **body), happened)) == found
     assert "".join(entry["token"] for entry in found["logprobs"]) == (text if told else "")
     if found["finish_reason"] == "tool_calls":
         for call in found["calls"]:
@@ -221,8 +198,8 @@ def test_each_choice_has_its_own_calls() -> None:
         for index, happened in enumerate((one, two))
         if place < len(happened)
     ]
-    answer = whole(made(n=2), *arrivals)
-    chunks = streamed(made(n=2, stream=True, stream_options={"include_usage": True}), *arrivals)
+    answer = whole(made(n=2), arrivals)
+    chunks = streamed(made(n=2, stream=True, stream_options={"include_usage": True}), arrivals)
     for index, choice in enumerate(answer["choices"]):
         assert folded(chunks, index) == essence(choice)
     assert [c["finish_reason"] for c in answer["choices"]] == ["tool_calls", "stop"]
@@ -231,7 +208,7 @@ def test_each_choice_has_its_own_calls() -> None:
 
 def test_text_is_read_for_calls_only_where_there_may_be_any() -> None:
     plan = made(tool_choice="none")
-    (choice,) = whole(plan, *single(events(CALLS)))["choices"]
+    (choice,) = whole(plan, single(events(CALLS)))["choices"]
     assert (choice["message"]["content"], choice["finish_reason"]) == (CALLS, "stop")
-    (free,) = whole(made(tools=None), *single(events(CALLS)))["choices"]
+    (free,) = whole(made(tools=None), single(events(CALLS)))["choices"]
     assert free["message"]["content"] == CALLS

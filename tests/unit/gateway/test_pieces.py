@@ -1,21 +1,16 @@
-"""Finding the calls in what a model writes, however it comes in pieces."""
+"""Finding text and calls in what a model writes, however it comes."""
 
 import json
-from typing import Any
+from collections.abc import Sequence
 
 import pytest
-from gateway.openai.tool_calls import (
-    Arguments,
-    CallBegun,
-    Content,
-    Piece,
-    ToolCallReader,
-    call_id,
-)
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gateway.answer.pieces import CallArguments, CallBegun, Choice, Ended, Piece, Text
+from gateway.answer.reader import CallParser, CallReader
 from gateway.chat.tools import OPEN, call_text
+from shared.messages import Delta, Finished
 
 # What looks like the end of a call, of an object or of a string, but is within one.
 TRAPS = ('"', "\\", "{", "}", "[", "]", "</tool_call>", "<tool_call>", "}\n</tool_call>", "\n", "ü",
@@ -43,8 +38,8 @@ contents = st.lists(
 ).map("".join).filter(lambda text: "<tool_call>" not in text)  # fmt: skip
 
 
-def read(texts: list[str]) -> list[Piece]:
-    reader = ToolCallReader()
+def read(texts: list[str], stop: Sequence[str] = ()) -> list[Piece]:
+    reader = CallParser(stop)
     pieces = [piece for text in texts for piece in reader.push(text)]
     return pieces + reader.flush()
 
@@ -55,13 +50,13 @@ def folded(pieces: list[Piece]) -> tuple[str, list[list[str]]]:
     calls: list[list[str]] = []
     for piece in pieces:
         match piece:
-            case Content(text):
+            case Text(text):
                 assert text and not calls, "content comes first"
                 content += text
             case CallBegun(place, name):
                 assert place == len(calls)
                 calls.append([name, ""])
-            case Arguments(place, text):
+            case CallArguments(place, text):
                 assert text and place == len(calls) - 1
                 calls[place][1] += text
     return content, calls
@@ -73,32 +68,32 @@ def cut(text: str, places: list[int]) -> list[str]:
 
 
 def test_text_without_a_call() -> None:
-    assert read(["Hel", "lo"]) == [Content("Hel"), Content("lo")]
+    assert read(["Hel", "lo"]) == [Text("Hel"), Text("lo")]
     assert read([]) == read([""]) == []
 
 
 def test_a_call() -> None:
-    pieces = [CallBegun(0, "f"), Arguments(0, '{"a": 1}')]
+    pieces = [CallBegun(0, "f"), CallArguments(0, '{"a": 1}')]
     assert read([call_text("f", {"a": 1}).replace(":1", ": 1")]) == pieces
     assert read([call_text("f", '{"a": 1}')]) == pieces
 
 
 def test_what_is_read_is_told_at_once() -> None:
-    reader = ToolCallReader()
+    reader = CallParser()
     told = [reader.push(letter) for letter in call_text("f", '{"a": [1]}')]
     begun = next(place for place, pieces in enumerate(told) if pieces)
     assert told[begun] == [CallBegun(0, "f")]
-    assert told[begun + 1 : begun + 11] == [[Arguments(0, letter)] for letter in '{"a": [1]}']
+    assert told[begun + 1 : begun + 11] == [[CallArguments(0, letter)] for letter in '{"a": [1]}']
     assert not any(told[begun + 11 :])
 
 
 def test_text_that_may_begin_a_call_is_held_back() -> None:
-    reader = ToolCallReader()
-    assert reader.push("1 <tool") == [Content("1")]
+    reader = CallParser()
+    assert reader.push("1 <tool") == [Text("1")]
     assert reader.push("_call") == []
-    assert reader.push("s>") == [Content(" <tool_calls>")]
+    assert reader.push("s>") == [Text(" <tool_calls>")]
     assert reader.push(" \n<") == []
-    assert reader.flush() == [Content(" \n<")]
+    assert reader.flush() == [Text(" \n<")]
     assert reader.n_calls == 0
 
 
@@ -163,7 +158,7 @@ def test_half_a_head_is_nothing(end: str) -> None:
     ],
 )
 def test_why_it_ended(text: str, said: str) -> None:
-    reader = ToolCallReader()
+    reader = CallParser()
     reader.push(text)
     reader.flush()
     # A stop string may cut a call short; then there is none to make.
@@ -172,7 +167,55 @@ def test_why_it_ended(text: str, said: str) -> None:
         assert reader.finish_reason(reason) == reason
 
 
-def test_a_call_has_a_name_of_its_own() -> None:
-    ids: set[Any] = {call_id() for _ in range(100)}
-    assert len(ids) == 100
-    assert all(name.startswith("call_") for name in ids)
+STOPS = ("\n", "a", "tool", "<tool_call>", "}", '"', "b\na", " a")
+
+
+@given(
+    contents,
+    st.lists(st.tuples(names, arguments), max_size=2),
+    st.lists(st.integers(0)),
+    st.lists(st.sampled_from(STOPS), min_size=1, max_size=3),
+)
+@example("a", [("f", "{}")], [], ["\n"])
+@example("", [("f", '{"a": "\\n"}')], [], ["\n"])
+@example("a\n", [("f", "{}")], [], ["\n"])
+def test_stop_strings_end_what_the_client_sees_as_text(
+    content: str, calls: list[tuple[str, str]], places: list[int], stop: list[str]
+) -> None:
+    text = content + "\n".join(call_text(name, given) for name, given in calls)
+    shown = content.rstrip() if calls else content
+    ends = [shown.find(each) for each in stop if each in shown]
+    called = [[name, given] for name, given in calls]
+    expected = (shown[: min(ends)], []) if ends else (shown, called)
+    for pieces in (cut(text, places), list(text), [text]):
+        assert folded(read(pieces, stop)) == expected
+
+
+def test_a_stop_string_ends_the_reading() -> None:
+    reader = CallReader(["END"])
+    assert reader.read(Delta("r", "one E", 2)) == [Text("one ")]
+    assert not reader.is_over
+    ended = Ended("stop", 3)
+    assert reader.read(Delta("r", "ND two", 1)) == [ended]
+    assert reader.is_over
+
+
+def test_a_stop_string_that_is_held_to_the_end_is_one() -> None:
+    reader = CallReader(["\n"])
+    assert reader.read(Delta("r", "one\n", 2)) == [Text("one")]
+    assert reader.read(Finished("r", "length", 2, 1.0)) == [Ended("stop", 2)]
+
+
+@given(contents, st.lists(st.tuples(names, arguments), max_size=3), st.lists(st.integers(0)))
+def test_a_choice_is_all_its_pieces(
+    content: str, calls: list[tuple[str, str]], places: list[int]
+) -> None:
+    text = content + "\n".join(call_text(name, given) for name, given in calls)
+    reader, choice = CallReader(), Choice()
+    for event in (*(Delta("r", each, 1) for each in cut(text, places)),
+                  Finished("r", "stop", 7, 1.0)):  # fmt: skip
+        for piece in reader.read(event):
+            choice.add(piece)
+    assert choice.text == (content.rstrip() if calls else content)
+    assert [(call.name, call.arguments) for call in choice.calls] == calls
+    assert choice.finish_reason == ("tool_calls" if calls else "stop")

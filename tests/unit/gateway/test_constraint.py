@@ -4,12 +4,13 @@ import json
 from typing import Any
 
 import pytest
-from gateway.openai.structured import MOST_GRAMMAR_BYTES
-from gateway.openai.tool_choice import Bound, ToolUse, bound_of, tool_use
-from gateway.openai.tools import MOST_TOOLS
-from gateway.openai.validation import chat_request, completion_request
 
+from gateway.answer.constraint import MOST_GRAMMAR_BYTES, Constraint, constraint_of
+from gateway.ask import NO_TOOLS, ToolUse
 from gateway.chat.tools import call_text
+from gateway.dialects.chat import CHAT
+from gateway.dialects.completions import COMPLETIONS
+from gateway.dialects.conversation import MOST_TOOLS
 from gateway.errors import ApiError
 from shared.config import WorkerConfig
 from shared.errors import ErrorCode
@@ -42,12 +43,11 @@ def named(*names: str, mode: str | None = None) -> dict[str, Any]:
 
 def used(**body: Any) -> ToolUse:
     messages = [{"role": "user", "content": "x"}]
-    return tool_use(chat_request({"messages": messages, "tools": TOOLS, **body}))
+    return CHAT.read({"messages": messages, "tools": TOOLS, **body}).tools
 
 
-def bound(**body: Any) -> Bound:
-    request = chat_request({"messages": [{"role": "user", "content": "x"}], **body})
-    return bound_of(request, tool_use(request))
+def bound(**body: Any) -> Constraint:
+    return constraint_of(CHAT.read({"messages": [{"role": "user", "content": "x"}], **body}))
 
 
 def refusal(**body: Any) -> tuple[str | None, str]:
@@ -72,8 +72,8 @@ def refusal(**body: Any) -> tuple[str | None, str]:
 )
 def test_what_a_choice_means(choice: Any, names: list[str], mode: str, is_parallel: bool) -> None:
     use = used(tool_choice=choice)
-    assert [function.name for function in use.tools] == names
-    assert (use.mode, use.is_parallel) == (mode, is_parallel)
+    assert [function.name for function in use.functions] == names
+    assert (use.is_required, use.is_parallel) == (mode == "required", is_parallel)
 
 
 @pytest.mark.parametrize("choice", ["auto", "required", named("now", mode="auto")])
@@ -85,7 +85,7 @@ def test_one_call_only(choice: Any) -> None:
 @pytest.mark.parametrize("none", [None, []])
 def test_without_tools_there_is_nothing_to_choose(none: Any) -> None:
     for nothing in (None, "none", "auto"):
-        assert used(tools=none, tool_choice=nothing) == ToolUse()
+        assert used(tools=none, tool_choice=nothing) == NO_TOOLS
     for choice in ("required", named("now"), named("now", mode="auto")):
         param, said = refusal(tools=none, tool_choice=choice)
         assert param == "tool_choice" and "'tools' has none" in said
@@ -124,7 +124,7 @@ def test_what_an_answer_is_bound_to(param: str) -> None:
     value, kind, source = FORMS[param]
     for found in (
         bound(**{param: value}),
-        bound_of(completion_request({"prompt": "x", param: value})),
+        constraint_of(COMPLETIONS.read({"prompt": "x", param: value})),
     ):
         assert found.param == param
         assert found.grammar is not None and found.grammar.kind == kind
@@ -142,6 +142,9 @@ def test_what_an_answer_is_bound_to(param: str) -> None:
         ({"type": "json_schema", "json_schema": {}}, {"type": "object"}),
         ({"type": "json_schema", "json_schema": {"name": "x", "strict": False, "schema": CITY}},
          CITY),
+        # A schema in the place of what should hold it.
+        ({"type": "json_schema", "json_schema": CITY}, CITY),
+        ({"type": "json_schema", "json_schema": {"name": "x", "schema": None}}, {"type": "object"}),
     ],
 )  # fmt: skip
 def test_formats_of_an_answer(value: Any, schema: Any) -> None:
@@ -150,7 +153,7 @@ def test_formats_of_an_answer(value: Any, schema: Any) -> None:
 
 
 def test_an_answer_that_is_bound_to_nothing() -> None:
-    free = Bound(None, "")
+    free = Constraint(None, "")
     assert bound() == bound(response_format={"type": "text"}) == free
     assert bound(tools=TOOLS, tool_choice="none") == free
     assert bound(ignore_eos=True, min_tokens=3) == free

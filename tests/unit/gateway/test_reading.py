@@ -1,25 +1,23 @@
-"""What a request body may hold."""
+"""What bodies may hold, and what a request becomes."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from gateway.openai.requests import (
-    ChatRequest,
-    CompletionRequest,
-    GenerationRequest,
-    ManyChatsRequest,
-)
-from gateway.openai.validation import (
+
+from gateway.answer.constraint import constraint_of
+from gateway.ask import Ask, ChatPrompt, IdsPrompt, Limit, TextPrompt
+from gateway.dialects.chat import CHAT, MANY_CHATS, ChatRequest
+from gateway.dialects.completions import COMPLETIONS, CompletionRequest
+from gateway.dialects.openai_request import (
     INDIFFERENT,
     OTHER_NAMES,
     UNSUPPORTED_UNLESS,
-    chat_request,
-    chats_request,
-    completion_request,
+    GenerationRequest,
 )
-
 from gateway.errors import ApiError
 from shared.errors import ErrorCode
+from shared.sampling import SamplingParams
 
 USER = {"role": "user", "content": "Hi"}
 OF_A_LIST = {"name": "f", "parameters": {"type": "array"}}
@@ -27,9 +25,9 @@ CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{
 
 
 def refusal(body: dict[str, Any]) -> tuple[str, str | None]:
-    check = chats_request if "messages" in body else completion_request
+    dialect = MANY_CHATS if "messages" in body else COMPLETIONS
     with pytest.raises(ApiError) as caught:
-        check(body)
+        constraint_of(dialect.read(body))
     assert caught.value.status == 400
     assert caught.value.message.endswith(".")
     return caught.value.code.value, caught.value.param
@@ -43,7 +41,7 @@ def refusal(body: dict[str, Any]) -> tuple[str, str | None]:
         ("temperature", "1"),
         ("temperature", True),
         ("temperature", float("nan")),
-        ("top_p", 0),
+        ("top_p", -0.1),
         ("top_p", 1.1),
         ("top_k", -2),
         ("top_k", 1.5),
@@ -91,7 +89,7 @@ def test_a_wrong_item_is_named_by_its_place() -> None:
 def test_what_is_required_is_named() -> None:
     assert refusal({}) == ("missing_required_parameter", "prompt")
     with pytest.raises(ApiError, match="'messages' is required") as caught:
-        chat_request({"model": "m"})
+        CHAT.read({"model": "m"})
     assert caught.value.code is ErrorCode.MISSING_PARAMETER
 
 
@@ -106,7 +104,10 @@ def test_what_is_required_is_named() -> None:
     ],
 )
 def test_prompts_are_text_or_token_ids(prompt: Any, prompts: Any) -> None:
-    assert completion_request({"prompt": prompt}).prompt == prompts
+    found = [each.text if isinstance(each, TextPrompt) else each.ids
+             for each in COMPLETIONS.read({"prompt": prompt}).prompts
+             if isinstance(each, TextPrompt | IdsPrompt)]  # fmt: skip
+    assert found == prompts
 
 
 @pytest.mark.parametrize("wrong", [True, 1.5, [], [1, "x"], [True], [[1]], {}])
@@ -117,19 +118,19 @@ def test_a_prompt_of_neither_is_refused(wrong: Any) -> None:
 def test_null_is_the_default_for_every_optional_field() -> None:
     names = [*GenerationRequest.model_fields, *UNSUPPORTED_UNLESS, *INDIFFERENT]
     body = dict.fromkeys(names, None)
-    assert completion_request(body | {"prompt": "x"}) == completion_request({"prompt": "x"})
+    assert COMPLETIONS.read(body | {"prompt": "x"}) == COMPLETIONS.read({"prompt": "x"})
     body["max_completion_tokens"] = None
-    assert chat_request(body | {"messages": [USER]}) == chat_request({"messages": [USER]})
+    assert CHAT.read(body | {"messages": [USER]}) == CHAT.read({"messages": [USER]})
 
 
 def test_every_parameter_at_its_limits_is_taken() -> None:
     for low_or_high in (
-        {"temperature": 0, "top_p": 0.001, "top_k": -1, "min_p": 0, "repetition_penalty": 0.01},
+        {"temperature": 0, "top_p": 0, "top_k": -1, "min_p": 0, "repetition_penalty": 0.01},
         {"temperature": 2, "top_p": 1, "top_k": 2**62, "min_p": 1, "repetition_penalty": 10},
         {"presence_penalty": -2, "frequency_penalty": 2, "seed": -(2**63), "n": 1},
         {"stop": ["x" * 256] * 16, "seed": 2**63 - 1, "max_tokens": 2**62},
     ):
-        completion_request({"prompt": "x"} | low_or_high)
+        COMPLETIONS.read({"prompt": "x"} | low_or_high)
 
 
 @pytest.mark.parametrize("name", sorted(UNSUPPORTED_UNLESS))
@@ -140,15 +141,17 @@ def test_what_an_endpoint_lacks_is_refused(name: str) -> None:
             continue
         assert refusal({**body, name: value}) == ("unsupported_parameter", name)
         for neutral in UNSUPPORTED_UNLESS[name]:
-            chats_request({"messages": [USER], name: neutral})
+            MANY_CHATS.read({"messages": [USER], name: neutral})
 
 
 def test_a_suffix_is_for_completions() -> None:
-    assert completion_request({"prompt": "x", "suffix": "y"}).suffix == "y"
+    (prompt,) = COMPLETIONS.read({"prompt": "x", "suffix": "y"}).prompts
+    assert prompt == TextPrompt("x", "y")
+    assert refusal({"prompt": [1], "suffix": "y"}) == ("invalid_value", "suffix")
     assert refusal({"prompt": "x", "suffix": 5}) == ("invalid_value", "suffix")
     refused = ("unsupported_parameter", "suffix")
     assert refusal({"messages": [USER], "suffix": "y"}) == refused
-    chat_request({"messages": [USER], "suffix": ""})
+    CHAT.read({"messages": [USER], "suffix": ""})
 
 
 def test_every_parameter_of_the_official_client_is_honoured_or_refused() -> None:
@@ -160,25 +163,38 @@ def test_every_parameter_of_the_official_client_is_honoured_or_refused() -> None
     assert set(text.__annotations__) <= {*refused, *CompletionRequest.model_fields}
 
 
+def shown(messages: list[Any]) -> list[Mapping[str, Any]]:
+    """A conversation as chat templates see it."""
+    (prompt,) = CHAT.read({"messages": messages}).prompts
+    assert isinstance(prompt, ChatPrompt)
+    return list(prompt.messages)
+
+
+def test_no_class_of_ours_is_in_a_message() -> None:
+    for messages in (["x"], [{"role": "user", "content": ["x"]}], [[USER], ["x"]]):
+        with pytest.raises(ApiError, match="should be an object"):
+            MANY_CHATS.read({"messages": messages})
+
+
 def test_unknown_extras_are_ignored() -> None:
-    assert completion_request({"prompt": "x", "mirostat": True, "uuid": 5}).prompt == ["x"]
+    assert COMPLETIONS.read({"prompt": "x", "mirostat": True, "uuid": 5}).prompts
 
 
 @pytest.mark.parametrize("name", OTHER_NAMES)
 def test_what_others_call_what_an_answer_is_bound_to_is_not_ignored(name: str) -> None:
     assert refusal({"prompt": "x", name: {"a": 1}}) == ("unsupported_parameter", name)
-    completion_request({"prompt": "x", name: {}})
+    COMPLETIONS.read({"prompt": "x", name: {}})
 
 
 def test_strings_and_lists_of_strings_are_the_same() -> None:
-    assert completion_request({"prompt": "x", "stop": "y"}).stop == ["y"]
-    assert completion_request({"prompt": ["x", "z"], "stop": ["y"]}).prompt == ["x", "z"]
+    assert COMPLETIONS.read({"prompt": "x", "stop": "y"}).stop == ("y",)
+    assert COMPLETIONS.read({"prompt": "x", "stop": ["y"]}).stop == ("y",)
 
 
 def test_max_completion_tokens_wins() -> None:
     body = {"messages": [USER], "max_tokens": 5, "max_completion_tokens": 6}
-    assert chat_request(body).token_limit == 6
-    assert chat_request({"messages": [USER], "max_tokens": 5}).token_limit == 5
+    assert CHAT.read(body).limit == Limit(6, is_clamped=False)
+    assert CHAT.read({"messages": [USER], "max_tokens": 5}).limit == Limit(5, is_clamped=False)
 
 
 def test_message_content_is_text_in_any_of_its_forms() -> None:
@@ -189,9 +205,18 @@ def test_message_content_is_text_in_any_of_its_forms() -> None:
         {"role": "assistant", "content": None, "tool_calls": []},
         {"role": "assistant"},
         {"role": "tool", "content": "t", "tool_call_id": "1"},
+        {"role": "assistant", "refusal": "No."},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "Never."}]},
     ]
-    texts = [message.text for message in chat_request({"messages": messages}).messages]
-    assert texts == ["d", "a\0b😀", "", "", "t"]
+    assert shown(messages) == [
+        {"role": "system", "content": "d"},
+        {"role": "user", "content": "a\0b😀", "name": "Ann"},
+        {"role": "assistant", "content": ""},
+        {"role": "assistant", "content": ""},
+        {"role": "tool", "content": "t", "tool_call_id": "1"},
+        {"role": "assistant", "content": "No."},
+        {"role": "assistant", "content": "Never."},
+    ]
 
 
 @pytest.mark.parametrize(
@@ -238,24 +263,21 @@ def test_there_is_an_end_to_messages_and_parts() -> None:
 
 
 def test_v2_takes_one_conversation_or_many() -> None:
-    one = chats_request({"messages": [USER]})
-    many = chats_request({"messages": [[USER], [USER, USER]]})
-    assert [len(conversation) for conversation in one.conversations] == [1]
-    assert isinstance(many, ManyChatsRequest)
-    assert [len(conversation) for conversation in many.conversations] == [1, 2]
+    assert len(MANY_CHATS.read({"messages": [USER]}).prompts) == 1
+    assert len(MANY_CHATS.read({"messages": [[USER], [USER, USER]]}).prompts) == 2
     assert refusal({"messages": [[USER], USER]}) == ("invalid_value", "messages[1]")
     assert refusal({"messages": [[USER], []]}) == ("invalid_value", "messages[1]")
 
 
 def test_v1_takes_no_list_of_conversations() -> None:
     with pytest.raises(ApiError) as caught:
-        chat_request({"messages": [[USER]]})
+        CHAT.read({"messages": [[USER]]})
     assert caught.value.param == "messages[0]"
 
 
 def test_the_sentence_says_what_would_be_right() -> None:
     with pytest.raises(ApiError) as caught:
-        completion_request({"prompt": "x", "temperature": -1})
+        COMPLETIONS.read({"prompt": "x", "temperature": -1})
     assert caught.value.message == "'temperature' should be greater than or equal to 0."
 
 
@@ -276,6 +298,13 @@ def test_the_sentence_says_what_would_be_right() -> None:
         ("response_format", {"type": "json_schema", "json_schema": {"schema": []}},
          ".json_schema.schema"),
         ("response_format", "json_object", ""),
+        # What would bind the answer, if it were known here.
+        ("response_format", {"type": "json_object", "value": {}}, ""),
+        ("response_format", {"type": "text", "schema": {}}, ".schema"),
+        ("response_format", {"type": "json_object", "json_schema": {"schema": {}}}, ".json_schema"),
+        ("response_format", {"type": "json_schema", "schema": {}}, ".json_schema"),
+        ("response_format", {"type": "json_schema", "json_schema": {"definition": {}}},
+         ".json_schema"),
         ("guided_json", "{", ""),
         ("guided_json", "[]", ""),
         ("guided_json", {"a": eval("[" * 70 + "]" * 70)}, ""),
@@ -321,11 +350,112 @@ def test_a_wrong_parameter_of_a_chat_is_refused_by_name(body: dict[str, Any], wh
 
 
 def test_calls_and_results_are_messages() -> None:
-    messages = [USER, {"role": "assistant", "content": None, "tool_calls": [CALL]}]
-    (_, called) = chat_request({"messages": messages}).messages
-    assert called.tool_calls is not None
-    assert called.tool_calls[0].function.parsed == {}
     cut = {"function": {"name": "f", "arguments": '{"a'}}
-    (message,) = chat_request({"messages": [{"role": "assistant", "tool_calls": [cut]}]}).messages
-    assert message.tool_calls is not None
-    assert message.tool_calls[0].function.parsed == '{"a'
+    message = {"role": "assistant", "content": None, "tool_calls": [CALL, cut]}
+    assert shown([USER, message])[1] == {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [
+            {"type": "function", "id": "c", "function": {"name": "f", "arguments": {}}},
+            {"type": "function", "function": {"name": "f", "arguments": '{"a'}},
+        ],
+    }
+
+
+def completion(**body: Any) -> Ask:
+    return COMPLETIONS.read({"prompt": "x", **body})
+
+
+def chat(**body: Any) -> Ask:
+    return CHAT.read({"messages": [USER], **body})
+
+
+@pytest.mark.parametrize(
+    ("ask", "logprobs"),
+    [
+        (completion(), None),
+        (completion(logprobs=0), 0),
+        (completion(logprobs=20), 20),
+        (chat(), None),
+        (chat(logprobs=False, top_logprobs=0), None),
+        (chat(logprobs=True), 0),
+        (chat(logprobs=True, top_logprobs=3), 3),
+    ],
+)
+def test_how_many_alternatives_are_told_of(ask: Ask, logprobs: int | None) -> None:
+    assert ask.logprobs == logprobs
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"messages": [USER], "stream": False, "stream_options": {}}, "stream_options"),
+        ({"messages": [USER], "top_logprobs": 1}, "top_logprobs"),
+        ({"messages": [USER], "top_logprobs": 1, "logprobs": False}, "top_logprobs"),
+        ({"messages": [USER], "min_tokens": 3, "max_tokens": 2}, "min_tokens"),
+        ({"messages": [USER], "min_tokens": 251}, "min_tokens"),
+        ({"prompt": "x", "min_tokens": 17, "model": "m"}, "min_tokens"),
+        ({"prompt": "x", "min_tokens": 1, "max_tokens": 0}, "min_tokens"),
+        ({"prompt": "x", "min_tokens": 3, "max_tokens": 5, "max_completion_tokens": 2},
+         "min_tokens"),
+        ({"prompt": "x", "n": 3, "best_of": 2}, "best_of"),
+        ({"prompt": "x", "best_of": 2, "stream": True}, "best_of"),
+        ({"prompt": "x", "n": 2, "best_of": 3, "stream": True}, "best_of"),
+        ({"prompt": "x", "echo": True, "suffix": "y"}, "echo"),
+    ],
+)  # fmt: skip
+def test_what_contradicts_is_refused_by_name(body: dict[str, Any], param: str) -> None:
+    assert refusal(body) == ("invalid_value", param)
+
+
+def test_what_goes_together_is_taken() -> None:
+    assert chat(stream_options={"include_usage": True}, stream=True).include_usage
+    assert chat(min_tokens=2, max_tokens=1, max_completion_tokens=2).min_tokens == 2
+    assert chat(model="m", min_tokens=10_000).min_tokens == 10_000
+    best = completion(n=2, best_of=3)
+    assert (best.n, best.candidates, best.count_param) == (2, 3, "best_of")
+    assert completion(n=2, best_of=2, stream=True).count_param == "n"
+    assert completion(echo=True, suffix="").echoes
+
+
+@pytest.mark.parametrize(
+    ("stream", "short_text", "short_chat", "openai"),
+    [(None, "text", "stream", "object"), (True, *["stream"] * 3), (False, *["object"] * 3)],
+)
+def test_the_form_of_the_answer(
+    stream: bool | None, short_text: str, short_chat: str, openai: str
+) -> None:
+    assert completion(stream=stream).form == short_text
+    assert chat(stream=stream).form == short_chat
+    assert completion(stream=stream, model="m").form == openai
+    assert chat(stream=stream, model="m").form == openai
+
+
+def test_max_tokens_left_out() -> None:
+    limits = (
+        (completion(), 250),
+        (completion(model="m"), 16),
+        (chat(), 250),
+        (chat(model="m"), None),
+    )
+    for ask, limit in limits:
+        assert ask.limit == Limit(limit, is_clamped=True)
+
+
+def test_sampling_is_what_was_asked_for_and_else_the_default() -> None:
+    assert completion().sampling == SamplingParams()
+    wanted: dict[str, Any] = {
+        "temperature": 0,
+        "top_p": 0.5,
+        "top_k": 3,
+        "min_p": 0,
+        "presence_penalty": 1,
+        "frequency_penalty": -1,
+        "repetition_penalty": 1.1,
+        "seed": -1,
+    }
+    assert completion(**wanted).sampling == SamplingParams(**wanted)
+    assert completion(top_k=-1).sampling.top_k == 0
+    assert completion(logit_bias={"9": 1, "3": -1}).sampling.logit_bias == ((3, -1.0), (9, 1.0))
+    greedy = completion(top_p=0).sampling
+    assert (greedy.temperature, greedy.top_p) == (0, 1)
