@@ -45,7 +45,7 @@ def _serve(arguments: Sequence[str]) -> int:
     from gateway.settings import Settings
     from shared.errors import UsageError
     from shared.logging import configure_logging
-    from worker.main import run_template, run_worker
+    from worker.main import run_worker
 
     if hasattr(signal, "SIGHUP"):
         # It asks for the model to be loaded again, and until there is one to be replaced there is
@@ -62,7 +62,7 @@ def _serve(arguments: Sequence[str]) -> int:
         from gateway.launch import Launch
         from gateway.server import serve
 
-        launch = Launch(settings, run_worker, run_template, preload=["worker.template"])
+        launch = Launch(settings, run_worker)
         return _run(serve(launch, plan))
     except UsageError as error:
         print(f"ggml-fastapi: {error}", file=sys.stderr)

@@ -33,7 +33,7 @@ class _Counted:
     """What pools have counted.
 
     Attributes:
-        totals: by the name in `gateway.pool.base.Totals`, and ``learned``.
+        totals: by the name in `gateway.pool.base.Totals`.
         deaths: by their cause.
         restarts: by the number of the worker.
     """
@@ -45,7 +45,6 @@ class _Counted:
     def add(self, status: PoolStatus) -> None:
         totals = status.totals
         self.totals.update({name: getattr(totals, name) for name in _TOTALS})
-        self.totals["learned"] += status.template.learned
         self.deaths.update(totals.deaths)
         self.restarts.update({each.worker_id: each.restarts for each in status.workers})
 
@@ -139,10 +138,8 @@ class PoolMetrics(Collector):
             ("requests_waiting_limit", "The most that may wait.", status.max_queue),
             ("cached_conversation_tokens", "Tokens in the KV caches of all workers.",
              sum(worker.cached_tokens for worker in status.workers)),
-            ("template_generation", "Template that workers are forked from.",
-             status.template.generation),
-            ("template_prefix_tokens", "Tokens a new worker has cached.",
-             status.template.prefix_tokens),
+            ("zygote_prefix_tokens", "Tokens a new worker has cached.",
+             status.zygote.prefix_tokens),
             ("memory_bound_bytes", "The most memory that all workers take.", self._most_bytes),
         ):  # fmt: skip
             yield GaugeMetricFamily(f"ggml_{name}", text, value)
@@ -182,7 +179,6 @@ def _counters(counted: _Counted) -> Iterator[Metric]:
         ("cached_tokens", "cached_tokens", "Tokens in prompts that were in a KV cache."),
         ("generation_tokens", "completion_tokens", "Tokens generated."),
         ("cache_evictions", "evictions", "Conversations that lost their KV cache."),
-        ("prefixes_learned", "learned", "Prefixes taken from prompts to a template."),
         ("requests_quarantined", "quarantined", "Requests refused from then on, since they kill."),
     ):
         yield CounterMetricFamily(f"ggml_{name}", text, counted.totals[key])

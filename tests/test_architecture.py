@@ -38,9 +38,7 @@ ONE_FILE_LIBRARIES = {
     "worker/convert/conversion.py": {"tqdm"},
     "worker/convert/source.py": {"safetensors"},
     "worker/convert/tensors.py": {"gguf"},
-    "worker/main.py": {"multiprocess"},
-    "gateway/pool/fork_server.py": {"multiprocess"},
-    "gateway/pool/template.py": {"multiprocess"},
+    "worker/zygote.py": {"socket"},
     "gateway/http/connection.py": {"uvicorn"},
     "gateway/http/exchange.py": {"uvicorn"},
     "gateway/http/protocol.py": {"httptools"},
@@ -71,7 +69,6 @@ NARROWED = {
     },
     "gateway/pool/jobs.py": {"gateway.pool.prefix", "shared.messages"},
     "gateway/pool/estimates.py": {"shared.messages"},
-    "gateway/pool/learning.py": {"gateway.pool.prefix"},
     "gateway/pool/prefix.py": set(),
     "gateway/auth/": {
         "gateway.auth", "gateway.errors", "gateway.request_record", "gateway.settings", "shared",
@@ -94,16 +91,15 @@ NARROWED = {
 }  # fmt: skip
 PURE = (
     "gateway/auth/rate.py", "gateway/pool/estimates.py", "gateway/pool/jobs.py",
-    "gateway/pool/learning.py", "gateway/pool/prefix.py", "gateway/pool/scheduler.py",
+    "gateway/pool/prefix.py", "gateway/pool/scheduler.py",
 )  # fmt: skip
 PURE_STDLIB = {"collections", "dataclasses", "itertools", "math", "typing"}
 IMPURE_BUILTINS = {"open", "print", "input", "exec", "eval", "__import__"}
 
 ENVIRONMENT_READERS = {
     "gateway/__main__.py",  # hands it to `Settings.load`, which reads nothing by itself
-    "gateway/pool/fork_server.py",  # the only way to tell a fork server something
-    "gateway/pool/template.py",  # PYTHONPATH is the user's, for every program; no setting of ours
-    "worker/template.py",  # gets it there; sets what libraries read when they are imported
+    "gateway/pool/zygote.py",  # hands the zygote its own; PYTHONPATH is the user's
+    "worker/zygote.py",  # gets it there; sets what libraries read when they are imported
     "worker/build/toolchain.py",  # CC, CXX and PATH are the user's, for every program that builds
     "gateway/demo_model.py",  # XDG_CACHE_HOME is the user's, for every program; no setting of ours
 }
@@ -294,7 +290,7 @@ BAD: list[tuple[Rule, str, str]] = [
     (narrowed_imports, "gateway/pool/prefix.py", "import shared.messages"),
     (narrowed_imports, "gateway/auth/guard.py", "from gateway.pool.base import WorkerPool"),
     (narrowed_imports, "gateway/routes/chat.py", "from gateway.pool import local"),
-    (narrowed_imports, "gateway/routes/chat.py", "from gateway.pool.handle import WorkerHandle"),
+    (narrowed_imports, "gateway/routes/chat.py", "from gateway.pool.process import WorkerProcess"),
     (narrowed_imports, "gateway/routes/chat.py", "from gateway import settings"),
     (narrowed_imports, "worker/loop.py", "from worker.engines.echo import EchoEngine"),
     (narrowed_imports, "worker/loop.py", "from worker import engines"),
@@ -392,7 +388,6 @@ def test_the_gateway_names_the_worker_in_one_place() -> None:
     assert sorted(lines) == [
         f"{COMPOSITION_ROOT}: worker.build.command.main",
         f"{COMPOSITION_ROOT}: worker.convert.command.main",
-        f"{COMPOSITION_ROOT}: worker.main.run_template",
         f"{COMPOSITION_ROOT}: worker.main.run_worker",
     ]
 

@@ -50,7 +50,7 @@ def test_no_template_that_loads_outlives_a_killed_gateway(tmp_path: Path) -> Non
     # Runs at the start of each Python.
     (tmp_path / "sitecustomize.py").write_text(
         "import sys, time\n"
-        "if 'forkserver' in ' '.join(sys.orig_argv):\n"
+        "if 'worker.zygote' in ' '.join(sys.orig_argv):\n"
         "    from worker import engines\n"
         "    def load(config):\n"
         "        print('the template loads', flush=True)\n"
@@ -235,7 +235,7 @@ def test_a_signal_while_the_model_loads(
     # Runs at the start of each Python; with it the template never gets to load the model.
     (tmp_path / "sitecustomize.py").write_text(
         "import signal, sys\n"
-        "if 'forkserver' in ' '.join(sys.orig_argv):\n"
+        "if 'worker.zygote' in ' '.join(sys.orig_argv):\n"
         "    print('the template loads', flush=True)\n"
         "    signal.pause()\n"
     )

@@ -47,7 +47,7 @@ async def is_refused(pool: LocalPool, request: Generate) -> bool:
 @pytest.mark.parametrize("order", ["SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "exit"])
 def test_a_request_that_kills_workers_is_not_taken_any_more(order: str) -> None:
     async def work() -> None:
-        async with ready(target=targets.obeys, preload=()) as pool:
+        async with ready(target=targets.obeys) as pool:
             events = await collect(pool.generate(ask(order)))
             assert failure_of(events) == "worker_crashed"
             assert len(events) == 1
@@ -61,7 +61,7 @@ def test_a_request_that_kills_workers_is_not_taken_any_more(order: str) -> None:
 
 def test_a_request_that_kills_in_mid_stream_is_not_taken_for_ever() -> None:
     async def work() -> None:
-        async with ready(target=targets.obeys, preload=()) as pool:
+        async with ready(target=targets.obeys) as pool:
             for _ in range(3):
                 events = await collect(pool.generate(ask("text SIGSEGV")))
                 assert text_of(events) == "text"
@@ -89,7 +89,7 @@ def test_equal_requests_that_lose_one_worker_each_are_answered() -> None:
 
 def test_a_death_by_bad_luck_is_forgotten_when_the_request_succeeds(tmp_path: Path) -> None:
     async def work() -> None:
-        async with ready(target=targets.obeys, preload=()) as pool:
+        async with ready(target=targets.obeys) as pool:
             mark = tmp_path / "mark"
             for _ in range(3):
                 events = await collect(pool.generate(ask(f"once {mark} SIGSEGV")))

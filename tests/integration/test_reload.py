@@ -32,7 +32,7 @@ KEY = {"authorization": "Bearer admin-secret"}
 # Keeps templates from loading for as long as a file is there.
 HOLD = """
 import pathlib, sys, time
-if 'forkserver' in ' '.join(sys.orig_argv):
+if 'worker.zygote' in ' '.join(sys.orig_argv):
     hold = pathlib.Path(__file__).with_name('hold')
     if hold.exists():
         print('the template is held', flush=True)

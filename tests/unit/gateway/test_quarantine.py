@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.pool.death import STATUS_LOST, Cause, Death
+from gateway.pool.death import Cause, Death
 from gateway.pool.quarantine import Quarantine
 from shared.messages import Generate
 from shared.sampling import SamplingParams

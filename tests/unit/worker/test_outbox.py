@@ -11,12 +11,12 @@ import multiprocess
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from worker.inbox import Inbox
+from worker.outbox import Outbox
 
 from shared.encoding import decode, encode
 from shared.messages import Delta, Event, Failed, Finished, Prefilled, Shutdown
 from tests.serving import DEADLINE_S
-from worker.inbox import Inbox
-from worker.outbox import Outbox
 
 
 class Pipe:
