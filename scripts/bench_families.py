@@ -2,7 +2,7 @@
 
 For each family: how long a start takes, the memory of 1, 2 and 4 workers before and after a short
 chat in each, tokens per second of as many streams, and the time to the first token of a prompt of
-512 tokens. `scripts/make_synthetic_model.py` makes the files; they are deleted at the end.
+512 tokens. `scripts/models/synthetic.py` makes the files; they are deleted at the end.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for family in arguments.families:
             path = Path(folder, f"{family}.bin")
-            maker = [sys.executable, "scripts/make_synthetic_model.py", family, str(path)]
+            maker = [sys.executable, "scripts/models/synthetic.py", family, str(path)]
             options = ["--parameters", arguments.parameters, "--type", "q4_0"]
             subprocess.run([*maker, *options], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
             measure(path, arguments.rounds)

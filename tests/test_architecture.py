@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts.measure import Module, imports, longest_chain, modules, room_circles
+
 ROOT = Path(__file__).parents[1]
 ROOMS = ("gateway", "worker", "shared")
 STDLIB = sys.stdlib_module_names
@@ -44,7 +46,7 @@ ONE_FILE_LIBRARIES = {
     "gateway/http/protocol.py": {"httptools"},
     "gateway/http/refusals.py": {"httptools", "uvicorn"},
     "gateway/server.py": {"uvicorn"},
-    "gateway/tracing.py": {"opentelemetry"},
+    "gateway/observe/tracing.py": {"opentelemetry"},
     "gateway/__main__.py": {"uvloop"},
 }
 # Parts of the standard library that a room does without.
@@ -71,11 +73,11 @@ NARROWED = {
     "gateway/pool/estimates.py": {"shared.messages"},
     "gateway/pool/prefix.py": set(),
     "gateway/auth/": {
-        "gateway.auth", "gateway.errors", "gateway.request_record", "gateway.settings", "shared",
+        "gateway.auth", "gateway.errors", "gateway.observe.record", "gateway.settings", "shared",
     },
     "gateway/routes/": {
-        "gateway.auth", "gateway.chat", "gateway.errors", "gateway.metrics", "gateway.openai",
-        "gateway.pool.base", "gateway.request_record", "gateway.routes", "gateway.serving",
+        "gateway.auth", "gateway.chat", "gateway.errors", "gateway.observe", "gateway.openai",
+        "gateway.pool.base", "gateway.routes", "gateway.serving",
         "gateway.sse", "shared",
     },
     "worker/loop.py": {
@@ -99,15 +101,26 @@ IMPURE_BUILTINS = {"open", "print", "input", "exec", "eval", "__import__"}
 ENVIRONMENT_READERS = {
     "gateway/__main__.py",  # hands it to `Settings.load`, which reads nothing by itself
     "gateway/pool/zygote.py",  # hands the zygote its own; PYTHONPATH is the user's
+    "gateway/pool/zygote_process.py",  # the same
     "worker/zygote.py",  # gets it there; sets what libraries read when they are imported
     "worker/build/toolchain.py",  # CC, CXX and PATH are the user's, for every program that builds
     "gateway/demo_model.py",  # XDG_CACHE_HOME is the user's, for every program; no setting of ours
 }
 HEAVY = {
-    "ctransformers", "fastapi", "gguf", "huggingface_hub", "jinja2", "multiprocess", "numpy",
+    "ctransformers", "fastapi", "gguf", "huggingface_hub", "jinja2", "numpy",
     "opentelemetry", "orjson", "prometheus_client", "pydantic", "safetensors", "starlette",
     "tokenizers", "tqdm", "uvicorn", "uvloop",
 }  # fmt: skip
+
+# Modules in the longest chain of imports within a package: where there are more than MAX_CHAIN,
+# their present number, which may only fall.
+MAX_CHAIN = 10
+LONG_CHAINS = {"gateway": 17, "shared": 11}
+# Rooms that import one another today; no others may.
+CIRCLES = (
+    {"gateway/chat", "gateway/serving.py"},
+    {"worker/grammar.py", "worker/grammar_compiler.py"},
+)
 
 
 @dataclass(frozen=True)
@@ -278,12 +291,12 @@ BAD: list[tuple[Rule, str, str]] = [
     (room_imports, "worker/x.py", "import ctransformers"),
     (room_imports, "worker/engines/echo.py", "from ctransformers.llm import LLM"),
     (room_imports, "worker/engines/ctransformers.py", "import tokenizers"),
-    (room_imports, "worker/loop.py", "import multiprocess"),
+    (room_imports, "worker/loop.py", "import socket"),
     (room_imports, "gateway/x.py", "import numpy as np"),
     (room_imports, "gateway/x.py", "if True:\n    from ctransformers import LLM"),
     (room_imports, "gateway/x.py", "import tokenizers"),
     (room_imports, "gateway/x.py", "import worker.main"),
-    (room_imports, "gateway/pool/local.py", "import multiprocess"),
+    (room_imports, "gateway/pool/local.py", "import multiprocessing"),
     (room_imports, "gateway/pool/local.py", "import requests"),
     (narrowed_imports, "gateway/pool/local.py", "from gateway.errors import ApiError"),
     (narrowed_imports, "gateway/pool/scheduler.py", "from gateway.pool.local import LocalPool"),
@@ -337,7 +350,7 @@ GOOD: list[tuple[Rule, str, str]] = [
     (composition, "gateway/__main__.py", "from worker.main import run_worker"),
     (composition, "worker/main.py", "from worker.loop import Loop"),
     (environment, "gateway/settings.py", "environment = {}\nenvironment['X']"),
-    (environment, "worker/template.py", "import os\nos.environ['X']"),
+    (environment, "worker/zygote.py", "import os\nos.environ['X']"),
     (light_at_module_level, "gateway/__main__.py", "import os\ndef f():\n    import fastapi"),
     (docstring, "shared/x.py", '"""X."""'),
     (size, "shared/x.py", "x = 1\n" * 300),
@@ -392,6 +405,65 @@ def test_the_gateway_names_the_worker_in_one_place() -> None:
     ]
 
 
+def chains(package: str, some: list[Module]) -> Iterator[str]:
+    """A package is at most so many floors deep."""
+    chain = longest_chain(imports(some))
+    if len(chain) > LONG_CHAINS.get(package, MAX_CHAIN):
+        yield " -> ".join(chain)
+
+
+def room_order(package: str, some: list[Module]) -> Iterator[str]:
+    """Folders, and files beside them, do not import one another in a circle."""
+    for group in room_circles(some):
+        if not any(group <= known for known in CIRCLES):
+            yield f"{sorted(group)} of {package}"
+
+
+PackageRule = Callable[[str, list[Module]], Iterator[str]]
+
+
+@pytest.mark.parametrize("rule", (chains, room_order))
+@pytest.mark.parametrize("package", ROOMS)
+def test_package(package: str, rule: PackageRule) -> None:
+    assert list(rule(package, modules(ROOT, package))) == [], rule.__doc__
+
+
+def package_of(**texts: str) -> list[Module]:
+    """Modules of the package ``x``; two underscores stand for a dot."""
+    paths = {name: name.replace("__", "/") for name in texts}
+    return [Module(f"x.{paths[name].replace('/', '.')}", f"x/{paths[name]}.py", text)
+            for name, text in texts.items()]  # fmt: skip
+
+
+def chain_of(n: int) -> list[Module]:
+    return package_of(**{f"m{i}": f"def f():\n    from x.m{i + 1} import y" for i in range(n)})
+
+
+BAD_PACKAGES: list[tuple[PackageRule, list[Module]]] = [
+    (chains, chain_of(MAX_CHAIN + 1)),
+    (room_order, package_of(a__b="import x.c", c="from x.a import b")),
+    (room_order, package_of(a__b="from x.c.d import e", c__d="from x.f import g", f="import x.a.h",
+                            a__h="")),
+    (room_order, package_of(a="from . import b", b="def f():\n    from .a import g")),
+]  # fmt: skip
+GOOD_PACKAGES: list[tuple[PackageRule, list[Module]]] = [
+    (chains, chain_of(MAX_CHAIN)),
+    # A circle counts once in a chain; that it is one, the other rule says.
+    (chains, [*chain_of(MAX_CHAIN - 1), *package_of(z="import x.m0, x.zz", zz="import x.z")]),
+    (room_order, package_of(a__b="from x.a import c", a__c="from x import a, d", d="import os")),
+]
+
+
+@pytest.mark.parametrize(("rule", "some"), BAD_PACKAGES)
+def test_package_rule_sees_what_breaks_it(rule: PackageRule, some: list[Module]) -> None:
+    assert list(rule("x", some))
+
+
+@pytest.mark.parametrize(("rule", "some"), GOOD_PACKAGES)
+def test_package_rule_lets_pass_what_is_right(rule: PackageRule, some: list[Module]) -> None:
+    assert list(rule("x", some)) == []
+
+
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
 def test_git_ignores_no_source() -> None:
     paths = "\n".join(str(path.relative_to(ROOT)) for room in (*ROOMS, "scripts", "tests")
@@ -429,5 +501,5 @@ def test_the_whole_gateway_loads_no_engine() -> None:
 
 
 def test_the_loop_loads_no_engine() -> None:
-    loaded = loaded_by("import worker.loop, worker.sampler, worker.template")
+    loaded = loaded_by("import worker.loop, worker.sampler, worker.zygote")
     assert loaded & {"ctransformers", "tokenizers", "gateway", "fastapi", "pydantic"} == set()

@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway.auth.key_file import KeySource
 from gateway.auth.keys import presented_keys
 from gateway.errors import ApiError
-from gateway.request_record import record_of
+from gateway.observe.record import record_of
 from shared.errors import ErrorCode
 
 OPEN_PATHS = ("/health", "/ready")

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.auth.rate import Rates, Usage
 from gateway.errors import ApiError
-from gateway.request_record import record_of
+from gateway.observe.record import record_of
 from shared.errors import ErrorCode
 
 COUNTED_PATHS = (

@@ -125,6 +125,8 @@ class ZygoteStatus:
 
     #: None while there is none
     pid: int | None = None
+    #: whether it has its model, so that it can be forked
+    is_loaded: bool = False
     #: tokens that its KV cache holds, and so does that of every new worker
     prefix_tokens: int = 0
     #: how many before it have ended

@@ -9,7 +9,8 @@ from contextlib import suppress
 
 from gateway.pool.death import Cause, Death
 from gateway.pool.stderr_log import StderrLog
-from gateway.pool.zygote import Child, Zygote
+from gateway.pool.zygote import Zygote
+from gateway.pool.zygote_process import Child
 from shared.encoding import decode, encode
 from shared.messages import Command, Message
 

@@ -4,36 +4,26 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
-import socket
-import subprocess
-import sys
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TypeVar
 
 import orjson
 
 from gateway.pool.base import ZygoteStatus
 from gateway.pool.prefix import EMPTY, Prefix
 from gateway.pool.proc import activity
+from gateway.pool.zygote_process import Child, ZygoteProcess
 from shared.config import ZYGOTE_VARIABLE, WorkerConfig
-from shared.encoding import decode, encode
-from shared.exit_status import ended
-from shared.messages import Ended, Fork, Forked, LoadFailed, Message, ModelInfo, Ready, Warm, Warmed
+from shared.messages import LoadFailed, ModelInfo, Ready, Warm, Warmed
 
 logger = logging.getLogger(__name__)
 
-_Result = TypeVar("_Result")
 Prompt = tuple[str, ...]
 """Plain text and special tokens by turns, as `shared.messages.Generate` has them."""
 
-_CODE = "from worker.zygote import serve; serve()"
 _CHECKOUT = str(Path(__file__).parents[2])
-_READ_BYTES = 1 << 16
 # One that dies sooner than this after it was started has died young: perhaps it cannot live.
 _YOUNG_S = 30.0
 _MAX_BACKOFF_S = 60.0
@@ -45,17 +35,6 @@ _WEIGHT = 0.2
 
 class NotLoaded(Exception):
     """There is no model to fork a worker with; the text is for the operator."""
-
-
-@dataclass(frozen=True, slots=True)
-class Child:
-    """A process that was forked."""
-
-    pid: int
-    #: readable once the process has ended; belongs to whoever asked for the fork
-    descriptor: int
-    #: its exit status, negative for a signal; None if the zygote has died before it
-    status: "asyncio.Future[int | None]"
 
 
 class Zygote:
@@ -96,8 +75,8 @@ class Zygote:
         self._warm_prompts = warm_prompts
         self._start_timeout_s = start_timeout_s
         self._usual_fork_s = 0.0
-        self._process: _Process | None = None
-        self._loaded: asyncio.Future[_Process]
+        self._process: ZygoteProcess | None = None
+        self._loaded: asyncio.Future[ZygoteProcess]
         self._is_wanted = asyncio.Event()
         self._was_stopped = False
         self._closing = False
@@ -186,7 +165,7 @@ class Zygote:
     async def _live(self) -> None:
         """From the start of a process to its end."""
         try:
-            self._process = process = _Process(self._variables)
+            self._process = process = ZygoteProcess(self._variables)
         except OSError as error:
             self._fail(f"the zygote could not be started: {error}")
             return
@@ -195,6 +174,7 @@ class Zygote:
         try:
             await self._load(process)
             self._loaded.set_result(process)
+            self.status = replace(self.status, is_loaded=True)
         except NotLoaded as error:
             reason = str(error)
             process.kill()
@@ -202,7 +182,8 @@ class Zygote:
             reason = "it died while it loaded the model"
         how = await process.wait()
         self._process = None
-        self.status = replace(self.status, pid=None, restarts=self.status.restarts + 1)
+        restarts = self.status.restarts + 1
+        self.status = replace(self.status, pid=None, is_loaded=False, restarts=restarts)
         if reason:
             self._fail(f"the model could not be loaded: {how}" if process.is_lost else reason)
         else:
@@ -213,7 +194,7 @@ class Zygote:
                 process.pid, how,
             )  # fmt: skip
 
-    async def _load(self, process: "_Process") -> None:
+    async def _load(self, process: ZygoteProcess) -> None:
         try:
             said = await asyncio.wait_for(process.loaded, self._start_timeout_s or None)
         except asyncio.TimeoutError as error:
@@ -229,7 +210,7 @@ class Zygote:
             except Exception as error:
                 raise NotLoaded(f"WARM_PROMPT: {error}") from error
 
-    async def _evaluate(self, process: "_Process", prompts: tuple[Prompt, ...]) -> None:
+    async def _evaluate(self, process: ZygoteProcess, prompts: tuple[Prompt, ...]) -> None:
         said = await process.ask(Warm(prompts))
         if not isinstance(said, Warmed):
             raise NotLoaded(said.reason if isinstance(said, LoadFailed) else f"it said {said}")
@@ -245,156 +226,3 @@ class Zygote:
             self._loaded = asyncio.get_running_loop().create_future()
         self._loaded.set_exception(NotLoaded(reason))
         self._loaded.exception()  # nobody may be waiting
-
-
-class _Process:
-    """One incarnation of the zygote, and the socket to it."""
-
-    def __init__(self, variables: dict[str, str]) -> None:
-        """Start it, on the running event loop.
-
-        Raises:
-            OSError: it could not be started.
-        """
-        ours, theirs = socket.socketpair()
-        alive, self._alive = os.pipe()
-        try:
-            with _blocked_signals():
-                self._popen = subprocess.Popen(
-                    [sys.executable, "-c", _CODE, str(theirs.fileno()), str(alive)],
-                    stdin=subprocess.DEVNULL,
-                    pass_fds=(theirs.fileno(), alive),
-                    env={**os.environ, **variables},
-                )
-        except BaseException:
-            ours.close()
-            os.close(self._alive)
-            raise
-        finally:
-            theirs.close()
-            os.close(alive)
-        ours.setblocking(False)
-        self.pid = self._popen.pid
-        self.gone = asyncio.Event()
-        self._socket = ours
-        self._loop = asyncio.get_running_loop()
-        self._partial = b""
-        self._descriptors: deque[int] = deque()
-        self._answers: deque[asyncio.Future[Message | Child]] = deque()
-        self._children: dict[int, asyncio.Future[int | None]] = {}
-        #: we have ended it, or it ended as it should
-        self._is_ended = False
-        #: `Ready` or `LoadFailed`
-        self.loaded = self._expect()
-        self._loop.add_reader(ours.fileno(), self._read)
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether it has died by itself."""
-        return self.gone.is_set() and not self._is_ended
-
-    async def ask(self, command: Message) -> Message | Child:
-        """The answer to a command.
-
-        Raises:
-            ConnectionError: it died instead.
-        """
-        answer = self._expect()
-        await self._loop.sock_sendall(self._socket, encode(command) + b"\n")
-        return await answer
-
-    async def fork(self, name: str, target: str, descriptors: Sequence[int]) -> Child:
-        """Have a process forked.
-
-        Raises:
-            OSError: it does not take the command, or died.
-        """
-        line = encode(Fork(name, target)) + b"\n"
-        socket.send_fds(self._socket, [line], descriptors)  # so short that it is sent whole
-        child = await self._expect()
-        assert isinstance(child, Child), "answers come in the order of commands"
-        return child
-
-    def kill(self) -> None:
-        self._is_ended = True
-        if not self.gone.is_set():
-            self._popen.kill()
-
-    async def wait(self) -> str:
-        """Wait for its end; returns how it ended."""
-        await self.gone.wait()
-        self._popen.kill()  # it may have closed its socket and live
-        return ended(await asyncio.to_thread(self._popen.wait))
-
-    def _expect(self) -> "asyncio.Future[Message | Child]":
-        answer: asyncio.Future[Message | Child] = self._loop.create_future()
-        if self.gone.is_set():
-            answer.set_exception(ConnectionError("the zygote is gone"))
-        self._answers.append(answer)
-        return answer
-
-    def _read(self) -> None:
-        try:
-            said, descriptors, _, _ = socket.recv_fds(self._socket, _READ_BYTES, 8)
-        except BlockingIOError:
-            return
-        except OSError:
-            said, descriptors = b"", []
-        if not said:
-            self._end()
-            return
-        self._descriptors.extend(descriptors)
-        *lines, self._partial = (self._partial + said).split(b"\n")
-        for line in lines:
-            match message := decode(line):
-                case Ended(pid, status):
-                    _settle(self._children.pop(pid), status)
-                case Forked(pid):
-                    self._note_fork(pid)
-                case _:
-                    self._is_ended = self._is_ended or isinstance(message, LoadFailed)
-                    _settle(self._answers.popleft(), message)
-
-    def _note_fork(self, pid: int) -> None:
-        descriptor, answer = self._descriptors.popleft(), self._answers.popleft()
-        status = self._children[pid] = self._loop.create_future()
-        if answer.cancelled():  # nobody waits for it any more
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-            os.close(descriptor)
-        else:
-            answer.set_result(Child(pid, descriptor, status))
-
-    def _end(self) -> None:
-        self._loop.remove_reader(self._socket.fileno())
-        self._socket.close()
-        os.close(self._alive)
-        for descriptor in self._descriptors:
-            os.close(descriptor)
-        self.gone.set()
-        for answer in self._answers:
-            if not answer.done():
-                answer.set_exception(ConnectionError("the zygote died"))
-                answer.exception()  # nobody may be waiting
-        for status in self._children.values():
-            _settle(status, None)
-
-
-def _settle(future: "asyncio.Future[_Result]", result: "_Result") -> None:
-    if not future.done():
-        future.set_result(result)
-
-
-@contextlib.contextmanager
-def _blocked_signals() -> Iterator[None]:
-    """Let a process that is started here, and all that it forks, never get these signals.
-
-    A terminal's Ctrl-C and a service manager's SIGTERM go to every process of the group at once,
-    but only the gateway decides what ends.
-    """
-    signals = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -207,17 +207,17 @@ def test_the_text_of_a_model_is_the_same_after_a_kill(demo_model: Path) -> None:
     run(work())
 
 
-def test_workers_go_on_when_their_template_is_dead() -> None:
+def test_workers_go_on_when_their_zygote_is_dead() -> None:
     async def work() -> None:
         async with ready(workers=1, delay_ms=20) as pool:
             (worker,) = pids_of(pool)
-            template = parent_of(worker)
+            zygote = parent_of(worker)
             async with aclosing(pool.generate(ask(LONG))) as events:
                 await anext(events)
-                await kill(template)
+                await kill(zygote)
                 assert isinstance(await anext(events), Delta)
                 assert isinstance(await anext(events), Delta)
-                # How a worker ends whose template is dead cannot be learned; nobody is blamed.
+                # How a worker ends whose zygote is dead cannot be learned; nobody is blamed.
                 await kill(worker, signal.SIGSEGV)
                 *_, last = [event async for event in events]
                 assert failure_of([last]) == "worker_crashed"

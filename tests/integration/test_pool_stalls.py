@@ -148,7 +148,7 @@ def test_workers_are_not_blamed_while_the_gateway_itself_stands_still() -> None:
     run(work())
 
 
-def test_a_template_that_is_stopped() -> None:
+def test_a_zygote_that_is_stopped() -> None:
     async def work() -> None:
         async with ready(workers=1) as pool:
             (victim,) = pids_of(pool)

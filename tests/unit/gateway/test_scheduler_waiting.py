@@ -6,6 +6,7 @@ from gateway.pool.estimates import Estimates
 from gateway.pool.scheduler import Scheduler
 from tests.unit.gateway.schedules import SYSTEM, request, scheduler, started, waiting
 
+
 def busy_with_a_talk(**expected: float) -> Scheduler:
     """Worker 0 runs a generation after a long prompt, since 0 s; worker 1 is free."""
     made = scheduler(2)

@@ -17,9 +17,9 @@ from gateway.auth.key_file import FixedKeys
 from gateway.auth.limits import COUNTED_PATHS, KeyLimits
 from gateway.auth.rate import Rates
 from gateway.errors import UnexpectedErrors
+from gateway.observe.log import RequestLog
+from gateway.observe.record import RequestRecord, record_of
 from gateway.pool.base import GenerationRecord
-from gateway.request_log import RequestLog
-from gateway.request_record import RequestRecord, record_of
 from tests.unit.gateway.auth.asking import COMPLETION
 from tests.unit.gateway.fakes import CONFIG, ScriptedPool, error
 

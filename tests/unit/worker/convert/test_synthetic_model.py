@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.make_synthetic_model import SIZES, SPECIAL, make_tokenizer, plan
+from scripts.models.synthetic import SIZES, SPECIAL, make_tokenizer, plan
 from shared.inspector import inspect
 from worker.convert.output import write
 from worker.convert.tensors import WeightType

@@ -1,4 +1,4 @@
-"""Middleware that gives every request an id and a record, and logs it when it has ended."""
+"""Middleware: gives each request an id and a record, and writes a log line when it has ended."""
 
 import json
 import logging
@@ -11,19 +11,19 @@ from urllib.parse import quote
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.request_record import CLIENT_LEFT, RequestRecord, begin_record
+from gateway.observe.record import CLIENT_LEFT, RequestRecord, begin_record
 from shared.logging import request_id_var
 
 logger = logging.getLogger("gateway.access")
 prompt_logger = logging.getLogger("gateway.prompts")
 
-# Who watches the server asks for these every few seconds.
-_WATCHED = ("/health", "/ready", "/metrics")
+# Monitoring reads these every few seconds: logged at debug level, unless it failed.
+_MONITORED = ("/health", "/ready", "/metrics")
 _LONGEST_PATH = 256
 
 
 def request_id_of(scope: Scope) -> str:
-    """The client's ``x-request-id`` if it can be repeated in a header and a log, else a new id."""
+    """The client's ``x-request-id`` if it is safe in a header and a log line, else a new id."""
     given = Headers(scope=scope).get("x-request-id", "")
     if 1 <= len(given) <= 128 and all("!" <= character <= "~" for character in given):
         return given
@@ -42,26 +42,25 @@ class RequestLog:
         """Wrap ``app``.
 
         Args:
-            app: what answers.
-            endpoints: paths of routes, to be named also where a request does not get to them.
-            observers: are given the record of each request when its answer has ended.
+            app: the rest of the application.
+            endpoints: paths of routes, to name also requests that are refused before routing.
+            observers: called with each request's record when its answer has ended.
         """
         self._app = app
         self._endpoints = frozenset(endpoints)
         self._observers = (log, *observers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application; pass the record on when its response has ended."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         request_id = request_id_of(scope)
         record = begin_record(scope, request_id, time.monotonic())
-        # For all that is logged meanwhile; each request has a task of its own.
+        # Reaches all that is logged meanwhile: each request has a task of its own.
         token = request_id_var.set(request_id)
         status = CLIENT_LEFT
 
-        async def noting_send(message: Message) -> None:
+        async def send_and_note(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -74,7 +73,7 @@ class RequestLog:
             await send(message)
 
         try:
-            await self._app(scope, receive, noting_send)
+            await self._app(scope, receive, send_and_note)
         finally:
             record.ended_s = time.monotonic()
             record.method = scope["method"]
@@ -93,11 +92,18 @@ class RequestLog:
 
 
 def log(record: RequestRecord) -> None:
-    """Write a line about a request, and its prompts and completions if they were kept."""
-    is_routine = record.endpoint in _WATCHED and not record.error_code
+    """Write the line of a request, and one for each of its transcripts."""
+    is_routine = record.endpoint in _MONITORED and not record.error_code
     level = logging.DEBUG if is_routine else logging.INFO
     if logger.isEnabledFor(level):
-        known = _known(record)
+        details = _details(record)
+        fields = {
+            "request_id": record.request_id,
+            "method": record.method,
+            "path": record.path,
+            "status": record.status,
+            "total_ms": round(record.total_s * 1000, 1),
+        }
         logger.log(
             level,
             "%s %s %d %.1f ms %s%s",
@@ -106,58 +112,45 @@ def log(record: RequestRecord) -> None:
             record.status,
             record.total_s * 1000,
             record.request_id,
-            "".join(f" {name}={_shown(value)}" for name, value in known.items()),
-            extra={
-                "fields": {
-                    "request_id": record.request_id,
-                    "method": record.method,
-                    "path": record.path,
-                    "status": record.status,
-                    "total_ms": round(record.total_s * 1000, 1),
-                    **known,
-                }
-            },
+            "".join(f" {name}={_shown(value)}" for name, value in details.items()),
+            extra={"fields": fields | details},
         )
     for transcript in record.transcripts:
+        texts = {"prompt": transcript.prompt, "completion": transcript.completion}
         prompt_logger.info(
             "%s prompt %s completion %s",
             record.request_id,
-            json.dumps(transcript.prompt),
-            json.dumps(transcript.completion),
-            extra={
-                "fields": {
-                    "request_id": record.request_id,
-                    "prompt": transcript.prompt,
-                    "completion": transcript.completion,
-                }
-            },
+            *map(json.dumps, texts.values()),
+            extra={"fields": {"request_id": record.request_id, **texts}},
         )
 
 
-def _known(record: RequestRecord) -> dict[str, Any]:
-    """What there is to say besides what there is of every request."""
-    known: dict[str, Any] = {}
+def _details(record: RequestRecord) -> dict[str, Any]:
+    """What only some requests have: key, error, generations."""
+    details: dict[str, Any] = {}
     if record.key_name is not None:
-        known["key"] = record.key_name
+        details["key"] = record.key_name
     if record.error_code:
-        known["error"] = record.error_code
+        details["error"] = record.error_code
     generations = record.generations
     if not generations:
-        return known
-    known["stream"] = record.is_stream
-    known["outcome"] = record.outcome
-    # There may be a thousand texts to embed, and two workers.
-    workers = dict.fromkeys(each.worker_id for each in generations)
-    known["workers"] = [worker_id for worker_id in workers if worker_id is not None]
-    known["prompt_tokens"] = record.prompt_tokens
-    known["cached_tokens"] = record.cached_tokens
-    known["completion_tokens"] = record.completion_tokens
+        return details
+    # Each worker once: a request may embed a thousand texts.
+    workers = dict.fromkeys(each.worker_id for each in generations if each.worker_id is not None)
+    details |= {
+        "stream": record.is_stream,
+        "outcome": record.outcome,
+        "workers": list(workers),
+        "prompt_tokens": record.prompt_tokens,
+        "cached_tokens": record.cached_tokens,
+        "completion_tokens": record.completion_tokens,
+    }
     for name, seconds in (("queue_ms", record.queue_s), ("ttft_ms", record.ttft_s)):
         if seconds is not None:
-            known[name] = round(seconds * 1000, 1)
+            details[name] = round(seconds * 1000, 1)
     if any(each.runs > 1 for each in generations):
-        known["runs"] = sum(each.runs for each in generations)
-    return known
+        details["runs"] = sum(each.runs for each in generations)
+    return details
 
 
 def _shown(value: Any) -> str:
@@ -166,5 +159,5 @@ def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     text = str(value)
-    plain = text.isprintable() and not set(text) & set(' "=')
-    return text if plain and text else json.dumps(text)
+    is_plain = text.isprintable() and not set(text) & set(' "=')
+    return text if is_plain and text else json.dumps(text)

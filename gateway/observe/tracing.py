@@ -3,7 +3,7 @@
 import threading
 import time
 
-from gateway.request_record import RequestRecord
+from gateway.observe.record import RequestRecord
 from shared.errors import UsageError
 
 _LAST_EXPORT_S = 2.0
@@ -12,16 +12,12 @@ _LAST_EXPORT_S = 2.0
 class Spans:
     """Exports a span for each request that asks for generations.
 
-    Where to, and how many, say OpenTelemetry's own environment variables, which its SDK reads, as
+    The SDK reads OpenTelemetry's own environment variables, such as
     ``OTEL_EXPORTER_OTLP_ENDPOINT`` and ``OTEL_TRACES_SAMPLER``.
     """
 
     def __init__(self) -> None:
-        """Begin to export.
-
-        Raises:
-            UsageError: the packages that this takes are not installed.
-        """
+        """Raise `UsageError` if the packages are not installed."""
         try:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
             from opentelemetry.sdk.resources import OTELResourceDetector, Resource
@@ -34,14 +30,14 @@ class Spans:
                 " pip install 'ggml-fastapi[otel]'"
             ) from error
         resource = Resource({"service.name": "ggml-fastapi"}).merge(OTELResourceDetector().detect())
-        # Not the global one, which would have the frameworks below make spans of their own.
+        # Not the global provider: with that the libraries below would add spans of their own.
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer("ggml-fastapi")
         self._propagator = TraceContextTextMapPropagator()
 
     def observe(self, record: RequestRecord) -> None:
-        """Make the span of a request whose answer has just ended."""
+        """Export the span of a request whose answer has just ended."""
         from opentelemetry.trace import SpanKind, StatusCode
 
         if not record.generations:
@@ -61,16 +57,15 @@ class Spans:
         span.end(end_ns)
 
     def close(self) -> None:
-        """Export what is left, if that can be done in two seconds; blocks meanwhile."""
-        # It would wait much longer for a collector that does not answer.
+        """Export what is left; blocks for two seconds at most."""
+        # The SDK waits much longer for a collector that does not answer.
         closing = threading.Thread(target=self._provider.shutdown, daemon=True)
         closing.start()
         closing.join(_LAST_EXPORT_S)
 
 
 def _trace_headers(record: RequestRecord) -> dict[str, str]:
-    """Those that say which trace the request is part of."""
-    names = (b"traceparent", b"tracestate")
+    names = (b"traceparent", b"tracestate")  # the trace that the request is part of
     return {
         name.decode(): value.decode("latin-1") for name, value in record.headers if name in names
     }

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 # Works from a checkout, too, where nothing is installed.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from scripts.family_specials import (
+from scripts.models.family_specials import (
     FALCON_SPECIAL,
     NEOX_SPECIAL,
     SPACES,

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
-TARGET = Path(__file__).parents[1] / "tests" / "data" / "lines.txt"
+TARGET = Path(__file__).parents[2] / "tests" / "data" / "lines.txt"
 
 WORDS = {
     "english": "the sea was calm and a small boat came home with lanterns while nobody's dog "

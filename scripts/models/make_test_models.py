@@ -7,7 +7,7 @@ own results are the reference, and the converter of this project writes the mode
 The tests do not need this script, only what it has written. To run it:
 
     pip install "ggml-fastapi[convert]" "transformers==5.23.0" "torch==2.13.0" "tokenizers==0.23.3"
-    python scripts/make_test_models.py [VARIANT ...]
+    python scripts/models/make_test_models.py [VARIANT ...]
 
 The same versions of these, and of Python, whose library is the training text, give the same files.
 """
@@ -30,10 +30,10 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 # Works from a checkout, too, where nothing is installed.
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from scripts.family_tokenizers import (  # noqa: E402
+from scripts.models.family_tokenizers import (  # noqa: E402
     FAMILIES,
     Family,
     make_tokenizer,

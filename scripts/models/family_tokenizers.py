@@ -10,7 +10,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from tokenizers import pre_tokenizers as pre
 from tokenizers.trainers import BpeTrainer
 
-from scripts.family_specials import (
+from scripts.models.family_specials import (
     FALCON_SPECIAL,
     LLAMA_SPECIAL,
     NEOX_SPECIAL,
