@@ -13,12 +13,12 @@ from starlette.types import Receive, Scope, Send
 from gateway.chat.choice import choose_template
 from gateway.chat.rendering import tried
 from gateway.errors import HANDLERS, UnexpectedErrors
-from gateway.metrics import Metrics
+from gateway.observe.log import RequestLog
+from gateway.observe.metrics import Metrics
+from gateway.observe.record import RequestRecord
 from gateway.offload import Offload
 from gateway.openai.schema import add_request_schemas
 from gateway.pool.base import WorkerPool
-from gateway.request_log import RequestLog
-from gateway.request_record import RequestRecord
 from gateway.routes import admin, chat, completions, embeddings, models, ops, props, tokens
 from gateway.serving import VERSION, Serving, ServingConfig
 from gateway.sse import DIRECT_SEND

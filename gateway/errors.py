@@ -11,8 +11,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
 
+from gateway.observe.record import note_error
 from gateway.pool.base import PoolRefused
-from gateway.request_record import note_error
 from shared.errors import ErrorCode
 from shared.messages import Failed
 

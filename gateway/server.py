@@ -24,12 +24,12 @@ from gateway.http.protocol import HttpProtocol, protocol_with
 from gateway.http.tls import TlsContext, handshake_timeout_s
 from gateway.launch import Launch
 from gateway.listening import listen, tls_context, url_of
+from gateway.observe.tracing import Spans
 from gateway.offload import SWITCH_INTERVAL_S
 from gateway.open_files import raise_limit
 from gateway.plan import Plan
 from gateway.reload import Reloads
 from gateway.serving import Admin, ServingConfig
-from gateway.tracing import Spans
 from shared.logging import request_id_var
 from shared.messages import ModelInfo
 

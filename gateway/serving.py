@@ -8,7 +8,7 @@ from pathlib import Path
 from fastapi import Request
 
 from gateway.chat.formats import ChatFormat
-from gateway.metrics import Metrics
+from gateway.observe.metrics import Metrics
 from gateway.offload import Offload
 from gateway.pool.base import WorkerPool
 

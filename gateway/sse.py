@@ -11,7 +11,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from gateway.errors import as_api_error
-from gateway.request_record import note_error
+from gateway.observe.record import note_error
 
 Result = TypeVar("Result")
 

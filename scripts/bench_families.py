@@ -2,7 +2,7 @@
 
 For each family: how long a start takes, the memory of 1, 2 and 4 workers before and after a short
 chat in each, tokens per second of as many streams, and the time to the first token of a prompt of
-512 tokens. `scripts/make_synthetic_model.py` makes the files; they are deleted at the end.
+512 tokens. `scripts/models/synthetic.py` makes the files; they are deleted at the end.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
 from scripts.bench_sides import ROOT, Server, ServerFailed  # noqa: E402
-from shared.inspector import inspect  # noqa: E402
+from shared.model.inspect import inspect  # noqa: E402
 
 FAMILIES = ("falcon", "starcoder", "mpt")
 WORKERS = (1, 2, 4)
@@ -41,7 +41,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for family in arguments.families:
             path = Path(folder, f"{family}.bin")
-            maker = [sys.executable, "scripts/make_synthetic_model.py", family, str(path)]
+            maker = [sys.executable, "scripts/models/synthetic.py", family, str(path)]
             options = ["--parameters", arguments.parameters, "--type", "q4_0"]
             subprocess.run([*maker, *options], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
             measure(path, arguments.rounds)

@@ -12,7 +12,7 @@ from pathlib import Path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.errors import ApiError
-from gateway.request_record import record_of
+from gateway.observe.record import record_of
 from shared.errors import ErrorCode, UsageError
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import ApiError
-from gateway.request_record import record_of
+from gateway.observe.record import record_of
 from shared.errors import ErrorCode
 
 FREE_PATHS = (

@@ -7,10 +7,10 @@ from dataclasses import replace
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
+from gateway.observe.record import RequestRecord, record_of, transcribing
 from gateway.openai.folds import ObjectFold, StreamFold
 from gateway.openai.translate import AnswerPlan
 from gateway.pool.base import GenerationRecord, Terms
-from gateway.request_record import RequestRecord, record_of, transcribing
 from gateway.routes.deadlines import TimeBounds
 from gateway.routes.fan_in import Fed, Feed, run
 from gateway.serving import Serving

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fastapi import Request
 
 from gateway.errors import ApiError
-from gateway.request_record import record_of
+from gateway.observe.record import record_of
 from gateway.serving import ServingConfig
 from shared.errors import ErrorCode
 

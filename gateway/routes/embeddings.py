@@ -8,6 +8,7 @@ from dataclasses import replace
 from fastapi import APIRouter, Request, Response
 
 from gateway.errors import failure
+from gateway.observe.record import record_of, transcribing
 from gateway.openai.admission import check_model_name, loaded_model
 from gateway.openai.embeddings import (
     EmbeddingList,
@@ -20,7 +21,6 @@ from gateway.openai.embeddings import (
 from gateway.openai.schema import ERROR_RESPONSES, request_body
 from gateway.openai.validation import checked
 from gateway.pool.base import GenerationRecord, PoolLoad, Terms, WorkerPool
-from gateway.request_record import record_of, transcribing
 from gateway.routes.body import json_object, read_plan
 from gateway.routes.deadlines import time_bounds
 from gateway.routes.fan_in import Feed, Order

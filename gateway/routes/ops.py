@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 
 from gateway.auth.keys import is_stranger
 from gateway.errors import DEFAULT_RETRY_AFTER, excerpt
-from gateway.metrics import CONTENT_TYPE
+from gateway.observe.metrics import CONTENT_TYPE
 from gateway.serving import serving_of
 
 router = APIRouter(tags=["operations"])

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gateway.tracing import Spans
+from gateway.observe.tracing import Spans
 from shared.errors import UsageError
 from tests.serving import DEADLINE_S, ROOT, run_main, served
 

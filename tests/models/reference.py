@@ -1,6 +1,6 @@
 """The small models of this folder, and what the transformers library makes of them.
 
-`scripts/make_test_models.py` has made everything here.
+`scripts/models/make_test_models.py` has made everything here.
 """
 
 import json

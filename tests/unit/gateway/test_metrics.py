@@ -6,7 +6,8 @@ from dataclasses import replace
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.metrics import Metrics
+from gateway.observe.metrics import Metrics
+from gateway.observe.record import CLIENT_LEFT, RequestRecord
 from gateway.pool.base import (
     TEXT_GAP_BOUNDS_S,
     GenerationRecord,
@@ -15,7 +16,6 @@ from gateway.pool.base import (
     Totals,
     WorkerStatus,
 )
-from gateway.request_record import CLIENT_LEFT, RequestRecord
 from shared.errors import ErrorCode
 from tests.unit.gateway.fakes import CONFIG, READY, ScriptedPool, request
 

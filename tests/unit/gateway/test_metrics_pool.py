@@ -6,7 +6,7 @@ from dataclasses import replace
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.metrics import Metrics
+from gateway.observe.metrics import Metrics
 from gateway.pool.base import WorkerStatus
 from tests.unit.gateway.fakes import ScriptedPool, loading, request
 from tests.unit.gateway.test_metrics import RECORD, STATUS, families, measuring, samples

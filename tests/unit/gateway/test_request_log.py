@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from gateway.observe.log import RequestLog, log
+from gateway.observe.record import CLIENT_LEFT, RequestRecord, Transcript
 from gateway.pool.base import GenerationRecord
-from gateway.request_log import RequestLog, log
-from gateway.request_record import CLIENT_LEFT, RequestRecord, Transcript
 from shared.logging import request_id_var
 from shared.messages import Event, Generate
 from tests.unit.gateway.fakes import (

@@ -1,0 +1,295 @@
+"""What a Prometheus server reads at ``/metrics``: the tables say what there is.
+
+Histograms are filled from the `RequestRecord` of a request that has ended; gauges and counters
+are read from the status of the pools. No worker is ever asked.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from itertools import accumulate
+from typing import NamedTuple, TypeAlias
+
+from prometheus_client import (
+    CollectorRegistry,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from gateway.observe.record import CLIENT_LEFT, RequestRecord, wait_s
+from gateway.pool.base import TEXT_GAP_BOUNDS_S, GenerationRecord, PoolStatus, WorkerPool
+from gateway.pool.death import Cause
+from shared.errors import ErrorCode
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_SECONDS = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0,
+    100.0, 250.0, 500.0, 1000.0, 3600.0,
+)  # fmt: skip
+_LAG_SECONDS = tuple(bound for bound in _SECONDS if bound <= 2.5)
+_TOKENS = (
+    1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000,
+)  # fmt: skip
+_STATES = ("starting", "idle", "running", "failed")
+_LAG_EVERY_S = 1.0
+
+# They would double the number of series, and no PromQL function needs them.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+Labels: TypeAlias = tuple[str, ...]
+Values: TypeAlias = Mapping[Labels, int]
+"""The value of each series of a metric, by its labels' values."""
+
+
+class Present(NamedTuple):
+    """What gauges are read from."""
+
+    version: str
+    model_id: str
+    #: The most memory that all workers together take.
+    most_bytes: int
+    #: Of the pools that are not retired; the last one serves.
+    statuses: list[PoolStatus]
+
+    @property
+    def status(self) -> PoolStatus:
+        return self.statuses[-1]
+
+
+def _e2e_s(record: RequestRecord) -> float | None:
+    return None if record.error_code or record.status == CLIENT_LEFT else record.total_s
+
+
+RequestRow: TypeAlias = tuple[str, str, tuple[float, ...], Callable[[RequestRecord], float | None]]
+GenerationRow: TypeAlias = tuple[
+    str, str, tuple[float, ...], Callable[[GenerationRecord], float | None]
+]
+
+
+def _if_evaluated(
+    value_of: Callable[[GenerationRecord], float | None],
+) -> Callable[[GenerationRecord], float | None]:
+    """None for a generation whose prompt was never evaluated to its end."""
+    return lambda generation: None if generation.first_s is None else value_of(generation)
+
+
+# name, help, bounds, value; of requests that asked for generations. None is not counted.
+_OF_REQUESTS: tuple[RequestRow, ...] = (
+    ("time_to_first_token_seconds",
+     "From the headers of a request to the first text that was sent; to the first token of an"
+     " answer that is not streamed.",
+     _SECONDS, lambda record: record.ttft_s),
+    ("e2e_request_latency_seconds",
+     "From the headers of a request to the end of its answer, if that is complete.",
+     _SECONDS, lambda record: (
+         None if record.error_code or record.status == CLIENT_LEFT else record.total_s)),
+)  # fmt: skip
+
+# The same, of each of their generations.
+_OF_GENERATIONS: tuple[GenerationRow, ...] = (
+    ("request_queue_time_seconds", "Time that a generation waited for a worker.",
+     _SECONDS, wait_s),
+    ("request_prefill_time_seconds",
+     "Time a worker took to evaluate what it had not cached of a prompt.",
+     _SECONDS, _if_evaluated(lambda generation: generation.prefill_ms / 1000)),
+    ("request_decode_time_seconds", "Time a worker took for all tokens after the first.",
+     # One that was cut short has no time.
+     _SECONDS, _if_evaluated(lambda generation: generation.decode_ms / 1000 or None)),
+    ("request_prompt_tokens", "Tokens in the prompt of a generation.",
+     _TOKENS, _if_evaluated(lambda generation: generation.prompt_tokens)),
+    ("request_generation_tokens", "Tokens generated, by one generation.",
+     _TOKENS, _if_evaluated(lambda generation: generation.completion_tokens)),
+)  # fmt: skip
+
+# name, labels, help, values; of the pool that serves, or of all pools that run.
+_GAUGES: tuple[tuple[str, Labels, str, Callable[[Present], Values]], ...] = (
+    ("build_info", ("version", "model", "family"),
+     "This program and the model that it serves; the value is 1.",
+     lambda now: {(now.version, now.model_id, now.status.model.family if now.status.model else ""):
+                  1}),
+    ("workers", ("state",), "Worker processes, those kept for their caches included.",
+     lambda now: {(state,): sum(state == worker.state for worker in now.status.workers)
+                  for state in _STATES}),
+    ("requests_running", (), "Generations that run.",
+     lambda now: {(): sum(each.running for each in now.statuses)}),
+    ("requests_waiting", (), "Generations in the backlog.",
+     lambda now: {(): sum(each.waiting for each in now.statuses)}),
+    ("requests_waiting_limit", (), "The most that may wait.",
+     lambda now: {(): now.status.max_queue}),
+    ("cached_conversation_tokens", (), "Tokens in the KV caches of all workers.",
+     lambda now: {(): sum(worker.cached_tokens for worker in now.status.workers)}),
+    ("template_generation", (), "Template that workers are forked from.",
+     lambda now: {(): now.status.template.generation}),
+    ("template_prefix_tokens", (), "Tokens a new worker has cached.",
+     lambda now: {(): now.status.template.prefix_tokens}),
+    ("memory_bound_bytes", (), "The most memory that all workers take.",
+     lambda now: {(): now.most_bytes}),
+    ("worker_state", ("worker", "state"), "1 for the state it is in, else 0.",
+     lambda now: {(str(worker.worker_id), state): state == worker.state
+                  for worker in now.status.workers for state in _STATES}),
+    ("worker_memory_bytes", ("worker",), "Its private memory when last measured.",
+     lambda now: {(str(worker.worker_id),): worker.memory_bytes
+                  for worker in now.status.workers if worker.memory_bytes is not None}),
+)  # fmt: skip
+
+
+def _each_worker(status: PoolStatus) -> Values:
+    return {(str(worker.worker_id),): 0 for worker in status.workers}
+
+
+# name, labels, help, values; the sum over all pools that there have been, and over what is
+# counted when a request has ended. What a status says is the value before anything is counted.
+_COUNTERS: tuple[tuple[str, Labels, str, Callable[[PoolStatus], Values]], ...] = (
+    ("prompt_tokens", (), "Tokens in prompts.", lambda pool: {(): pool.totals.prompt_tokens}),
+    ("cached_tokens", (), "Tokens in prompts that were in a KV cache.",
+     lambda pool: {(): pool.totals.cached_tokens}),
+    ("generation_tokens", (), "Tokens generated.",
+     lambda pool: {(): pool.totals.completion_tokens}),
+    ("cache_evictions", (), "Conversations that lost their KV cache.",
+     lambda pool: {(): pool.totals.evictions}),
+    ("prefixes_learned", (), "Prefixes taken from prompts to a template.",
+     lambda pool: {(): pool.template.learned}),
+    ("requests_quarantined", (), "Requests refused from then on, since they kill.",
+     lambda pool: {(): pool.totals.quarantined}),
+    ("worker_deaths", ("cause",), "Worker processes that died, by the cause.",
+     lambda pool: {(cause.value,): pool.totals.deaths.get(cause.value, 0) for cause in Cause}),
+    ("worker_restarts", ("worker",), "Processes of this worker that died.",
+     lambda pool: {(str(worker.worker_id),): worker.restarts for worker in pool.workers}),
+    ("worker_requests", ("worker",), "Generations that it ran and that have ended.", _each_worker),
+    ("worker_generation_tokens", ("worker",), "Tokens in those generations.", _each_worker),
+    ("requests", ("endpoint", "status", "finish_reason"),
+     "HTTP requests whose answer has ended. finish_reason is that of all choices, mixed, cancelled,"
+     " or the code of the error, also of one in mid-stream; status 499: the client went away.",
+     lambda pool: {}),
+    # A series that begins with its first event shows no increase: each code is there from the start
+    ("requests_rejected", ("reason",),
+     "HTTP requests that were answered with an error status, and connections that ended with one"
+     " before they became requests, by the code of the error.",
+     lambda pool: {(code.value,): 0 for code in ErrorCode}),
+)  # fmt: skip
+
+
+class Metrics(Collector):
+    """The metrics of one application. Counters outlive its pools."""
+
+    def __init__(self, version: str) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+        ProcessCollector(namespace="ggml_gateway", registry=self._registry)
+        self._version, self._model_id, self._most_bytes = version, "", 0
+        self._pools: list[WorkerPool] = []
+        # Of pools that are retired, and of requests that have ended.
+        self._counted: dict[str, Counter[Labels]] = {name: Counter() for name, *_ in _COUNTERS}
+        self._gap_counts, self._gaps_s = [0] * (len(TEXT_GAP_BOUNDS_S) + 1), 0.0
+        self._histograms = {
+            name: Histogram(f"ggml_{name}", text, buckets=bounds, registry=self._registry)
+            for name, text, bounds, _ in (*_OF_REQUESTS, *_OF_GENERATIONS)
+        }
+        self._lag = Histogram(
+            "ggml_gateway_event_loop_lag_seconds",
+            "How late the event loop does what is due, looked at once a second.",
+            buckets=_LAG_SECONDS, registry=self._registry,
+        )  # fmt: skip
+
+    def measure(self, pool: WorkerPool, model_id: str, most_bytes: int) -> None:
+        """Take a pool for the one that serves; earlier pools count on until `retire`."""
+        self._pools.append(pool)
+        self._model_id, self._most_bytes = model_id, most_bytes
+
+    def retire(self, pool: WorkerPool) -> None:
+        """Read the counters of a closed pool for the last time."""
+        self._pools.remove(pool)
+        _add(self._counted, pool.status())
+
+    def observe(self, record: RequestRecord) -> None:
+        """Count a request whose answer has ended."""
+        self._counted["requests"][record.endpoint, str(record.status), record.outcome] += 1
+        if record.error_code and record.status >= 400:
+            self._counted["requests_rejected"][record.error_code,] += 1
+        if not record.generations:
+            return
+        for name, _, _, value_of in _OF_REQUESTS:
+            self._fill(name, value_of(record))
+        for generation in record.generations:
+            for name, _, _, value_in in _OF_GENERATIONS:
+                self._fill(name, value_in(generation))
+            if generation.first_s is not None:
+                self._count_generation(generation)
+
+    def count_refused(self, code: ErrorCode) -> None:
+        """Count a connection that ended with an error before it became a request."""
+        self._counted["requests_rejected"][code.value,] += 1
+
+    async def watch_event_loop(self) -> None:
+        """Measure how late the event loop is, until cancelled."""
+        while True:
+            due_s = time.monotonic() + _LAG_EVERY_S
+            await asyncio.sleep(_LAG_EVERY_S)
+            self._lag.observe(max(0.0, time.monotonic() - due_s))
+
+    def text(self) -> bytes:
+        """All metrics in Prometheus' text format, `CONTENT_TYPE`."""
+        return generate_latest(self._registry)
+
+    def describe(self) -> list[Metric]:
+        return []  # else the registry would collect at once to learn the names
+
+    def collect(self) -> Iterator[Metric]:
+        statuses = [pool.status() for pool in self._pools]
+        counted = {name: self._counted[name].copy() for name, *_ in _COUNTERS}
+        for status in statuses:
+            _add(counted, status)
+        for name, labels, text, _ in _COUNTERS:
+            yield _filled(CounterMetricFamily(f"ggml_{name}", text, labels=labels), counted[name])
+        yield self._gaps()
+        if statuses:
+            now = Present(self._version, self._model_id, self._most_bytes, statuses)
+            for name, labels, text, values_of in _GAUGES:
+                yield _filled(
+                    GaugeMetricFamily(f"ggml_{name}", text, labels=labels), values_of(now)
+                )
+
+    def _fill(self, name: str, value: float | None) -> None:
+        if value is not None:
+            self._histograms[name].observe(value)
+
+    def _count_generation(self, generation: GenerationRecord) -> None:
+        for place, count in enumerate(generation.gap_counts):
+            self._gap_counts[place] += count
+        self._gaps_s += generation.gaps_s
+        if generation.worker_id is not None:
+            worker = (str(generation.worker_id),)
+            self._counted["worker_requests"][worker] += 1
+            self._counted["worker_generation_tokens"][worker] += generation.completion_tokens
+
+    def _gaps(self) -> Metric:
+        bounds = [*map(str, TEXT_GAP_BOUNDS_S), "+Inf"]
+        return HistogramMetricFamily(
+            "ggml_inter_token_latency_seconds",
+            "From one piece of text of a generation to the next as they reach the gateway, mostly"
+            " a token each; counted when the request has ended.",
+            buckets=list(zip(bounds, accumulate(self._gap_counts), strict=True)),
+            sum_value=self._gaps_s,
+        )
+
+
+def _add(counted: dict[str, Counter[Labels]], status: PoolStatus) -> None:
+    for name, _, _, values_of in _COUNTERS:
+        counted[name].update(values_of(status))
+
+
+def _filled(family: CounterMetricFamily | GaugeMetricFamily, values: Values) -> Metric:
+    for labels, value in values.items():
+        family.add_metric(labels, value)
+    return family

@@ -1,0 +1,148 @@
+"""The record of an HTTP request: the log line, the metrics and the span are made of it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from starlette.types import Scope
+
+from gateway.pool.base import GenerationRecord
+from shared.messages import Delta, Generate
+
+EventT = TypeVar("EventT")
+ResultT = TypeVar("ResultT")
+
+_KEY = "gateway.record"
+
+CLIENT_LEFT = 499
+"""In place of a status: the client went away before the end of its answer."""
+
+
+@dataclass(slots=True)
+class Transcript:
+    """The text of a generation, for ``LOG_PROMPTS``."""
+
+    prompt: str
+    completion: str = ""
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """One request. Times are those of `time.monotonic`."""
+
+    request_id: str
+    #: The headers are complete.
+    began_s: float
+    method: str = ""
+    #: Percent-encoded, and cut if it is long.
+    path: str = ""
+    #: Path of the route; ``other`` if there is none.
+    endpoint: str = "other"
+    #: Name of the API key; None where no key is required.
+    key_name: str | None = None
+    is_stream: bool = False
+    #: `ErrorCode` of the answer, or of the event that ended a stream; empty if there is none.
+    error_code: str = ""
+    #: One for each choice of each prompt; choices of one prompt are neighbours.
+    generations: list[GenerationRecord] = field(default_factory=list)
+    #: Choices of each prompt.
+    choices: int = 1
+    #: One for each generation if prompts are logged, else none.
+    transcripts: list[Transcript] = field(default_factory=list)
+    #: HTTP status; `CLIENT_LEFT` until the answer is complete.
+    status: int = CLIENT_LEFT
+    #: The answer begins; a stream begins with its first text.
+    head_s: float | None = None
+    #: The answer is complete, or the client has left.
+    ended_s: float | None = None
+    #: As ASGI has them. Never log them: they may hold a key.
+    headers: Sequence[tuple[bytes, bytes]] = field(default=(), repr=False)
+
+    @property
+    def outcome(self) -> str:
+        """The finish reason of all choices, ``mixed``, ``cancelled`` or the error's code.
+
+        Empty if nothing was to be generated.
+        """
+        if self.error_code or not self.generations:
+            return self.error_code
+        if self.status == CLIENT_LEFT:
+            return "cancelled"
+        outcomes = {generation.outcome for generation in self.generations}
+        return outcomes.pop() if len(outcomes) == 1 else "mixed"
+
+    @property
+    def prompt_tokens(self) -> int:
+        """A prompt counts once, however many choices it has; as in the answer's usage."""
+        return sum(each.prompt_tokens for each in self.generations[:: self.choices])
+
+    @property
+    def cached_tokens(self) -> int:
+        return sum(each.cached_tokens for each in self.generations[:: self.choices])
+
+    @property
+    def completion_tokens(self) -> int:
+        return sum(each.completion_tokens for each in self.generations)
+
+    @property
+    def total_s(self) -> float:
+        """Seconds from the headers to the end of the answer; 0 until then."""
+        return 0.0 if self.ended_s is None else self.ended_s - self.began_s
+
+    @property
+    def ttft_s(self) -> float | None:
+        """Seconds from the headers to the first text of a stream, else to the first token."""
+        if self.is_stream:
+            first_s = None if self.error_code and self.status >= 400 else self.head_s
+        else:
+            times = [each.first_s for each in self.generations if each.first_s is not None]
+            first_s = min(times, default=None)
+        return None if first_s is None else first_s - self.began_s
+
+    @property
+    def queue_s(self) -> float | None:
+        """The longest time in seconds that one of its generations waited; None if none ran."""
+        waits = [wait for each in self.generations if (wait := wait_s(each)) is not None]
+        return max(waits, default=None)
+
+
+def wait_s(generation: GenerationRecord) -> float | None:
+    """Seconds that a generation waited for the worker that ran it last; None if it did not run."""
+    if generation.submitted_s is None or generation.started_s is None:
+        return None
+    return generation.started_s - generation.submitted_s
+
+
+def begin_record(scope: Scope, request_id: str, began_s: float) -> RequestRecord:
+    """Make the record of a request, and keep it in the request's ASGI scope."""
+    record = RequestRecord(request_id, began_s)
+    scope[_KEY] = record
+    return record
+
+
+def record_of(scope: Scope) -> RequestRecord:
+    record: RequestRecord = scope[_KEY]
+    return record
+
+
+def note_error(scope: Scope, code: str) -> None:
+    """Note the code of an error; does nothing where there is no record."""
+    if _KEY in scope:
+        record_of(scope).error_code = code
+
+
+def transcribing(
+    record: RequestRecord, generations: Sequence[Generate], feed: Callable[[int, EventT], ResultT]
+) -> Callable[[int, EventT], ResultT]:
+    """Wrap ``feed``, which takes the index and an event of a generation, to fill transcripts."""
+    record.transcripts = [
+        Transcript("".join(each.prompt) or f"token ids {list(each.prompt_ids)}")
+        for each in generations
+    ]
+
+    def feed_and_note(index: int, event: EventT) -> ResultT:
+        if isinstance(event, Delta):
+            record.transcripts[index].completion += event.text
+        return feed(index, event)
+
+    return feed_and_note
