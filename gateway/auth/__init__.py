@@ -4,7 +4,7 @@ from starlette.middleware import Middleware
 
 from gateway.auth.keys import ApiKeys, KeyGuard, key_problem
 from gateway.auth.limits import KeyLimits, Rates
-from gateway.auth.origins import HostCheck, host_name, is_loopback, origin_middleware
+from gateway.auth.origins import HostCheck, OriginCheck, host_name, is_loopback
 from gateway.errors import UnexpectedErrors
 from gateway.settings import Settings
 from shared.errors import UsageError
@@ -18,7 +18,7 @@ def access_for(settings: Settings) -> list[Middleware]:
     """
     # The origins are outside of the errors, so that pages can read those; all that raises is
     # inside.
-    layers = [*origin_middleware(settings.cors_origins), Middleware(UnexpectedErrors)]
+    layers = [Middleware(OriginCheck, settings.cors_origins), Middleware(UnexpectedErrors)]
     hosts = settings.allowed_hosts
     if "*" not in hosts and (hosts or is_for_this_machine(settings.host)):
         layers.append(Middleware(HostCheck, hosts))

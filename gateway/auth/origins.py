@@ -13,7 +13,6 @@ from collections.abc import Collection
 from ipaddress import ip_address
 
 from starlette.datastructures import Headers
-from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -31,48 +30,48 @@ _LOCAL = r"https?://(([^/:@]+\.)?localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?"
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
-def origin_middleware(origins: Collection[str]) -> list[Middleware]:
-    """What refuses foreign pages, and what tells browsers that the others may read the answers.
+class OriginCheck(CORSMiddleware):
+    """Refuses foreign pages, and tells browsers that other pages may read the answers.
 
-    Args:
-        origins: allowed besides those of this machine; ``*`` stands for any part of a name, and
-            alone for all pages. Credentials are never allowed, so that it gives nothing away that
-            a page could not fetch by a server of its own.
+    Credentials are never allowed, so that ``*`` gives nothing away that a page could not fetch by a
+    server of its own.
     """
-    names = [re.escape(origin).replace(r"\*", "[^/:]*") for origin in origins]
-    allowed = f"(?i:{'|'.join([_LOCAL, *names])})"
-    for_all = "*" in origins
-    cors = Middleware(
-        CORSMiddleware,
-        allow_origins=["*"] if for_all else [],
-        allow_origin_regex=allowed,
-        allow_methods=["GET", "HEAD", "POST", "OPTIONS"],
-        allow_headers=["*"],  # clients send many of their own; none of ours does harm
-        allow_private_network=True,
-        expose_headers=EXPOSED,
-    )
-    return [cors] if for_all else [Middleware(OriginCheck, allowed), cors]
 
+    def __init__(self, app: ASGIApp, origins: Collection[str]) -> None:
+        """Wrap ``app``.
 
-class OriginCheck:
-    """Refuses requests of pages whose origin does not match and that this server does not serve."""
-
-    def __init__(self, app: ASGIApp, allowed: str) -> None:
-        self._app = app
-        self._allowed = re.compile(allowed)
+        Args:
+            app: what answers.
+            origins: allowed besides those of this machine; ``*`` stands for any part of a name, and
+                alone for all pages.
+        """
+        names = [re.escape(origin).replace(r"\*", "[^/:]*") for origin in origins]
+        super().__init__(
+            app,
+            allow_origins=["*"] if "*" in origins else [],
+            allow_origin_regex=f"(?i:{'|'.join([_LOCAL, *names])})",
+            allow_methods=["GET", "HEAD", "POST", "OPTIONS"],
+            allow_headers=["*"],  # clients send many of their own; none of ours does harm
+            allow_private_network=True,
+            expose_headers=EXPOSED,
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
         origin = headers.get("origin")
-        if origin is None or self._allowed.fullmatch(origin) or _is_own(origin, headers):
-            await self._app(scope, receive, send)
-            return
-        error = ApiError(
-            ErrorCode.ORIGIN_NOT_ALLOWED,
-            "Web pages of this origin may not use the server. If they should, start it with the"
-            " origin in CORS_ORIGINS.",
-        )
-        await error.response()(scope, receive, send)
+        if origin is None:
+            await self.app(scope, receive, send)
+        elif self.is_allowed_origin(origin):
+            await super().__call__(scope, receive, send)
+        elif _is_own(origin, headers):
+            await self.app(scope, receive, send)
+        else:
+            error = ApiError(
+                ErrorCode.ORIGIN_NOT_ALLOWED,
+                "Web pages of this origin may not use the server. If they should, start it with"
+                " the origin in CORS_ORIGINS.",
+            )
+            await error.response()(scope, receive, send)
 
 
 def _is_own(origin: str, headers: Headers) -> bool:
