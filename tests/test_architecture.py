@@ -34,9 +34,9 @@ ONE_FILE_LIBRARIES = {
     "worker/engines/library.py": {"ctransformers"},
     "worker/grammar.py": {"llguidance"},
     "worker/grammar_compiler.py": {"llguidance"},
-    "worker/tokenizer.py": {"tokenizers"},
-    "worker/tokenizer_file.py": {"tokenizers"},
-    "worker/pre_tokenizers.py": {"tokenizers"},
+    "worker/tokenizer/tokenizer.py": {"tokenizers"},
+    "worker/tokenizer/file.py": {"tokenizers"},
+    "worker/tokenizer/pre_tokenizers.py": {"tokenizers"},
     "worker/convert/conversion.py": {"tqdm"},
     "worker/convert/source.py": {"safetensors"},
     "worker/convert/tensors.py": {"gguf"},
@@ -88,8 +88,8 @@ NARROWED = {
         "worker.threads", "worker.token_tools",
     },
     "worker/engines/": {
-        "shared", "worker.engines", "worker.tokenizer", "worker.tokenizer_file",
-        "worker.vocabulary",
+        "shared", "worker.engines", "worker.tokenizer.tokenizer", "worker.tokenizer.file",
+        "worker.tokenizer.vocabulary",
     },
     "worker/convert/": {"shared", "worker.convert"},
     "worker/build/": {"shared", "worker.build", "worker.convert", "worker.engines"},
@@ -341,8 +341,8 @@ BAD: list[tuple[Rule, str, str]] = [
 ]
 GOOD: list[tuple[Rule, str, str]] = [
     (room_imports, "shared/x.py", "import os, orjson, shared.errors\nfrom shared import gguf"),
-    (room_imports, "worker/engines/library.py", "import ctransformers, numpy, shared.gguf"),
-    (room_imports, "worker/tokenizer.py", "from tokenizers import Regex"),
+    (room_imports, "worker/engines/library.py", "import ctransformers, numpy, shared.model.gguf"),
+    (room_imports, "worker/tokenizer/tokenizer.py", "from tokenizers import Regex"),
     (room_imports, "gateway/x.py", "import asyncio, fastapi.responses\nfrom gateway import sse"),
     (narrowed_imports, "gateway/routes/chat.py", "from gateway.pool.base import WorkerPool"),
     (narrowed_imports, "gateway/pool_x.py", "from gateway.errors import ApiError"),
@@ -506,5 +506,5 @@ def test_the_whole_gateway_loads_no_engine() -> None:
 
 
 def test_the_loop_loads_no_engine() -> None:
-    loaded = loaded_by("import worker.loop, worker.sampler, worker.template")
+    loaded = loaded_by("import worker.loop, worker.sampling.sampler, worker.template")
     assert loaded & {"ctransformers", "tokenizers", "gateway", "fastapi", "pydantic"} == set()
