@@ -59,7 +59,9 @@ def server() -> Iterator[Server]:
         server.wait_until_ready()
         server.http.headers["authorization"] = f"Bearer {KEY}"
         yield server
+        assert server.deaths() == 0
         server.stop()
+        assert "Traceback" not in server.stderr
 
 
 @pytest.fixture(scope="module")
