@@ -6,12 +6,12 @@ from pathlib import Path
 from gateway import demo_model, machine, memory_plan
 from gateway.chat.choice import load_chat_template
 from gateway.chat.formats import ChatFormat
-from gateway.model_source import ModelSource, resolve
+from gateway.hub import ModelSource, resolve
 from gateway.settings import Settings
 from gateway.warm_prompt import load_warm_prompt
 from shared.config import WorkerConfig
-from shared.engine_library import choose
 from shared.errors import UsageError
+from shared.model.library import choose
 
 _MIB = 1 << 20
 # Nobody keeps more conversations going at the same time without saying so.

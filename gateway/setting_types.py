@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 from shared.errors import UsageError
-from shared.model_file import Family
-from shared.model_names import family_named
+from shared.model.description import Family, family_named
 
 MODEL_TYPES = (*(family.value for family in Family), "gguf", "echo")
-"""The names of `MODEL_TYPE`; `shared.model_names` knows further spellings."""
+"""The names of `MODEL_TYPE`; `shared.model.description` knows further spellings."""
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}

@@ -1,33 +1,121 @@
-"""Every setting of the server, and the only reader of the command line and the environment."""
+"""Every setting of the server: an option, an environment variable, and a row of the README."""
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
-from gateway.setting_types import (
-    MODEL_TYPES,
-    amount,
-    auto_or,
-    flag,
-    host_names,
-    model_type,
-    one_of,
-    origins,
-    size,
-    size_or_none,
-    whole,
-)
 from shared.errors import UsageError
+from shared.model.description import Family, family_named
 
-LOG_LEVELS = ("debug", "info", "warning", "error")
-LOG_FORMATS = ("console", "json")
-_DAY_S = 86_400
+_PORTS = {"http": 80, "https": 443}
+_UNITS = ("", "k", "m", "g", "t")
+_YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+_TYPES = (*(family.value for family in Family), "gguf", "echo")
 
 
-def _setting(parse: Callable[[str], Any], default: Any, metavar: str, help_text: str) -> Any:
-    metadata = {"parse": parse, "metavar": metavar, "help": help_text}
+class Kind(NamedTuple):
+    """What the value of a setting may be."""
+
+    metavar: str
+    #: Ends the sentence "it must be ...".
+    allowed: str
+    #: Raises `ValueError` for a text that is not allowed.
+    parse: Callable[[str], Any]
+
+
+def _text(metavar: str) -> Kind:
+    return Kind(metavar, "a text", str)
+
+
+def _number(metavar: str, allowed: str, high: float, cast: type, low: float = 0) -> Kind:
+    def parse(text: str) -> Any:
+        if not low <= (value := cast(text)) <= high:
+            raise ValueError
+        return value
+
+    return Kind(metavar, f"{allowed} from {low} to {high}", parse)
+
+
+def _whole(low: int, high: int, metavar: str = "N") -> Kind:
+    return _number(metavar, "a whole number", high, int, low)
+
+
+def _auto_or(kind: Kind) -> Kind:
+    """``auto`` is None."""
+    return Kind(
+        f"{kind.metavar}|auto",
+        f"auto, or {kind.allowed}",
+        lambda text: None if text == "auto" else kind.parse(text),
+    )
+
+
+def _one_of(metavar: str, *words: str) -> Kind:
+    allowed = f"one of: {', '.join(words)}"
+    return Kind(metavar, allowed, lambda text: words[words.index(text.lower())])
+
+
+def _size(text: str) -> int:
+    lower = text.strip().lower().removesuffix("b").removesuffix("i")
+    digits = lower.rstrip("kmgt")
+    if not (digits.isascii() and digits.isdecimal()):
+        raise ValueError
+    return int(digits) << 10 * _UNITS.index(lower[len(digits) :])
+
+
+def _model_type(text: str) -> str:
+    if text.lower() != "echo":
+        try:
+            family_named(text)
+        except UsageError as error:
+            raise ValueError from error
+    return text.lower()
+
+
+def _listed(text: str) -> Iterator[str]:
+    return (part.strip().lower() for part in text.split(",") if part.strip())
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    """As browsers send them: without the scheme's default port."""
+    found = []
+    for origin in _listed(text):
+        parts = urlsplit(origin)
+        if origin != "*" and (origin != f"{parts.scheme}://{parts.netloc}" or not parts.netloc):
+            raise ValueError
+        found.append(origin.removesuffix(f":{_PORTS.get(parts.scheme)}"))
+    return tuple(found)
+
+
+def _host_names(text: str) -> tuple[str, ...]:
+    found = tuple(part.removesuffix(".") for part in _listed(text))
+    if any(not name or set(name) & set("/ @") or name.count(":") == 1 for name in found):
+        raise ValueError
+    return found
+
+
+_FILE = _text("FILE")
+_SECONDS = _number("SECONDS", "a number of seconds", 86_400, float)
+_LIMIT = _whole(0, 1 << 31)
+_SIZE = Kind("SIZE", "a size like 512M or 2G, or a number of bytes", _size)
+_SIZE_OR_NONE = _SIZE._replace(parse=lambda text: _size(text) or None)
+_FLAG = Kind("0|1", "1 or 0", lambda text: (_NO + _YES).index(text.strip().lower()) >= len(_NO))
+_MODEL_TYPE = Kind("TYPE", f"one of: {', '.join(_TYPES)}", _model_type)
+_ORIGINS = Kind(
+    "ORIGINS",
+    "origins like https://example.org, without a path, with commas between; or *",
+    _origins,
+)
+_HOST_NAMES = Kind(
+    "NAMES", "names of hosts, without http:// and port, with commas between", _host_names
+)
+
+
+def _setting(default: Any, kind: Kind, about: str, group: str = "") -> Any:
+    """A setting; ``group`` is the heading of it and of those that follow."""
+    metadata = {"kind": kind, "help": about, "group": group}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -37,184 +125,91 @@ class Settings:
 
     A setting ``max_queue`` is the option ``--max-queue`` and the environment variable
     ``MAX_QUEUE``; the option wins. An empty variable counts as not set.
-
-    Attributes:
-        model_name: a model file, a folder or a hub repository id; None takes the demo model.
-        model_file: the file within the folder or repository.
-        model_type: what the model is expected to be, or ``echo``; None finds out from the file.
-        tokenizer: a tokenizer.json, for a model file whose vocabulary does not suffice.
-        chat_template: the name of a chat format, or a Jinja file; None leaves it to the model.
-        workers: how many generations may run at the same time; None chooses by cores and memory.
-        parked: how many more worker processes keep conversations in their KV caches; None chooses
-            by memory.
-        warm_prompt: text, or a file, that every worker is born with in its KV cache.
-        threads: threads for evaluation in all, shared by the workers that run; None takes the
-            usable cores.
-        host: address to listen on.
-        port: TCP port to listen on; 0 lets the system choose.
-        context_length: tokens of prompt and completion together; None chooses by the model.
-        max_queue: the most generations that wait for a worker; 0 for none.
-        log_level: one of `LOG_LEVELS`.
-        max_body_bytes: the longest request body that is read.
-        drain_timeout: seconds that running requests get to finish after SIGTERM or SIGINT; 0 for
-            none.
-        max_queue_seconds: the longest that a generation may be expected to wait; 0 for no bound.
-        queue_timeout: seconds that a generation may wait for a worker; 0 for no bound.
-        request_timeout: seconds that a request may take in all; 0 for no bound.
-        receive_timeout: seconds in which the whole of a request must have arrived; 0 for no bound.
-        send_timeout: seconds that a client may read nothing; 0 for no bound. One for whom more is
-            kept than its system takes counts as reading when that makes room for a further
-            segment, which may be as much as 64 KiB: who reads less in that time is cut off, too.
-        keep_alive_timeout: seconds that a connection may be idle between two requests; 0 ends each
-            with its first answer.
-        max_connections: the most connections; None chooses by the limit on open files.
-        max_header_bytes: the longest request line and headers together.
-        start_timeout: seconds in which a worker must have loaded its model; 0 for no bound.
-        stall_timeout: seconds without progress after which a worker is replaced; 0 for no bound,
-            None learns from the model's speed.
-        max_worker_memory: bytes of private memory beyond which a worker is replaced; None, which is
-            written 0, for no bound.
-        min_free_memory: bytes of free memory below which nothing new is taken; 0 for no bound.
-        api_keys: who may use the server: keys, or ``@`` and a file of them; None for everybody.
-        admin_key: the key for ``/admin``; None for nobody.
-        key_requests_per_minute: of each key; 0 for no bound, as for the two that follow.
-        key_tokens_per_minute: of each key, prompts and completions together.
-        key_concurrent_requests: of each key.
-        cors_origins: of web pages that may use the server, besides those of this machine.
-        allowed_hosts: further names of this server, where it listens on this machine only.
-        ssl_certfile: a certificate in PEM format, with its chain; None for no TLS.
-        ssl_keyfile: its private key; None if that is in the same file.
-        ssl_keyfile_password: of that key.
-        log_format: one of `LOG_FORMATS`.
-        log_prompts: whether prompts and completions are logged.
-        otel: whether a span of each request is exported, as OpenTelemetry's variables say.
-        ct_lib: the engine's library: a file, or a variant of ctransformers' wheels; None takes a
-            native build if there is one.
-        echo_delay_ms: how long the echo engine takes for each token.
     """
 
-    model_name: str | None = _setting(
-        str, None, "NAME", "a model file, a folder or a hub repository (default: a demo model)"
-    )
-    model_file: str | None = _setting(
-        str, None, "FILE", "which file of the folder or repository, where there are several"
-    )
-    model_type: str | None = _setting(
-        model_type, None, "TYPE", f"one of: {', '.join(MODEL_TYPES)} (default: see file)"
-    )
-    tokenizer: str | None = _setting(
-        str, None, "FILE", "a tokenizer.json (default: beside the model, else from its vocabulary)"
-    )
-    chat_template: str | None = _setting(
-        str, None, "NAME|FILE", "a chat format, or a Jinja file (default: the model's own)"
-    )
-    workers: int | None = _setting(
-        auto_or(whole(1, 1024)), None, "N|auto", "worker processes: generations at the same time"
-    )
-    parked: int | None = _setting(
-        auto_or(whole(0, 256)),
-        None,
-        "N|auto",
-        "further processes, for the conversations in their caches (default: by memory, at most 16)",
-    )
-    warm_prompt: str | None = _setting(
-        str, None, "TEXT|FILE", "evaluated once, for all workers; in chats, the system message"
-    )
-    threads: int | None = _setting(
-        auto_or(whole(1, 256)), None, "N|auto", "threads in all, shared by the workers that run"
-    )
-    host: str = _setting(str, "127.0.0.1", "ADDRESS", "address to listen on")
-    port: int = _setting(whole(0, 65535), 8000, "PORT", "port to listen on")
-    context_length: int | None = _setting(
-        whole(8, 1 << 20), None, "TOKENS", "prompt and completion together (default: see model)"
-    )
-    max_queue: int = _setting(
-        whole(0, 1_000_000), 64, "N", "generations that may wait; beyond that clients get 429"
-    )
-    log_level: str = _setting(
-        one_of(LOG_LEVELS), "info", "LEVEL", f"one of: {', '.join(LOG_LEVELS)}"
-    )
-    max_body_bytes: int = _setting(
-        whole(1024, 1 << 30), 2 << 20, "BYTES", "longest request body; beyond that 413"
-    )
-    drain_timeout: float = _setting(
-        amount(_DAY_S, "seconds"),
-        30.0,
-        "SECONDS",
-        "time for running requests to finish at shutdown",
-    )
-    max_queue_seconds: float = _setting(
-        amount(_DAY_S, "seconds"), 300.0, "SECONDS", "expected waiting time beyond that is a 429"
-    )
-    queue_timeout: float = _setting(
-        amount(_DAY_S, "seconds"), 300.0, "SECONDS", "longest wait for a worker; beyond that 503"
-    )
-    request_timeout: float = _setting(
-        amount(_DAY_S, "seconds"), 3600.0, "SECONDS", "longest request in all; beyond that 504"
-    )
-    receive_timeout: float = _setting(
-        amount(_DAY_S, "seconds"), 60.0, "SECONDS", "time for a whole request to arrive"
-    )
-    send_timeout: float = _setting(
-        amount(_DAY_S, "seconds"), 60.0, "SECONDS", "time that a client may read nothing"
-    )
-    keep_alive_timeout: float = _setting(
-        amount(_DAY_S, "seconds"), 65.0, "SECONDS", "idle time between requests of a connection"
-    )
-    max_connections: int | None = _setting(
-        auto_or(whole(1, 1_000_000)), None, "N|auto", "open connections; beyond that 503"
-    )
-    max_header_bytes: int = _setting(
-        whole(1024, 1 << 24), 64 << 10, "BYTES", "request line and headers; beyond that 431"
-    )
-    start_timeout: float = _setting(
-        amount(_DAY_S, "seconds"), 600.0, "SECONDS", "time for the model to load"
-    )
-    stall_timeout: float | None = _setting(
-        auto_or(amount(_DAY_S, "seconds")),
-        None,
-        "SECONDS|auto",
-        "time a worker may make no progress",
-    )
-    max_worker_memory: int | None = _setting(
-        size_or_none, None, "SIZE", "private memory of a worker; one that takes more is replaced"
-    )
-    min_free_memory: int = _setting(
-        size, 256 << 20, "SIZE", "free memory; while there is less, requests get 503"
-    )
-    api_keys: str | None = _setting(
-        str, None, "KEYS|@FILE", "keys, as name:key or key, with commas between; or a file of them"
-    )
-    admin_key: str | None = _setting(str, None, "KEY", "key for /admin (default: no /admin)")
-    key_requests_per_minute: int = _setting(
-        whole(0, 1 << 31), 0, "N", "requests per minute and key; 0 for no limit"
-    )
-    key_tokens_per_minute: int = _setting(
-        whole(0, 1 << 31), 0, "N", "tokens per minute and key; 0 for no limit"
-    )
-    key_concurrent_requests: int = _setting(
-        whole(0, 1 << 31), 0, "N", "requests at the same time per key; 0 for no limit"
-    )
-    cors_origins: tuple[str, ...] = _setting(
-        origins, (), "ORIGINS", "web pages that may use the server, besides local ones; or *"
-    )
-    allowed_hosts: tuple[str, ...] = _setting(
-        host_names, (), "NAMES", "names of this server, besides localhost, on a loopback address"
-    )
-    ssl_certfile: str | None = _setting(str, None, "FILE", "certificate for TLS, PEM")
-    ssl_keyfile: str | None = _setting(str, None, "FILE", "private key for TLS, PEM")
-    ssl_keyfile_password: str | None = _setting(str, None, "PASSWORD", "of the private key")
-    log_format: str = _setting(
-        one_of(LOG_FORMATS), "console", "FORMAT", f"one of: {', '.join(LOG_FORMATS)}"
-    )
-    log_prompts: bool = _setting(flag, False, "0|1", "whether prompts and completions are logged")
-    otel: bool = _setting(flag, False, "0|1", "whether OpenTelemetry spans are exported")
-    ct_lib: str | None = _setting(
-        str, None, "NAME|FILE", "the engine's library: avx2, avx, basic or a file (default: native)"
-    )
-    echo_delay_ms: float = _setting(
-        amount(60_000, "milliseconds"), 0.0, "MS", "MODEL_TYPE=echo only: time for each token"
-    )
+    # fmt: off
+
+    model_name: str | None = _setting(None, _text("NAME"),
+        "a model file, a folder or a hub repository; without it the demo model", "The model")
+    model_file: str | None = _setting(None, _FILE,
+        "which file of the folder or repository, where there are several")
+    model_type: str | None = _setting(None, _MODEL_TYPE,
+        f"what the file must be: {', '.join(_TYPES[:-1])}; or echo, which needs no file")
+    tokenizer: str | None = _setting(None, _FILE,
+        "a tokenizer.json; without it the one beside the model, else the file's own")
+    chat_template: str | None = _setting(None, _text("NAME|FILE"),
+        "a chat format or a Jinja file; without it the model's own")
+    context_length: int | None = _setting(None, _whole(8, 1 << 20, "TOKENS"),
+        "prompt and completion together; without it the model's own, up to 4096 and to what fits")
+    workers: int | None = _setting(None, _auto_or(_whole(1, 1024)),
+        "generations that run at the same time; auto: by cores and memory")
+    parked: int | None = _setting(None, _auto_or(_whole(0, 256)),
+        "further processes, to keep conversations in their KV caches; auto: up to 16, by memory")
+    threads: int | None = _setting(None, _auto_or(_whole(1, 256)),
+        "threads in all, shared by the workers that run")
+    warm_prompt: str | None = _setting(None, _text("TEXT|FILE"),
+        "evaluated once, for all workers; in chats the system message")
+    ct_lib: str | None = _setting(None, _text("NAME|FILE"),
+        "the engine's library: avx2, avx, basic or a file; without it a native build, if any")
+    echo_delay_ms: float = _setting(0.0, _number("MS", "a number of milliseconds", 60_000, float),
+        "time that MODEL_TYPE=echo takes for each token")
+
+    host: str = _setting("127.0.0.1", _text("ADDRESS"), "address to listen on", "The server")
+    port: int = _setting(8000, _whole(0, 65535, "PORT"), "port to listen on; 0 takes a free one")
+    ssl_certfile: str | None = _setting(None, _FILE, "certificate for https, with its chain, PEM")
+    ssl_keyfile: str | None = _setting(None, _FILE,
+        "its private key, PEM; without it in the same file")
+    ssl_keyfile_password: str | None = _setting(None, _text("PASSWORD"), "of the private key")
+    log_level: str = _setting("info", _one_of("LEVEL", "debug", "info", "warning", "error"),
+        "debug, info, warning or error")
+    log_format: str = _setting("console", _one_of("FORMAT", "console", "json"), "console or json")
+    log_prompts: bool = _setting(False, _FLAG, "1 logs prompts and completions")
+    otel: bool = _setting(False, _FLAG, "1 exports OpenTelemetry spans")
+
+    max_queue: int = _setting(64, _whole(0, 1_000_000),
+        "generations that may wait for a worker; beyond that 429",
+        "Limits; 0 is no limit, unless the text says otherwise")
+    max_queue_seconds: float = _setting(300.0, _SECONDS,
+        "a generation that is expected to wait longer gets 429")
+    queue_timeout: float = _setting(300.0, _SECONDS,
+        "a generation that has waited so long for a worker gets 503")
+    request_timeout: float = _setting(3600.0, _SECONDS,
+        "a request that takes longer gets 504, or an error event")
+    receive_timeout: float = _setting(60.0, _SECONDS,
+        "a request whose headers and body take longer to arrive gets 408")
+    send_timeout: float = _setting(60.0, _SECONDS,
+        "a client that takes nothing of its answer for so long is disconnected")
+    keep_alive_timeout: float = _setting(65.0, _SECONDS,
+        "idle time between two requests of a connection; 0 closes after each answer")
+    drain_timeout: float = _setting(30.0, _SECONDS,
+        "time to finish running requests at shutdown; 0 for none")
+    start_timeout: float = _setting(600.0, _SECONDS, "time for the model to load")
+    stall_timeout: float | None = _setting(None, _auto_or(_SECONDS),
+        "a worker that makes no progress for so long is replaced; auto: by the model's speed")
+    max_connections: int | None = _setting(None, _auto_or(_whole(1, 1_000_000)),
+        "open connections, beyond that 503; auto: by the limit on open files")
+    max_header_bytes: int = _setting(64 << 10, _whole(1024, 1 << 24, "BYTES"),
+        "request line and headers; beyond that 431")
+    max_body_bytes: int = _setting(2 << 20, _whole(1024, 1 << 30, "BYTES"),
+        "request body; beyond that 413")
+    max_worker_memory: int | None = _setting(None, _SIZE_OR_NONE,
+        "a worker that takes more private memory is replaced")
+    min_free_memory: int = _setting(256 << 20, _SIZE, "while less memory is free, requests get 503")
+
+    api_keys: str | None = _setting(None, _text("KEYS|@FILE"),
+        "keys, as name:key or key, with commas between; or @ and a file, one key to a line",
+        "Who may use it")
+    admin_key: str | None = _setting(None, _text("KEY"),
+        "the key for /admin; without it there is no such address")
+    key_requests_per_minute: int = _setting(0, _LIMIT, "of each key; 0 is no limit")
+    key_tokens_per_minute: int = _setting(0, _LIMIT,
+        "of each key, prompts and completions together; 0 is no limit")
+    key_concurrent_requests: int = _setting(0, _LIMIT, "of each key; 0 is no limit")
+    cors_origins: tuple[str, ...] = _setting((), _ORIGINS,
+        "web pages that may use the server, besides those of this machine; or *")
+    allowed_hosts: tuple[str, ...] = _setting((), _HOST_NAMES,
+        "names of this server, besides localhost, where it listens on a loopback address")
+    # fmt: on
 
     @classmethod
     def load(cls, arguments: Sequence[str], environment: Mapping[str, str]) -> "Settings":
@@ -224,19 +219,39 @@ class Settings:
             UsageError: a value is not allowed; the text names the setting and what is allowed.
             SystemExit: ``--help``, or an option that does not exist (status 2).
         """
-        given = vars(_parser().parse_args(arguments))
+        options = vars(_parser().parse_args(arguments))
         values = {}
         for field in dataclasses.fields(cls):
-            source, text = f"--{field.name.replace('_', '-')}", given[field.name]
+            name, kind = field.name, field.metadata["kind"]
+            source, text = _option(name), options[name]
             if text is None:
-                source, text = field.name.upper(), environment.get(field.name.upper())
-            if text is None or text == "":
+                source, text = name.upper(), environment.get(name.upper())
+            if not text:
                 continue
             try:
-                values[field.name] = field.metadata["parse"](text)
-            except ValueError as error:
-                raise UsageError(f"{source}={text!r} is not allowed; it must be {error}") from None
+                values[name] = kind.parse(text)
+            except ValueError:
+                raise UsageError(
+                    f"{source}={text!r} is not allowed; it must be {kind.allowed}"
+                ) from None
         return cls(**values)
+
+
+def default_text(field: "dataclasses.Field[Any]") -> str:
+    """The default as one would write it; empty if it is not to be written."""
+    kind: Kind = field.metadata["kind"]
+    default: Any = field.default
+    if default in (None, ()):
+        return "auto" if kind.metavar.endswith("|auto") else ""
+    if kind.metavar == "SIZE":
+        return f"{default >> 20}M"
+    if isinstance(default, str):
+        return default
+    return f"{default:g}" if isinstance(default, float) else str(int(default))
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -247,11 +262,14 @@ def _parser() -> argparse.ArgumentParser:
         " an option wins over the environment.",
         allow_abbrev=False,
     )
+    group: Any = parser
     for field in dataclasses.fields(Settings):
-        default = "" if field.default in (None, ()) else f" (default: {field.default})"
-        parser.add_argument(
-            f"--{field.name.replace('_', '-')}",
-            metavar=field.metadata["metavar"],
+        if field.metadata["group"]:
+            group = parser.add_argument_group(field.metadata["group"])
+        default = f" (default: {text})" if (text := default_text(field)) else ""
+        group.add_argument(
+            _option(field.name),
+            metavar=field.metadata["kind"].metavar,
             help=field.metadata["help"] + default,
         )
     return parser

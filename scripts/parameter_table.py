@@ -1,9 +1,4 @@
-"""Writes the README's table of parameters, by ``.venv/bin/python scripts/parameter_table.py``.
-
-It comes from the request models and from what is checked beside them, and so cannot say otherwise.
-"""
-
-from pathlib import Path
+"""The table of parameters, made from the request models and from what is checked beside them."""
 
 import orjson
 from pydantic import BaseModel
@@ -13,7 +8,6 @@ from gateway.openai.requests import ChatRequest, CompletionRequest
 from gateway.openai.validation import INDIFFERENT, UNSUPPORTED_UNLESS
 from shared.sampling import SamplingParams
 
-BEGIN, END = "<!-- parameters: begin -->\n", "<!-- parameters: end -->\n"
 _MODELS: dict[str, type[BaseModel]] = {"chats": ChatRequest, "completions": CompletionRequest}
 
 
@@ -26,13 +20,6 @@ def table() -> str:
         statuses = " | ".join(_status(name, model) for model in _MODELS.values())
         rows.append(f"| `{name}` | {statuses} | {_explanation(name)} |")
     return "\n".join(rows) + "\n"
-
-
-def updated(readme: str) -> str:
-    """A README with the table that is right now."""
-    before, _, rest = readme.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return before + BEGIN + table() + END + after
 
 
 def _status(name: str, model: type[BaseModel]) -> str:
@@ -78,8 +65,3 @@ def _told(field: FieldInfo) -> str:
         return text
     least = f"above {low:g}" if "gt" in bounds else f"{low:g}"
     return f"{text}; {least} or more" if high is None else f"{text}; {least} to {high:g}"
-
-
-if __name__ == "__main__":
-    path = Path(__file__).resolve().parents[1] / "README.md"
-    path.write_text(updated(path.read_text("utf-8")), "utf-8")

@@ -41,7 +41,7 @@ from worker.grammar import Grammars
 from worker.lifetime import end_with_gateway
 from worker.loop import Loop  # noqa: F401  # so that workers share it
 from worker.pipes import Inbox, Outbox
-from worker.sampler import Sampler
+from worker.sampling.sampler import Sampler
 
 _READ_BYTES = 1 << 16
 _SLOT = 0

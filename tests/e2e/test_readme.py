@@ -1,6 +1,5 @@
 """What the README tells a newcomer to type works as it stands there."""
 
-import dataclasses
 import os
 import re
 import shutil
@@ -10,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.settings import Settings
-from shared.gguf_reader import read_gguf
-from shared.inspector import inspect
+from shared.model.gguf_reader import read_gguf
+from shared.model.inspect import inspect
 from tests.gguf_files import tiny_llama
 from tests.hub import Hub, serve_hub
 from tests.models.reference import references
@@ -146,11 +144,3 @@ def test_the_rewriting_command(tmp_path: Path) -> None:
     words = command_line("rewrite_gguf")
     subprocess.run(words, cwd=tmp_path, check=True, timeout=60, capture_output=True)
     assert read_gguf(tmp_path / "TARGET.gguf").is_byte_form
-
-
-def test_the_readme_tells_of_every_setting_and_no_other() -> None:
-    readme = (ROOT / "README.md").read_text("utf-8")
-    section = readme.partition("\n## Settings\n")[2].partition("\n### ")[0]
-    cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
-    told = [name for cell in cells for name in re.findall(r"`([A-Z_]+)`", cell)]
-    assert sorted(told) == sorted(field.name.upper() for field in dataclasses.fields(Settings))

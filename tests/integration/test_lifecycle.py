@@ -67,8 +67,8 @@ def test_no_zygote_outlives_a_killed_gateway() -> None:
     warm = ("--warm-prompt", "You are kind.", "--chat-template", "chatml")
     with served_echo(*warm, delay_ms=20) as server, streamed(server, long_chat()) as stream:
         next(stream)
-        # The gateway, two zygotes, three workers.
-        assert len(server.processes()) >= 6
+        # The gateway, the zygote, two workers at least.
+        assert len(server.processes()) >= 4
         os.kill(server.process.pid, signal.SIGKILL)
         assert server.wait_until_gone(timeout=2) == []
 

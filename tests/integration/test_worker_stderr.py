@@ -4,6 +4,7 @@ import ctypes
 import logging
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,12 @@ from tests.integration.pools import all_idle, ask, collect, descriptors, run, st
 from tests.integration.targets import MODEL
 
 LOG = "gateway.pool.stderr_log"
+
+
+@pytest.fixture(autouse=True)
+def bodies_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the zygote, which imports this file."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
 
 
 def _ready(inbox: Any, outbox: Any) -> None:
