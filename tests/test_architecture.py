@@ -37,9 +37,6 @@ ONE_FILE_LIBRARIES = {
     "worker/tokenizer/tokenizer.py": {"tokenizers"},
     "worker/tokenizer/file.py": {"tokenizers"},
     "worker/tokenizer/pre_tokenizers.py": {"tokenizers"},
-    "worker/convert/conversion.py": {"tqdm"},
-    "worker/convert/source.py": {"safetensors"},
-    "worker/convert/tensors.py": {"gguf"},
     "worker/main.py": {"multiprocess"},
     "gateway/pool/fork_server.py": {"multiprocess"},
     "gateway/pool/template.py": {"multiprocess"},
@@ -91,8 +88,7 @@ NARROWED = {
         "shared", "worker.engines", "worker.tokenizer.tokenizer", "worker.tokenizer.file",
         "worker.tokenizer.vocabulary",
     },
-    "worker/convert/": {"shared", "worker.convert"},
-    "worker/build/": {"shared", "worker.build", "worker.convert", "worker.engines"},
+    "worker/build/": {"shared", "worker.build", "worker.engines"},
 }  # fmt: skip
 PURE = (
     "gateway/auth/rate.py", "gateway/pool/estimates.py", "gateway/pool/jobs.py",
@@ -106,7 +102,7 @@ ENVIRONMENT_READERS = {
     "gateway/pool/fork_server.py",  # the only way to tell a fork server something
     "gateway/pool/template.py",  # PYTHONPATH is the user's, for every program; no setting of ours
     "worker/template.py",  # gets it there; sets what libraries read when they are imported
-    "worker/build/toolchain.py",  # CC, CXX and PATH are the user's, for every program that builds
+    "worker/build/command.py",  # CC, CXX and PATH are the user's, for every program that builds
     "gateway/demo_model.py",  # XDG_CACHE_HOME is the user's, for every program; no setting of ours
 }
 HEAVY = {
@@ -404,7 +400,6 @@ def test_the_gateway_names_the_worker_in_one_place() -> None:
     ]
     assert sorted(lines) == [
         f"{COMPOSITION_ROOT}: worker.build.command.main",
-        f"{COMPOSITION_ROOT}: worker.convert.command.main",
         f"{COMPOSITION_ROOT}: worker.main.run_template",
         f"{COMPOSITION_ROOT}: worker.main.run_worker",
     ]
