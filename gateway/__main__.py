@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(arguments: Sequence[str]) -> int:
-    from gateway.auth.access import access_for
+    from gateway.auth import access_for
     from gateway.listening import tls_context
     from gateway.plan import plan_for
     from gateway.settings import Settings
