@@ -11,7 +11,7 @@ from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the server until it is told to stop, or ``inspect``, ``convert`` or ``build-engine``.
+    """Run the server until it is told to stop, or ``inspect`` or ``build-engine``.
 
     Args:
         arguments: the command line, without the program's name; None takes the process' own.
@@ -27,9 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return inspect(arguments[1:])
         case ["convert"]:
-            from worker.convert.command import main as convert
-
-            return convert(arguments[1:])
+            message = (
+                "ggml-fastapi convert: is gone; llama.cpp's convert_hf_to_gguf.py makes GGUF files"
+            )
+            print(message, file=sys.stderr)
+            return 2
         case ["build-engine"]:
             from gateway.demo_model import default_cache_dir
             from worker.build.command import main as build_engine

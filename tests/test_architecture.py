@@ -37,9 +37,6 @@ ONE_FILE_LIBRARIES = {
     "worker/tokenizer/tokenizer.py": {"tokenizers"},
     "worker/tokenizer/file.py": {"tokenizers"},
     "worker/tokenizer/pre_tokenizers.py": {"tokenizers"},
-    "worker/convert/conversion.py": {"tqdm"},
-    "worker/convert/source.py": {"safetensors"},
-    "worker/convert/tensors.py": {"gguf"},
     "worker/zygote.py": {"socket"},
     "gateway/http/connection.py": {"uvicorn"},
     "gateway/http/exchange.py": {"uvicorn"},
@@ -88,8 +85,7 @@ NARROWED = {
         "shared", "worker.engines", "worker.tokenizer.tokenizer", "worker.tokenizer.file",
         "worker.tokenizer.vocabulary",
     },
-    "worker/convert/": {"shared", "worker.convert"},
-    "worker/build/": {"shared", "worker.build", "worker.convert", "worker.engines"},
+    "worker/build/": {"shared", "worker.build", "worker.engines"},
 }  # fmt: skip
 PURE = (
     "gateway/pool/estimates.py", "gateway/pool/jobs.py", "gateway/pool/prefix.py",
@@ -103,7 +99,6 @@ ENVIRONMENT_READERS = {
     "gateway/pool/zygote.py",  # hands the zygote its own; PYTHONPATH is the user's
     "gateway/pool/zygote_process.py",  # the same
     "worker/zygote.py",  # gets it there; sets what libraries read when they are imported
-    "worker/build/toolchain.py",  # CC, CXX and PATH are the user's, for every program that builds
     "gateway/demo_model.py",  # XDG_CACHE_HOME is the user's, for every program; no setting of ours
 }
 HEAVY = {
