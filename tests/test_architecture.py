@@ -99,6 +99,7 @@ ENVIRONMENT_READERS = {
     "gateway/pool/zygote.py",  # hands the zygote its own; PYTHONPATH is the user's
     "gateway/pool/zygote_process.py",  # the same
     "worker/zygote.py",  # gets it there; sets what libraries read when they are imported
+    "worker/build/command.py",  # CC, CXX and PATH are the user's, for every program that builds
     "gateway/demo_model.py",  # XDG_CACHE_HOME is the user's, for every program; no setting of ours
 }
 HEAVY = {
@@ -394,7 +395,6 @@ def test_the_gateway_names_the_worker_in_one_place() -> None:
     ]
     assert sorted(lines) == [
         f"{COMPOSITION_ROOT}: worker.build.command.main",
-        f"{COMPOSITION_ROOT}: worker.convert.command.main",
         f"{COMPOSITION_ROOT}: worker.main.run_worker",
     ]
 
