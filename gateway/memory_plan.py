@@ -1,6 +1,6 @@
 """How a model fits into the memory of a machine: the context, and how many workers."""
 
-from shared.model_file import ModelFile
+from shared.model.description import ModelFile
 
 # Without a length of their own choice, models get at most this context: what it takes in memory
 # is known to fit small machines. CONTEXT_LENGTH asks for more.

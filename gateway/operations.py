@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
 
 from gateway.answer.plan import loaded_model
-from gateway.auth.guard import is_stranger
+from gateway.auth.keys import is_stranger
 from gateway.chat.choice import choose_template
 from gateway.errors import DEFAULT_RETRY_AFTER, ApiError, excerpt
 from gateway.observe.metrics import CONTENT_TYPE
@@ -102,7 +102,7 @@ async def ready(request: Request) -> Response:
         "running": status.running,
         "slots": status.slots,
         "workers": [asdict(worker) for worker in status.workers],
-        "template": asdict(status.template),
+        "zygote": asdict(status.zygote),
         "evictions": status.totals.evictions,
     }
     if is_stranger(request.scope):

@@ -1,42 +1,23 @@
-"""Starts real servers for tests, watches them, and leaves nothing of them behind.
+"""Servers for tests, and how tests speak with them."""
 
-Linux only: it finds the processes of a server by their session, in ``/proc``.
-"""
-
-import dataclasses
 import json
-import os
-import re
-import select
 import signal
 import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import IO, Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import httpx
 
-from gateway.settings import Settings
+from scripts import server as servers
+from scripts.processes import is_alive, processes_of_session, wait_for_end
+from scripts.server import DEADLINE_S, MAIN, ROOT, START_S, launch
 
-ROOT = Path(__file__).parents[1]
-MAIN = (sys.executable, "main.py")
-START_S = 60.0
-"""How long a server may take to load its model, on a machine that does much else."""
-DEADLINE_S = 20.0
-"""How long anything else may take before a test gives it up."""
-
-# Runs a command that is killed when this process ends, however that may be (prctl's
-# PR_SET_PDEATHSIG is 1): a test run that is killed must not leave servers behind.
-_END_WITH_US = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-os.execv(sys.argv[1], sys.argv[1:])
-"""
-_READY = r"ggml-fastapi is ready on http://\S+?:(\d+)\n"
+__all__ = (
+    "DEADLINE_S", "MAIN", "ROOT", "START_S", "Server", "Stream", "chat", "environment", "is_alive",
+    "launched", "long_chat", "processes_of_session", "run_main", "served", "served_echo",
+    "streamed", "text_of", "wait_for_end",
+)  # fmt: skip
 
 
 def environment(**settings: str) -> dict[str, str]:
@@ -46,9 +27,7 @@ def environment(**settings: str) -> dict[str, str]:
     one thread for an evaluation, since threads spin where they wait for one another, while servers
     of tests that run side by side wait for a processor.
     """
-    names = {field.name.upper() for field in dataclasses.fields(Settings)}
-    ours = {name: value for name, value in os.environ.items() if name not in names}
-    return {**ours, "PYTHONUNBUFFERED": "1", "PARKED": "1", "THREADS": "1", **settings}
+    return servers.environment(**{"PARKED": "1", "THREADS": "1", **settings})
 
 
 def run_main(
@@ -66,106 +45,24 @@ def run_main(
     )
 
 
-class Server:
-    """A running server with a session of its own.
-
-    Attributes:
-        process: the gateway.
-        url: where it listens, without a slash at the end.
-        http: a client for `url`.
-    """
+class Server(servers.Server):
+    """A running server with a client, ``http``, for its URL."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
-        self.process = process
-        self._changed = threading.Condition()
-        self._output = {"stdout": "", "stderr": ""}
-        self._ended: set[str] = set()
-        self._readers = [
-            threading.Thread(target=self._read, args=(name, stream), daemon=True)
-            for name, stream in (("stdout", process.stdout), ("stderr", process.stderr))
-        ]
-        for reader in self._readers:
-            reader.start()
-        self.url = ""
+        super().__init__(process)
         self.http = httpx.Client(timeout=START_S)
 
-    def _read(self, name: str, stream: IO[str]) -> None:
-        for line in stream:
-            with self._changed:
-                self._output[name] += line
-                self._changed.notify_all()
-        with self._changed:
-            self._ended.add(name)
-            self._changed.notify_all()
-
     def wait_until_ready(self, timeout: float = START_S) -> None:
-        """Wait for the summary and learn the port from it."""
-        self.url = f"http://127.0.0.1:{self.wait_for_output(_READY, timeout=timeout)[1]}"
+        super().wait_until_ready(timeout)
         self.http.base_url = self.url
 
-    def wait_for_output(
-        self, pattern: str, name: str = "stdout", timeout: float = DEADLINE_S
-    ) -> re.Match[str]:
-        """Wait until the output matches a pattern."""
-        with self._changed:
-            self._changed.wait_for(
-                lambda: re.search(pattern, self._output[name]) or name in self._ended, timeout
-            )
-            found = re.search(pattern, self._output[name])
-        assert found, f"no {pattern!r} on {name}\n{self.stdout}\n{self.log()}"
-        return found
-
-    @property
-    def stdout(self) -> str:
-        """What it has written to standard output."""
-        return self._output["stdout"]
-
-    @property
-    def stderr(self) -> str:
-        """What it and its workers have written to standard error."""
-        return self._output["stderr"]
+    def get(self, path: str) -> Any:
+        return self.http.get(path).json()
 
     @property
     def model(self) -> str:
         """The id of the model that is served."""
-        return str(self.http.get("/v1/models").json()["data"][0]["id"])
-
-    def ready(self) -> dict[str, Any]:
-        """What ``GET /ready`` says."""
-        content: dict[str, Any] = self.http.get("/ready").json()
-        return content
-
-    def wait_until(
-        self, condition: Callable[[dict[str, Any]], bool], timeout: float = DEADLINE_S
-    ) -> dict[str, Any]:
-        """Ask ``GET /ready`` until what it says meets a condition."""
-        deadline = time.monotonic() + timeout
-        while not condition(status := self.ready()):
-            assert time.monotonic() < deadline, f"still {status}\n{self.log()}"
-            self._pause()
-        return status
-
-    def _pause(self) -> None:
-        try:
-            self.process.wait(0.005)
-        except subprocess.TimeoutExpired:
-            return
-        raise AssertionError(f"the server has ended\n{self.log()}")
-
-    def log(self) -> str:
-        """The last lines of standard error, but for those about `ready`."""
-        lines = [line for line in self.stderr.splitlines() if "GET /ready " not in line]
-        return "\n".join(lines[-40:])
-
-    def wait_until_idle(self, timeout: float = DEADLINE_S) -> dict[str, Any]:
-        """Wait until all workers are free and nothing waits."""
-        return self.wait_until(
-            lambda status: (
-                status["waiting"] == 0
-                and all(worker["state"] == "idle" for worker in status["workers"])
-            ),
-            timeout,
-        )
+        return str(self.get("/v1/models")["data"][0]["id"])
 
     def deaths(self) -> float:
         """How many workers have died, but for those that made room for another's fork."""
@@ -183,30 +80,6 @@ class Server:
         samples = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         return {name: float(value) for name, value in samples.items() if "_total" in name}
 
-    def worker_pids(self) -> list[int]:
-        """The processes of the workers."""
-        return [worker["pid"] for worker in self.ready()["workers"]]
-
-    def processes(self) -> list[int]:
-        """All processes of the server that live."""
-        return processes_of_session(self.process.pid)
-
-    def wait_for_exit(self, timeout: float = DEADLINE_S) -> int:
-        """Wait for the gateway's end and return its exit status."""
-        try:
-            return self.process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"the server did not end\n{self.log()}") from None
-
-    def wait_until_gone(self, timeout: float = DEADLINE_S) -> list[int]:
-        """Wait until no process of the server is left; returns those that are left all the same."""
-        deadline = time.monotonic() + timeout
-        while pids := self.processes():
-            if time.monotonic() >= deadline:
-                return pids
-            wait_for_end(pids[0], deadline - time.monotonic())
-        return []
-
     def stop(self) -> None:
         """End it as a service manager does; it must end well and leave nothing behind."""
         self.process.send_signal(signal.SIGTERM)
@@ -214,34 +87,14 @@ class Server:
         assert self.wait_until_gone(timeout=2) == []
 
     def kill(self) -> None:
-        """End all that is left of it, whatever its state."""
         self.http.close()
-        for pid in self.processes():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self.process.wait()
-        self.wait_until_gone()
-        for reader in self._readers:
-            reader.join(DEADLINE_S)
-        for stream in (self.process.stdout, self.process.stderr):
-            assert stream is not None
-            stream.close()
+        super().kill()
 
 
 @contextmanager
 def launched(*options: str, command: Sequence[str] = MAIN, **settings: str) -> Iterator[Server]:
     """Launch a server on a free port, not waiting for it; nothing of it outlives the block."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", _END_WITH_US, *command, "--port", "0", *options],
-        cwd=ROOT,
-        env=environment(**settings),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    server = Server(process)
+    server = Server(launch(*options, command=command, env=environment(**settings)))
     try:
         yield server
     finally:
@@ -263,42 +116,6 @@ def served_echo(*options: str, delay_ms: float = 0, workers: int = 2) -> Iterato
     with served("--echo-delay-ms", str(delay_ms), "--workers", str(workers), *options,
                 MODEL_TYPE="echo") as server:  # fmt: skip
         yield server
-
-
-def processes_of_session(session: int) -> list[int]:
-    """The processes of a session, but for those that have ended and wait to be reaped."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal() and _session_of(int(folder.name)) == session:
-            found.append(int(folder.name))
-    return found
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that waits to be reaped does not."""
-    return _session_of(pid) is not None
-
-
-def _session_of(pid: int) -> int | None:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    # The name, in parentheses, may hold anything.
-    state, _, _, session = stat.rpartition(b")")[2].split()[:4]
-    return None if state in (b"Z", b"X") else int(session)
-
-
-def wait_for_end(pid: int, timeout: float = DEADLINE_S) -> bool:
-    """Wait until a process has ended, be it a child of ours or not; False if it has not."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        return bool(select.select([descriptor], [], [], max(0.0, timeout))[0])
-    finally:
-        os.close(descriptor)
 
 
 def chat(text: str, **more: Any) -> dict[str, Any]:

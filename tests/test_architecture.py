@@ -34,15 +34,10 @@ ONE_FILE_LIBRARIES = {
     "worker/engines/library.py": {"ctransformers"},
     "worker/grammar.py": {"llguidance"},
     "worker/grammar_compiler.py": {"llguidance"},
-    "worker/tokenizer.py": {"tokenizers"},
-    "worker/tokenizer_file.py": {"tokenizers"},
-    "worker/pre_tokenizers.py": {"tokenizers"},
-    "worker/convert/conversion.py": {"tqdm"},
-    "worker/convert/source.py": {"safetensors"},
-    "worker/convert/tensors.py": {"gguf"},
-    "worker/main.py": {"multiprocess"},
-    "gateway/pool/fork_server.py": {"multiprocess"},
-    "gateway/pool/template.py": {"multiprocess"},
+    "worker/tokenizer/tokenizer.py": {"tokenizers"},
+    "worker/tokenizer/file.py": {"tokenizers"},
+    "worker/tokenizer/pre_tokenizers.py": {"tokenizers"},
+    "worker/zygote.py": {"socket"},
     "gateway/http/connection.py": {"uvicorn"},
     "gateway/http/exchange.py": {"uvicorn"},
     "gateway/http/protocol.py": {"httptools"},
@@ -73,7 +68,6 @@ NARROWED = {
     },
     "gateway/pool/jobs.py": {"gateway.pool.prefix", "shared.messages"},
     "gateway/pool/estimates.py": {"shared.messages"},
-    "gateway/pool/learning.py": {"gateway.pool.prefix"},
     "gateway/pool/prefix.py": set(),
     "gateway/auth/": {
         "gateway.auth", "gateway.errors", "gateway.observe.record", "gateway.settings", "shared",
@@ -97,11 +91,10 @@ NARROWED = {
         "worker.threads", "worker.token_tools",
     },
     "worker/engines/": {
-        "shared", "worker.engines", "worker.tokenizer", "worker.tokenizer_file",
-        "worker.vocabulary",
+        "shared", "worker.engines", "worker.tokenizer.tokenizer", "worker.tokenizer.file",
+        "worker.tokenizer.vocabulary",
     },
-    "worker/convert/": {"shared", "worker.convert"},
-    "worker/build/": {"shared", "worker.build", "worker.convert", "worker.engines"},
+    "worker/build/": {"shared", "worker.build", "worker.engines"},
 }  # fmt: skip
 # Which libraries parts of a room may use, if not all of the room's.
 NARROWED_LIBRARIES = {
@@ -110,22 +103,22 @@ NARROWED_LIBRARIES = {
     "gateway/ask.py": set[str](),
 }
 PURE = (
-    "gateway/auth/rate.py", "gateway/pool/estimates.py", "gateway/pool/jobs.py",
-    "gateway/pool/learning.py", "gateway/pool/prefix.py", "gateway/pool/scheduler.py",
+    "gateway/pool/estimates.py", "gateway/pool/jobs.py", "gateway/pool/prefix.py",
+    "gateway/pool/scheduler.py",
 )  # fmt: skip
 PURE_STDLIB = {"collections", "dataclasses", "itertools", "math", "typing"}
 IMPURE_BUILTINS = {"open", "print", "input", "exec", "eval", "__import__"}
 
 ENVIRONMENT_READERS = {
     "gateway/__main__.py",  # hands it to `Settings.load`, which reads nothing by itself
-    "gateway/pool/fork_server.py",  # the only way to tell a fork server something
-    "gateway/pool/template.py",  # PYTHONPATH is the user's, for every program; no setting of ours
-    "worker/template.py",  # gets it there; sets what libraries read when they are imported
-    "worker/build/toolchain.py",  # CC, CXX and PATH are the user's, for every program that builds
+    "gateway/pool/zygote.py",  # hands the zygote its own; PYTHONPATH is the user's
+    "gateway/pool/zygote_process.py",  # the same
+    "worker/zygote.py",  # gets it there; sets what libraries read when they are imported
+    "worker/build/command.py",  # CC, CXX and PATH are the user's, for every program that builds
     "gateway/demo_model.py",  # XDG_CACHE_HOME is the user's, for every program; no setting of ours
 }
 HEAVY = {
-    "ctransformers", "fastapi", "gguf", "huggingface_hub", "jinja2", "multiprocess", "numpy",
+    "ctransformers", "fastapi", "gguf", "huggingface_hub", "jinja2", "numpy",
     "opentelemetry", "orjson", "prometheus_client", "pydantic", "safetensors", "starlette",
     "tokenizers", "tqdm", "uvicorn", "uvloop",
 }  # fmt: skip
@@ -138,7 +131,6 @@ LONG_CHAINS = {"gateway": 17, "shared": 11}
 CIRCLES = (
     {"gateway/chat", "gateway/serving.py"},
     {"worker/grammar.py", "worker/grammar_compiler.py"},
-    {"worker/main.py", "worker/template.py"},
 )
 
 
@@ -321,17 +313,17 @@ BAD: list[tuple[Rule, str, str]] = [
     (room_imports, "worker/x.py", "import ctransformers"),
     (room_imports, "worker/engines/echo.py", "from ctransformers.llm import LLM"),
     (room_imports, "worker/engines/ctransformers.py", "import tokenizers"),
-    (room_imports, "worker/loop.py", "import multiprocess"),
+    (room_imports, "worker/loop.py", "import socket"),
     (room_imports, "gateway/x.py", "import numpy as np"),
     (room_imports, "gateway/x.py", "if True:\n    from ctransformers import LLM"),
     (room_imports, "gateway/x.py", "import tokenizers"),
     (room_imports, "gateway/x.py", "import worker.main"),
-    (room_imports, "gateway/pool/local.py", "import multiprocess"),
+    (room_imports, "gateway/pool/local.py", "import multiprocessing"),
     (room_imports, "gateway/pool/local.py", "import requests"),
     (narrowed_imports, "gateway/pool/local.py", "from gateway.errors import ApiError"),
     (narrowed_imports, "gateway/pool/scheduler.py", "from gateway.pool.local import LocalPool"),
     (narrowed_imports, "gateway/pool/prefix.py", "import shared.messages"),
-    (narrowed_imports, "gateway/auth/guard.py", "from gateway.pool.base import WorkerPool"),
+    (narrowed_imports, "gateway/auth/keys.py", "from gateway.pool.base import WorkerPool"),
     (narrowed_imports, "gateway/routes.py", "from gateway.pool import local"),
     (narrowed_imports, "gateway/routes.py", "from gateway import settings"),
     (narrowed_imports, "gateway/dialects/chat.py", "from gateway.pool.base import WorkerPool"),
@@ -346,7 +338,6 @@ BAD: list[tuple[Rule, str, str]] = [
     (purity, "gateway/pool/scheduler.py", "import time"),
     (purity, "gateway/pool/scheduler.py", "import asyncio"),
     (purity, "gateway/pool/scheduler.py", "from os import path"),
-    (purity, "gateway/auth/rate.py", "import time"),
     (purity, "gateway/pool/prefix.py", "def f():\n    import io"),
     (purity, "gateway/pool/prefix.py", "open('x')"),
     (app_imports, "gateway/pool/local.py", "from gateway.app import create_app"),
@@ -371,8 +362,8 @@ BAD: list[tuple[Rule, str, str]] = [
 ]
 GOOD: list[tuple[Rule, str, str]] = [
     (room_imports, "shared/x.py", "import os, orjson, shared.errors\nfrom shared import gguf"),
-    (room_imports, "worker/engines/library.py", "import ctransformers, numpy, shared.gguf"),
-    (room_imports, "worker/tokenizer.py", "from tokenizers import Regex"),
+    (room_imports, "worker/engines/library.py", "import ctransformers, numpy, shared.model.gguf"),
+    (room_imports, "worker/tokenizer/tokenizer.py", "from tokenizers import Regex"),
     (room_imports, "gateway/x.py", "import asyncio, fastapi.responses\nfrom gateway import sse"),
     (narrowed_imports, "gateway/routes.py", "from gateway.pool.base import WorkerPool"),
     (narrowed_libraries, "gateway/dialects/chat.py", "import json, orjson, pydantic"),
@@ -385,7 +376,7 @@ GOOD: list[tuple[Rule, str, str]] = [
     (composition, "gateway/__main__.py", "from worker.main import run_worker"),
     (composition, "worker/main.py", "from worker.loop import Loop"),
     (environment, "gateway/settings.py", "environment = {}\nenvironment['X']"),
-    (environment, "worker/template.py", "import os\nos.environ['X']"),
+    (environment, "worker/zygote.py", "import os\nos.environ['X']"),
     (light_at_module_level, "gateway/__main__.py", "import os\ndef f():\n    import fastapi"),
     (docstring, "shared/x.py", '"""X."""'),
     (size, "shared/x.py", "x = 1\n" * 300),
@@ -435,8 +426,6 @@ def test_the_gateway_names_the_worker_in_one_place() -> None:
     ]
     assert sorted(lines) == [
         f"{COMPOSITION_ROOT}: worker.build.command.main",
-        f"{COMPOSITION_ROOT}: worker.convert.command.main",
-        f"{COMPOSITION_ROOT}: worker.main.run_template",
         f"{COMPOSITION_ROOT}: worker.main.run_worker",
     ]
 
@@ -537,5 +526,5 @@ def test_the_whole_gateway_loads_no_engine() -> None:
 
 
 def test_the_loop_loads_no_engine() -> None:
-    loaded = loaded_by("import worker.loop, worker.sampler, worker.template")
+    loaded = loaded_by("import worker.loop, worker.sampling.sampler, worker.zygote")
     assert loaded & {"ctransformers", "tokenizers", "gateway", "fastapi", "pydantic"} == set()

@@ -18,8 +18,8 @@ import pytest
 
 from gateway.demo_model import DEMO_MODEL, DemoModel, default_cache_dir, fetch
 from shared.errors import UsageError
-from shared.gguf_architectures import check_gguf
-from shared.gguf_reader import read_gguf
+from shared.model.gguf_check import check_gguf
+from shared.model.gguf_reader import read_gguf
 from tests.gguf_files import tiny_llama
 
 ROOT = Path(__file__).parents[3]
@@ -129,7 +129,8 @@ def cache(tmp_path: Path) -> Path:
 
 
 def only_the_model_is_left(cache: Path) -> bool:
-    return {path.name for path in cache.iterdir()} - {"lock"} == {TINY.cached_name}
+    names = {path.name for path in cache.iterdir()} - {"lock"}
+    return names == {TINY.cached_name, f"{TINY.cached_name}.sha256"}
 
 
 def start(cache: Path) -> subprocess.Popen[str]:
@@ -185,6 +186,27 @@ def test_leftovers_of_an_interrupted_run_are_removed(index: Index, cache: Path) 
     (cache / TINY.cached_name).write_bytes(b"half a file")
     check_gguf(read_gguf(fetch(cache, TINY)))
     assert only_the_model_is_left(cache)
+
+
+def test_a_damaged_weight_is_noticed(
+    index: Index, cache: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = fetch(cache, TINY)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    assert fetch(cache, TINY).read_bytes() == whole
+    assert index.downloads == 2
+    assert f"{path} is damaged, and is made again.\n" in capfd.readouterr().err
+
+
+def test_a_file_of_an_earlier_version_gets_its_hash(index: Index, cache: Path) -> None:
+    path = fetch(cache, TINY)
+    hash_file = path.with_name(f"{path.name}.sha256")
+    said = hash_file.read_text()
+    hash_file.unlink()
+    assert fetch(cache, TINY) == path
+    assert hash_file.read_text() == said == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert index.downloads == 1
 
 
 @pytest.mark.parametrize(

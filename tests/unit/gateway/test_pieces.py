@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.answer.pieces import CallArguments, CallBegun, Choice, Ended, Piece, Text
-from gateway.answer.reader import CallParser, CallReader
+from gateway.answer.reader import CallParser, CallReader, Progress
 from gateway.chat.tools import OPEN, call_text
 from shared.messages import Delta, Finished
 
@@ -212,8 +212,8 @@ def test_a_choice_is_all_its_pieces(
 ) -> None:
     text = content + "\n".join(call_text(name, given) for name, given in calls)
     reader, choice = CallReader(), Choice()
-    for event in (*(Delta("r", each, 1) for each in cut(text, places)),
-                  Finished("r", "stop", 7, 1.0)):  # fmt: skip
+    happened: list[Progress] = [Delta("r", each, 1) for each in cut(text, places)]
+    for event in [*happened, Finished("r", "stop", 7, 1.0)]:
         for piece in reader.read(event):
             choice.add(piece)
     assert choice.text == (content.rstrip() if calls else content)

@@ -10,9 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from shared.engine_library import choose, engine_version, library_variant, package_library
 from shared.errors import UsageError
-from shared.native_build import RECIPE, Cpu, Record, library_path, record_path
+from shared.model.library import (
+    RECIPE,
+    Cpu,
+    Record,
+    choose,
+    engine_version,
+    library_path,
+    library_variant,
+    package_library,
+    record_path,
+)
 
 X86 = """processor\t: 0
 vendor_id\t: GenuineIntel
@@ -61,10 +70,7 @@ def install(cache: Path, content: bytes, **changes: object) -> Path:
         compiler="c++",
         options="-O3",
         compared_with="avx2",
-        models=1,
         difference=0.0,
-        prefill=1.0,
-        decode=1.0,
         sha256=hashlib.sha256(content).hexdigest(),
     )
     record_path(path).write_bytes(replace(record, **changes).to_json())  # type: ignore[arg-type]

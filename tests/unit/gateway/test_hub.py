@@ -1,0 +1,356 @@
+"""Tests of what MODEL_NAME and MODEL_FILE lead to, with a hub on localhost."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway import demo_model
+from gateway.hub import resolve, servable
+from shared.errors import ModelFileError, UsageError
+from shared.model.description import Family
+from shared.model.gguf_check import check_gguf
+from shared.model.gguf_reader import read_gguf
+from shared.model.gguf_rewrite import Progress
+from tests.gguf_files import GGUFDraft, tiny_llama
+from tests.hub import COMMIT, Hub, serve_hub
+
+ROOT = Path(__file__).parents[3]
+# In a process of its own, since huggingface_hub reads its environment when it is imported.
+RESOLVE = """
+import json, sys
+from gateway.hub import resolve
+from shared.errors import UsageError
+try:
+    source = resolve(*json.loads(sys.argv[1]))
+except UsageError as error:
+    print(json.dumps({"error": str(error)}))
+else:
+    tokenizer = source.tokenizer and source.tokenizer.name
+    print(json.dumps(
+        {"path": str(source.file.path), "name": source.name, "tokenizer": tokenizer}
+    ))
+"""
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep the user's own cache out of it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "ggml-fastapi"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    return folder
+
+
+def silent(label: str) -> Progress:
+    return lambda done, total: None
+
+
+def found(name: str | None, file: str | None = None) -> tuple[Path, str]:
+    """Path and name of the model that these lead to."""
+    source = resolve(name, file)
+    return source.file.path, source.name
+
+
+def refusal(name: str | None, file: str | None = None) -> str:
+    with pytest.raises(UsageError) as caught:
+        resolve(name, file, progress=silent)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tiny_llama("spm").write(folder / "tiny.Q4_0.gguf")
+    assert found(str(path)) == (path, "tiny.Q4_0")
+    assert found(str(path), "tiny.Q4_0.gguf") == (path, "tiny.Q4_0")
+    assert "MODEL_FILE=other.gguf has no meaning" in refusal(str(path), "other.gguf")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(folder))
+    assert found("tiny.Q4_0.gguf")[0] == Path("tiny.Q4_0.gguf")
+    assert found("~/tiny.Q4_0.gguf")[0] == path
+
+
+def test_a_folder_with_one_model(folder: Path) -> None:
+    path = tiny_llama("spm").write(folder / "tiny.gguf")
+    for other in ("README.md", "old.bin", "pytorch_model-00001-of-00002.bin"):
+        (folder / other).touch()
+    assert found(str(folder)) == (path, "tiny")
+
+
+def test_a_folder_with_several_models(folder: Path) -> None:
+    for name in ("b.gguf", "a.gguf"):
+        tiny_llama("spm").write(folder / name)
+    (folder / "old.bin").touch()
+    (folder / "sub").mkdir()
+    inner = tiny_llama("spm").write(folder / "sub" / "c.gguf")
+    assert refusal(str(folder)).endswith(
+        "holds several models; pick one with MODEL_FILE: a.gguf, b.gguf, old.bin"
+    )
+    assert found(str(folder), "b.gguf") == (folder / "b.gguf", "b")
+    assert found(str(folder), "sub/c.gguf") == (inner, "c")
+    assert "is not in the folder" in refusal(str(folder), "sub")
+    assert refusal(str(folder), "x.gguf").endswith("found there: a.gguf, b.gguf, old.bin")
+    for index in range(30):
+        (folder / f"{index:02}.gguf").touch()
+    assert "29.gguf, a.gguf, b.gguf, old.bin" in refusal(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("names", "end"),
+    [
+        ([], "holds no model file (*.gguf, *.bin, *.ggml); found there: nothing"),
+        (["notes.txt"], "found there: notes.txt"),
+        (["pytorch_model.bin"], "found there: pytorch_model.bin"),
+        ([f"{index:02}.txt" for index in range(30)], "18.txt, 19.txt and 10 more"),
+        (["config.json", "model-00001-of-00002.safetensors"], "llama.cpp's convert_hf_to_gguf.py"),
+    ],
+)
+def test_a_folder_without_a_model(folder: Path, names: list[str], end: str) -> None:
+    for name in names:
+        (folder / name).touch()
+    assert refusal(str(folder)).endswith(end)
+
+
+@pytest.mark.parametrize("file", ["../x.gguf", "/etc/passwd", "a/../../x.gguf", ".."])
+def test_a_file_outside_is_refused(folder: Path, file: str) -> None:
+    assert "path inside" in refusal(str(folder), file)
+    assert "path inside" in refusal("owner/name", file)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/no/such/file", "missing.gguf", "models/missing.gguf", "missing.bin", "./missing", "a/b/c",
+        "a b", "http://host/file", "x" * 5000, "nul\0", "-option",
+    ],
+)  # fmt: skip
+def test_names_that_are_nothing(name: str) -> None:
+    assert "no such file or folder" in refusal(name)
+
+
+def test_a_file_without_a_folder() -> None:
+    assert "MODEL_NAME is not set" in refusal(None, "x.gguf")
+    assert "MODEL_NAME is not set" in refusal("", "x.gguf")
+
+
+def test_no_name_means_the_demo_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    demo = tiny_llama("bytes").write(folder / "demo.gguf")
+    monkeypatch.setattr(demo_model, "fetch", lambda: demo)
+    for name in (None, ""):
+        assert found(name) == (demo, "SmolLM2-135M-Instruct")
+
+
+def test_legacy_and_broken_files(folder: Path) -> None:
+    (folder / "model.bin").write_bytes(b"tjgg" + bytes(100))
+    assert "ggjt" in refusal(str(folder), "model.bin")
+    (folder / "cut.gguf").write_bytes(tiny_llama("spm").to_bytes()[:-5])
+    assert "5 of" in refusal(str(folder / "cut.gguf"))
+    draft = tiny_llama("spm")
+    draft.metadata["general.architecture"] = (8, "bert")
+    draft.write(folder / "bert.gguf")
+    assert "'bert'" in refusal(str(folder), "bert.gguf")
+
+
+def test_a_model_type_that_the_file_is_not(folder: Path) -> None:
+    path = str(tiny_llama("spm").write(folder / "tiny.gguf"))
+    for right in ("llama", "gguf", None):
+        assert resolve(path, None, right).file.family is Family.LLAMA
+    with pytest.raises(ModelFileError, match="llama"):
+        resolve(path, None, "mpt")
+
+
+def test_a_tokenizer_beside_the_model(folder: Path) -> None:
+    path = tiny_llama("spm").write(folder / "tiny.gguf")
+    assert resolve(str(path)).tokenizer is None
+    (folder / "tokenizer.json").touch()
+    for name in (path, folder):
+        assert resolve(str(name)).tokenizer == folder / "tokenizer.json"
+
+
+def test_a_current_bpe_file_is_rewritten_once(folder: Path, cache: Path) -> None:
+    path = tiny_llama("letters").write(folder / "tiny.gguf")
+    labels: list[str] = []
+
+    def progress(label: str) -> Progress:
+        labels.append(label)
+        return lambda done, total: None
+
+    first = resolve(str(path), progress=progress)
+    assert first.name == "tiny"
+    assert first.file_name == "tiny.gguf"
+    assert first.file.path.parent == cache
+    check_gguf(read_gguf(first.file.path))
+    assert resolve(str(path), progress=progress) == first
+    assert len(labels) == 1
+    # Another file under the same name is another model.
+    tiny_llama("letters", seed=2).write(path)
+    os.utime(path, ns=(1, 1))
+    second = servable(path, progress=progress)
+    assert second.path != first.file.path and len(labels) == 2
+    assert not list(cache.glob("tmp-*"))
+
+
+def test_a_cache_that_cannot_be_written(folder: Path, cache: Path) -> None:
+    path = tiny_llama("letters").write(folder / "tiny.gguf")
+    cache.parent.mkdir()
+    cache.touch()
+    assert "cannot keep a model in the cache folder" in refusal(str(path))
+
+
+def test_what_cannot_be_rewritten_leaves_nothing(folder: Path, cache: Path) -> None:
+    draft = tiny_llama("letters")
+    del draft.tensors["blk.0.ffn_up.weight"]
+    with pytest.raises(ModelFileError, match=r"blk\.0\.ffn_up\.weight is missing"):
+        servable(draft.write(folder / "tiny.gguf"), progress=silent)
+    assert not list(cache.glob("*.gguf")) and not list(cache.glob("tmp-*"))
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    model = tiny_llama("spm").to_bytes()
+    repositories = {
+        "owner/one": {"README.md": b"# One", "one.Q4_0.gguf": model},
+        "owner/two": {"a.gguf": model, "sub/b.gguf": model, "old.bin": b"x"},
+        "owner/none": {"config.json": b"{}", "model.safetensors": b"x"},
+        "owner/bpe": {"bpe.gguf": tiny_llama("letters").to_bytes()},
+        "owner/gated": {"gated.gguf": model},
+        "owner/trained": {
+            "pytorch_model.bin": b"x",
+            "tokenizer.json": b"{}",
+            "model.q4_0.bin": model,
+        },
+        "bare": {"bare.gguf": model},
+    }
+    with serve_hub(Hub(repositories, gated={"owner/gated"})) as hub:
+        yield hub
+
+
+class Starts:
+    """Starts of the server, each in a process of its own, that share the hub's cache."""
+
+    def __init__(self, hub: Hub, folder: Path) -> None:
+        self.hub = hub
+        self.environment = {
+            key: value for key, value in os.environ.items() if not key.startswith("HF_")
+        }
+        self.environment |= {
+            "HF_HOME": str(folder / "hub-home"),
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "NO_PROXY": "*",
+        }
+
+    def __call__(self, name: str, file: str | None = None, **environment: str) -> dict[str, str]:
+        done = subprocess.run(
+            [sys.executable, "-c", RESOLVE, json.dumps([name, file])],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env={**self.environment, "HF_ENDPOINT": self.hub.url, **environment},
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+        answer: dict[str, str] = json.loads(done.stdout)
+        assert "\n" not in answer.get("error", "")
+        return answer
+
+
+@pytest.fixture
+def start(hub: Hub, tmp_path: Path) -> Starts:
+    return Starts(hub, tmp_path)
+
+
+def is_download(request: str) -> bool:
+    return request.startswith("GET") and "/resolve/" in request
+
+
+def test_hub_download_and_a_later_start_without_network(hub: Hub, start: Starts) -> None:
+    first = start("owner/one")
+    assert first["name"] == "owner/one"
+    path = Path(first["path"])
+    assert path.name == "one.Q4_0.gguf" and COMMIT in path.parts
+    assert path.read_bytes() == hub.repositories["owner/one"]["one.Q4_0.gguf"]
+    assert len(list(filter(is_download, hub.requests))) == 1
+
+    hub.requests.clear()
+    assert start("owner/one") == first
+    assert hub.requests == []
+    assert start("owner/one", "one.Q4_0.gguf") == first
+    assert hub.requests == []
+    assert start("owner/one", HF_ENDPOINT="http://127.0.0.1:1") == first
+    assert start("owner/one", HF_HUB_OFFLINE="1") == first
+    assert start("bare")["name"] == "bare"
+
+
+def test_hub_cache_of_someone_else_is_used_without_network(start: Starts, cache: Path) -> None:
+    first = start("owner/one")
+    (cache / "hub" / "owner--one.txt").unlink()
+    for offline in ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:1"}):
+        assert start("owner/one", **offline) == first
+    said = start("owner/one", "other.gguf", HF_HUB_OFFLINE="1")["error"]
+    assert "cannot be asked" in said
+    assert "other.gguf is not in what is cached of the repository owner/one" in said
+
+
+def test_hub_with_several_candidates(hub: Hub, start: Starts) -> None:
+    several = start("owner/two")["error"]
+    assert several.startswith("the repository owner/two holds several models")
+    assert several.endswith("MODEL_FILE: a.gguf, old.bin, sub/b.gguf")
+    assert start("owner/two", "sub/b.gguf")["path"].endswith("/sub/b.gguf")
+    # What an earlier start picked is no choice for this one.
+    assert start("owner/two")["error"] == several
+    missing = start("owner/two", "c.gguf")["error"]
+    assert "MODEL_FILE=c.gguf is not in the repository owner/two" in missing
+    assert missing.endswith("found there: a.gguf, old.bin, sub/b.gguf")
+    assert len(list(filter(is_download, hub.requests))) == 1
+
+
+def test_hub_refusals(hub: Hub, start: Starts) -> None:
+    none = start("owner/none")["error"]
+    assert none.startswith("the repository owner/none holds a model for PyTorch (*.safetensors)")
+    missing = start("owner/missing")["error"]
+    assert hub.url in missing and "no such repository" in missing
+    assert "is gated" in start("owner/gated")["error"]
+    hub.broken = True
+    assert "answered with status 500" in start("owner/one")["error"]
+    assert "cannot be asked" in start("owner/one", HF_ENDPOINT="http://127.0.0.1:1")["error"]
+    assert "cannot be asked" in start("owner/one", HF_HUB_OFFLINE="1")["error"]
+
+
+def test_hub_file_is_rewritten_for_the_engine(start: Starts, cache: Path) -> None:
+    first = start("owner/bpe")
+    assert first["name"] == "owner/bpe"
+    assert Path(first["path"]).parent == cache
+    assert read_gguf(first["path"]).is_byte_form
+    assert start("owner/bpe", HF_HUB_OFFLINE="1") == first
+
+
+def test_hub_tokenizer_comes_with_the_model(hub: Hub, start: Starts) -> None:
+    first = start("owner/trained")
+    assert Path(first["path"]).name == "model.q4_0.bin"
+    assert first["tokenizer"] == "tokenizer.json"
+    hub.requests.clear()
+    assert start("owner/trained") == first
+    assert hub.requests == []
+
+
+def test_a_local_folder_wins_over_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "owner" / "one").mkdir(parents=True)
+    draft: GGUFDraft = tiny_llama("spm")
+    draft.write(folder / "owner" / "one" / "mine.gguf")
+    monkeypatch.chdir(folder)
+    assert found("owner/one") == (Path("owner/one/mine.gguf"), "mine")
+
+
+def test_the_hub_library_is_loaded_only_when_it_is_needed() -> None:
+    code = "import sys, gateway.hub; print('huggingface_hub' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "False\n"
