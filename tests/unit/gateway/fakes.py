@@ -12,8 +12,6 @@ import httpx
 import uvicorn
 
 from gateway.app import create_app
-from gateway.openai.requests import GenerationRequest
-from gateway.openai.translate import AnswerPlan, check_answer, plan_answer
 from gateway.pool.base import (
     DEFAULT_TERMS,
     GenerationRecord,
@@ -38,7 +36,8 @@ from shared.messages import (
     Text,
 )
 
-MODEL = ModelInfo("llama", n_ctx=100, n_vocab=300, max_token_bytes=20, eos_token="</s>")
+MODEL = ModelInfo("llama", n_ctx=100, n_vocab=300, max_token_bytes=20, eos_token="</s>",
+                  chat_template="{{ messages }}", chat_format="plain")  # fmt: skip
 READY = PoolStatus(
     state="ready",
     reason=None,
@@ -102,18 +101,6 @@ def _rendered(prompt: Chat | Text | None) -> str:
 def text_of(ids: Sequence[int]) -> str:
     """The text of ids that `bytewise` has made."""
     return bytes(token for token in ids if token < 256).decode("utf-8", "replace")
-
-
-def planned(
-    request: GenerationRequest,
-    prompts: Sequence[str] = ("x",),
-    stop: tuple[str, ...] = (),
-    **more: Any,
-) -> AnswerPlan:
-    """The plan of a request whose prompts are these."""
-    check_answer(request)
-    prepared = [Prepared("", tuple(text.encode()), text, stop=stop) for text in prompts]
-    return plan_answer(request, prompts=prepared, config=CONFIG, model=MODEL, **more)
 
 
 class ScriptedPool:
