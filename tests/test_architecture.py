@@ -25,7 +25,8 @@ LIBRARIES = {
     "shared": {"orjson"},
     "worker": {"orjson", "numpy"},
     "gateway": {
-        "fastapi", "filelock", "huggingface_hub", "orjson", "prometheus_client", "pydantic", "pydantic_core", "starlette", "typing_extensions",
+        "fastapi", "filelock", "huggingface_hub", "orjson", "prometheus_client", "pydantic",
+        "pydantic_core", "starlette", "typing_extensions",
     },
 }  # fmt: skip
 # Libraries that belong to one file each.
