@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import orjson
@@ -20,7 +21,7 @@ from gateway.answer.pieces import (
     Usage,
 )
 from gateway.ask import Ask, ChatPrompt
-from gateway.dialects import Dialect, Endpoint, Header, Writer
+from gateway.dialects import Dialect, Endpoint
 from gateway.dialects.conversation import (
     Conversation,
     Conversations,
@@ -42,7 +43,6 @@ from gateway.dialects.openai_request import (
     form_of,
     read_request,
 )
-from gateway.errors import ApiError, ErrorBody, error_body
 from shared.logprobs import TokenLogprobs
 from shared.typing import assert_never
 
@@ -205,60 +205,19 @@ def _call(name: str, arguments: str) -> CallObject:
 EXAMPLE = {"messages": [{"role": "user", "content": "Tell me a story."}], "max_tokens": 100}
 
 
-class Chat:
-    """One conversation."""
-
-    endpoint = Endpoint(
-        path="/v1/chat/completions",
-        name="chat_completions",
-        description=(
-            "Answer a conversation.\n\n"
-            "Without `model` in the body, the answer is streamed unless `stream` is false."
-        ),
-        bodies=(ChatRequest,),
-        example=EXAMPLE,
-        answer=ChatCompletion,
-        streams=True,
-        tag="chat",
-    )
-    id_prefix = "chatcmpl"
-
-    def read(self, body: Mapping[str, Any]) -> Ask:
-        request = read_request(ChatRequest, body)
-        return _ask(request, [request.messages])
-
-    def writer(self, ask: Ask, header: Header) -> Writer:
-        return ChatWriter(ask, header)
-
-    def error(self, error: ApiError) -> ErrorBody:
-        return error_body(error)
+def _read(body: Mapping[str, Any]) -> Ask:
+    request = read_request(ChatRequest, body)
+    return _ask(request, [request.messages])
 
 
-class ManyChats(Chat):
+def _read_many(body: Mapping[str, Any]) -> Ask:
     """One conversation, or a list of them."""
-
-    endpoint = Endpoint(
-        path="/v2/chat/completions",
-        name="many_chat_completions",
-        description=(
-            "Answer one conversation or many at once.\n\n"
-            "`messages` may be a list of conversations. Each becomes a choice; they run side by"
-            " side, and in a stream their chunks interleave, told apart by `index`."
-        ),
-        bodies=(ChatRequest, ManyChatsRequest),
-        example=EXAMPLE,
-        answer=ChatCompletion,
-        streams=True,
-        tag="chat",
-    )
-
-    def read(self, body: Mapping[str, Any]) -> Ask:
-        match body.get("messages"):
-            case [list(), *_]:
-                request = read_request(ManyChatsRequest, body)
-                return _ask(request, request.messages)
-            case _:
-                return super().read(body)
+    match body.get("messages"):
+        case [list(), *_]:
+            request = read_request(ManyChatsRequest, body)
+            return _ask(request, request.messages)
+        case _:
+            return _read(body)
 
 
 def _ask(request: _ChatFields, conversations: Sequence[Conversation]) -> Ask:
@@ -281,5 +240,33 @@ def _ask(request: _ChatFields, conversations: Sequence[Conversation]) -> Ask:
     )
 
 
-CHAT: Dialect = Chat()
-MANY_CHATS: Dialect = ManyChats()
+_ENDPOINT = Endpoint(
+    path="/v1/chat/completions",
+    name="chat_completions",
+    tag="chat",
+    description=(
+        "Answer a conversation.\n\n"
+        "Without `model` in the body, the answer is streamed unless `stream` is false."
+    ),
+    bodies=(ChatRequest,),
+    example=EXAMPLE,
+    answer=ChatCompletion,
+    streams=True,
+)
+CHAT = Dialect(_ENDPOINT, "chatcmpl", _read, ChatWriter)
+MANY_CHATS = Dialect(
+    replace(
+        _ENDPOINT,
+        path="/v2/chat/completions",
+        name="many_chat_completions",
+        description=(
+            "Answer one conversation or many at once.\n\n"
+            "`messages` may be a list of conversations. Each becomes a choice; they run side by"
+            " side, and in a stream their chunks interleave, told apart by `index`."
+        ),
+        bodies=(ChatRequest, ManyChatsRequest),
+    ),
+    "chatcmpl",
+    _read_many,
+    ChatWriter,
+)
