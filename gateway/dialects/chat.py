@@ -132,26 +132,28 @@ class ChatWriter(OpenAiWriter):
     kind = "chat.completion.chunk"
 
     def piece(self, index: int, piece: Piece) -> bytes:
+        envelope = self.envelopes.get(index)
+        if envelope is not None and type(piece) is Text and not self.tells_logprobs:
+            return envelope[0] + orjson.dumps(piece.text) + envelope[1]
+        beginning = b""
+        if envelope is None and not isinstance(piece, Begun | Reasoning):
+            beginning = self._begin(index)
+        return beginning + self._event(index, piece)
+
+    def _event(self, index: int, piece: Piece) -> bytes:
         match piece:
             case Text():
-                beginning = b"" if index in self.envelopes else self._begin(index)
-                if self.tells_logprobs:
-                    delta = {"content": piece.text}
-                    return beginning + self._delta(index, delta, logprobs=piece.logprobs)
-                before, after = self.envelopes[index]
-                return b"%b%b%b%b" % (beginning, before, orjson.dumps(piece.text), after)
+                return self._delta(index, {"content": piece.text}, None, piece.logprobs)
             case Begun() | Reasoning():
                 return b""
             case CallBegun():
-                beginning = b"" if index in self.envelopes else self._begin(index)
-                call = {"index": piece.place, **_call(piece.name, "")}
-                return beginning + self._delta(index, {"tool_calls": [call]}, None, piece.logprobs)
+                call: dict[str, Any] = {"index": piece.place, **_call(piece.name, "")}
+                return self._delta(index, {"tool_calls": [call]}, None, piece.logprobs)
             case CallArguments():
                 call = {"index": piece.place, "function": {"arguments": piece.text}}
                 return self._delta(index, {"tool_calls": [call]}, None, piece.logprobs)
             case Ended():
-                beginning = b"" if index in self.envelopes else self._begin(index)
-                return beginning + self._delta(index, {}, piece.reason, piece.logprobs or None)
+                return self._delta(index, {}, piece.reason, piece.logprobs or None)
             case _:
                 assert_never(piece)
 

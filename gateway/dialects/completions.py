@@ -115,10 +115,10 @@ class CompletionWriter(OpenAiWriter):
         self._folds = [TextLogprobsFold() for _ in self.choices]
 
     def piece(self, index: int, piece: Piece) -> bytes:
+        if type(piece) is Text and not self.tells_logprobs:
+            before, after = self.envelopes.get(index) or self._begin(index)
+            return before + orjson.dumps(piece.text) + after
         match piece:
-            case Text() if not self.tells_logprobs:
-                before, after = self.envelopes.get(index) or self._begin(index)
-                return b"%b%b%b" % (before, orjson.dumps(piece.text), after)
             case Text():
                 logprobs = self._folds[index].feed(piece.logprobs)
                 return self.chunk(_choice(index, piece.text, logprobs=logprobs))
