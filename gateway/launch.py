@@ -50,7 +50,7 @@ class Launch:
             target=self.target,
             parked=plan.parked,
             template_target=self.template_target,
-            learns=plan.learns,
+            learns=False,
             warm_prompts=warm_prompts(plan.warm_prompt, config),
             preload=self.preload,
             limits=Limits(
