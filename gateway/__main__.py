@@ -56,11 +56,12 @@ def _open_standard_files() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            # It gets the lowest number that is free; the workers inherit it.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 def _serve(arguments: Sequence[str]) -> int:
-    from gateway.auth.access import access_for
+    from gateway.auth import access_for
     from gateway.listening import tls_context
     from gateway.plan import plan_for
     from gateway.settings import Settings

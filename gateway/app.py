@@ -10,10 +10,9 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.types import Receive, Scope, Send
 
-from gateway.auth.access import Access
 from gateway.chat.choice import choose_template
 from gateway.chat.rendering import tried
-from gateway.errors import HANDLERS
+from gateway.errors import HANDLERS, UnexpectedErrors
 from gateway.observe.log import RequestLog
 from gateway.observe.metrics import Metrics
 from gateway.observe.record import RequestRecord
@@ -34,7 +33,7 @@ _MODULES = (completions, chat, embeddings, tokens, models, props, ops, admin)
 def create_app(
     config: ServingConfig,
     pool: WorkerPool,
-    access: Access | None = None,
+    access: Sequence[Middleware] = (Middleware(UnexpectedErrors),),
     observers: Sequence[Callable[[RequestRecord], None]] = (),
 ) -> FastAPI:
     """The application that serves ``pool``; it starts and closes the pool with itself.
@@ -42,7 +41,7 @@ def create_app(
     Args:
         config: what clients see of this server.
         pool: runs the generations.
-        access: who may use the server; None for everybody.
+        access: what `access_for` makes of the settings; lets everybody in by default.
         observers: are given the record of each request when its answer has ended.
     """
     metrics = Metrics(VERSION)
@@ -57,7 +56,7 @@ def create_app(
         # Outermost first: whatever is refused further in has an id by then, and is logged.
         middleware=[
             Middleware(RequestLog, endpoints, [metrics.observe, *observers]),
-            *(access or Access()).middleware(),
+            *access,
         ],
         exception_handlers=HANDLERS,
     )

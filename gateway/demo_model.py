@@ -21,8 +21,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from shared.errors import ModelFileError, UsageError
-from shared.gguf_rewrite import rewrite, stderr_progress
-from shared.inspector import inspect
+from shared.model.gguf_rewrite import rewrite, stderr_progress
+from shared.model.inspect import inspect
 
 _BLOCK = 1 << 20
 _INSTEAD = "or name a model of your own with MODEL_NAME"

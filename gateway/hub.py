@@ -14,9 +14,9 @@ from typing import TypeVar
 
 from gateway import demo_model
 from shared.errors import UsageError
-from shared.gguf_rewrite import Progress, rewrite, stderr_progress
-from shared.inspector import inspect
-from shared.model_file import ModelFile
+from shared.model.description import ModelFile
+from shared.model.gguf_rewrite import Progress, rewrite, stderr_progress
+from shared.model.inspect import inspect
 
 AnswerT = TypeVar("AnswerT")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from gateway import machine, plan
 from shared.errors import ModelFileError, UsageError
-from shared.inspector import inspect
-from shared.model_file import ModelFile
+from shared.model.description import ModelFile
+from shared.model.inspect import inspect
 
 _ENGINE = "ctransformers 0.2.27"
 
@@ -65,9 +65,9 @@ def _description(model: ModelFile) -> Iterator[Row]:
     yield "family", model.family.value
     yield "format", f"{model.file_format.value}{version}"
     yield "quantisation", model.quantisation
-    yield "layers", f"{model.n_layer}"
-    yield "width", f"{model.n_embd:,}, feed-forward {model.n_ff:,}"
-    yield "heads", f"{model.n_head}, of keys and values {model.n_head_kv}"
+    yield "layers", f"{model.size.n_layer}"
+    yield "width", f"{model.size.n_embd:,}, feed-forward {model.size.n_ff:,}"
+    yield "heads", f"{model.size.n_head}, of keys and values {model.size.n_head_kv}"
     for name, value in model.details.items():
         yield name.replace("_", " ").replace(".", " "), f"{value:g}"
     yield "vocabulary", f"{model.n_vocab:,} tokens, {model.tokenizer.value}"

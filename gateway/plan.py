@@ -10,9 +10,9 @@ from gateway.hub import ModelSource, resolve
 from gateway.settings import Settings
 from gateway.warm_prompt import load_warm_prompt
 from shared.config import WorkerConfig
-from shared.engine_library import choose
 from shared.errors import UsageError
-from shared.model_file import ModelFile
+from shared.model.description import ModelFile
+from shared.model.library import choose
 
 _MIB = 1 << 20
 #: Parked workers, unless PARKED says otherwise: few users keep more conversations going at once.

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from shared.errors import UsageError
-from shared.model_file import Family
-from shared.model_names import family_named
+from shared.model.description import Family, family_named
 
 _PORTS = {"http": 80, "https": 443}
 _UNITS = ("", "k", "m", "g", "t")

@@ -18,9 +18,12 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
 from gateway import demo_model  # noqa: E402
 from shared.config import WorkerConfig  # noqa: E402
-from shared.engine_library import choose, package_library  # noqa: E402
 from shared.errors import UsageError  # noqa: E402
-from shared.native_build import Cpu  # noqa: E402
+from shared.model.library import (  # noqa: E402
+    Cpu,
+    choose,
+    package_library,
+)
 
 N_CTX = 1024
 PROMPT_TOKENS = 512

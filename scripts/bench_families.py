@@ -20,7 +20,7 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
 from scripts.bench_sides import ROOT, Server, ServerFailed  # noqa: E402
-from shared.inspector import inspect  # noqa: E402
+from shared.model.inspect import inspect  # noqa: E402
 
 FAMILIES = ("falcon", "starcoder", "mpt")
 WORKERS = (1, 2, 4)

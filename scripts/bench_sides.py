@@ -76,7 +76,7 @@ class InProcess:
             ServerFailed: the process ended; it has said why on standard error.
         """
         from gateway.demo_model import default_cache_dir
-        from shared.engine_library import choose
+        from shared.model.library import choose
 
         library = choose(os.environ.get("CT_LIB") or None, default_cache_dir()).path
         self._process = subprocess.Popen(

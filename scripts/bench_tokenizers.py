@@ -14,10 +14,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from gateway import demo_model  # noqa: E402
-from shared.inspector import inspect  # noqa: E402
-from shared.model_file import Family  # noqa: E402
-from worker.tokenizer import Tokenizer, build_tokenizer  # noqa: E402
-from worker.vocabulary import Vocabulary  # noqa: E402
+from shared.model.description import Family  # noqa: E402
+from shared.model.inspect import inspect  # noqa: E402
+from worker.tokenizer.tokenizer import Tokenizer, build_tokenizer  # noqa: E402
+from worker.tokenizer.vocabulary import Vocabulary  # noqa: E402
 
 N_BYTES = 100_000
 ROUNDS = 7

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fuzzes `shared.inspector` by coverage, with atheris (``pip install atheris``).
+"""Fuzzes `shared.model.inspect` by coverage, with atheris (``pip install atheris``).
 
 Each input is a whole model file. A finding is an exception other than a refusal, a description that
 contradicts itself, or more than a second of work; atheris leaves the input beside the corpus.
@@ -62,7 +62,7 @@ def main() -> int:
         (corpus / name).write_bytes(content)
     with atheris.instrument_imports(include=["shared"]):
         from shared.errors import ModelFileError
-        from shared.inspector import inspect
+        from shared.model.inspect import inspect
     folder = "/dev/shm" if Path("/dev/shm").is_dir() else None
     path = Path(tempfile.mkdtemp(prefix="fuzz-inspector-", dir=folder)) / "model"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from shared.errors import UsageError
-from shared.gguf_rewrite import rewrite, stderr_progress
+from shared.model.gguf_rewrite import rewrite, stderr_progress
 
 
 def main() -> int:

@@ -145,7 +145,7 @@ def tiny_llama(
 
     Args:
         form: ``letters``: BPE as current files have it; ``bytes``: BPE as
-            `shared.gguf_rewrite` writes it; ``spm``: SentencePiece.
+            `shared.model.gguf_rewrite` writes it; ``spm``: SentencePiece.
         n_layer: number of blocks.
         n_embd: width.
         n_head: attention heads.

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from shared.ggcc_reader import Header, ggcc_shapes
-from shared.ggml_types import TENSOR_TYPES
-from shared.legacy_layouts import FLOAT_FIELDS, LAYOUTS, Layout, Shapes
+from shared.model.description import Dimensions
+from shared.model.ggcc import Header
+from shared.model.layouts import FLOAT_FIELDS, LAYOUTS, Layout, Shapes, ggcc, shapes_of
+from shared.model.tensors import TENSOR_TYPES
 from tests.gguf_files import ARRAY, F32, STRING, U32, GGUFDraft, Tensor, bpe_metadata, bpe_words
 
 GGML_MAGIC, GGCC_MAGIC = b"lmgg", b"ccgg"
@@ -115,8 +116,8 @@ def weights(seed: int, shape: tuple[int, ...], ggml_type: int) -> bytes:
 
 def _tensors(shapes: Shapes, wtype: int, empty: bool) -> dict[str, Tensor]:
     tensors = {}
-    for seed, (name, (shape, kind)) in enumerate(shapes.items()):
-        kind = wtype if len(shape) == 2 and "wpe" not in name else kind
+    for seed, (name, shape) in enumerate(shapes.items()):
+        kind = wtype if len(shape) == 2 and "wpe" not in name else 0
         data = b"" if empty else weights(seed, shape, kind)
         tensors[name] = Tensor(shape, data, kind)
     return tensors
@@ -126,9 +127,21 @@ def _tiny(
     layout: Layout, numbers: dict[str, float], words: list[bytes], wtype: int, empty: bool
 ) -> LegacyDraft:
     numbers = {**numbers, "n_vocab": len(words), "ftype": _FTYPES[wtype] + 2000 * (wtype > 1)}
-    header = {name: numbers[name] for name in layout.fields}
-    assert layout.served is not None
-    shapes = layout.served.shapes({name: int(value) for name, value in header.items()}, wtype)
+    header = {name: numbers[name] for name in layout.fields.split()}
+    assert layout.tensors is not None
+    n_embd, n_ctx, n_head, n_layer = (
+        int(numbers[name]) for name in ("n_embd", "n_ctx", "n_head", "n_layer")
+    )
+    size = Dimensions(
+        n_vocab=len(words),
+        n_ctx_train=n_ctx,
+        n_embd=n_embd,
+        n_head=n_head,
+        n_head_kv=n_head,
+        n_layer=n_layer,
+        n_ff=4 * n_embd,
+    )
+    shapes = shapes_of(layout.tensors, size)
     return LegacyDraft(
         header,
         words,
@@ -170,7 +183,7 @@ def tiny_mpt(
 ) -> LegacyDraft:  # fmt: skip
     """Describe an MPT model; each byte of its words is a letter of Latin-1."""
     words = [word.decode("latin-1").encode() for word in words_of(n_vocab)]
-    numbers = {"d_model": n_embd, "n_heads": n_head, "n_layers": n_layer, "max_seq_len": n_ctx,
+    numbers = {"n_embd": n_embd, "n_head": n_head, "n_layer": n_layer, "n_ctx": n_ctx,
                "alibi_bias_max": 8.0, "clip_qkv": clip}  # fmt: skip
     return _tiny(_BY_LABEL["MPT"], numbers, words, wtype, empty)
 
@@ -205,7 +218,7 @@ def tiny_ggcc(
     return LegacyDraft(
         {"version": 10, **header._asdict()},
         words,
-        _tensors(ggcc_shapes(header), wtype, empty),
+        _tensors(shapes_of(ggcc(header.is_40b), header.size(n_vocab)), wtype, empty),
         magic=GGCC_MAGIC,
         scored=True,
         between=between,

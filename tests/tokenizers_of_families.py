@@ -1,7 +1,7 @@
 """Trains a small tokenizer for each family, as its authors staged theirs, and what a file has.
 
 The definitions are written out here once more, in the authors' own stages, to hold the ones of
-`worker.pre_tokenizers` against.
+`worker.tokenizer.pre_tokenizers` against.
 """
 
 import json
@@ -12,9 +12,9 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from tokenizers.pre_tokenizers import PreTokenizer
 
-from shared.byte_level import BYTE_OF_LETTER
-from shared.gguf import TokenType
-from shared.model_file import Family, ModelFile
+from shared.model.byte_level import BYTE_OF_LETTER
+from shared.model.description import Family, ModelFile
+from shared.model.gguf import TokenType
 from tests.model_files import model_file
 
 LLAMA3_PATTERN = (

@@ -11,8 +11,8 @@ from shared.messages import Delta, Generate, Prefilled
 from worker.detokenizer import Detokenizer
 from worker.engines.base import Engine
 from worker.grammar import Matcher
-from worker.logprobs import Logprobs
-from worker.sampler import Sampler
+from worker.sampling.logprobs import Logprobs
+from worker.sampling.sampler import Sampler
 from worker.stop import StopMatcher
 
 _FloatArray = NDArray[np.float32]

@@ -30,7 +30,7 @@ from worker.engines.base import Engine
 from worker.grammar import Grammars
 from worker.loop import Loop  # noqa: F401
 from worker.orphan import ends_with_parent
-from worker.sampler import Sampler
+from worker.sampling.sampler import Sampler
 
 _loaded: tuple[WorkerConfig, Engine | str] | None = None
 _grammars: Grammars | None = None

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 
-from gateway.auth.guard import is_stranger
+from gateway.auth.keys import is_stranger
 from gateway.errors import DEFAULT_RETRY_AFTER, excerpt
 from gateway.observe.metrics import CONTENT_TYPE
 from gateway.serving import serving_of

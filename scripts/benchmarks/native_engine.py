@@ -4,8 +4,7 @@ from gateway import demo_model
 from scripts import bench_engine
 from scripts.benchmarks.results import Results
 from scripts.benchmarks.setup import Setup
-from shared.engine_library import choose, package_library
-from shared.native_build import Cpu
+from shared.model.library import Cpu, choose, package_library
 
 
 def measure(setup: Setup, results: Results) -> None:

@@ -152,7 +152,7 @@ def sampler_ms() -> float:
     """Time to draw a token with the default parameters, median."""
     import numpy as np
 
-    from worker.sampler import Sampler
+    from worker.sampling.sampler import Sampler
 
     logits = np.random.default_rng(0).normal(0, 3, 49_152).astype(np.float32)
     sampler, times = Sampler(SamplingParams(), range(500)), []

@@ -18,7 +18,7 @@ from scripts.models.family_specials import (
     STARCHAT_SPECIAL,
     STARCODER_SPECIAL,
 )
-from shared.byte_level import LETTERS
+from shared.model.byte_level import LETTERS
 
 MODULES = ("argparse", "ast", "calendar", "csv", "difflib", "enum", "heapq", "inspect", "random",
            "statistics", "string", "textwrap", "typing", "uuid", "zipfile")  # fmt: skip

@@ -26,10 +26,10 @@ from scripts.models.family_specials import (
     SPACES,
     STARCODER_SPECIAL,
 )
-from shared.byte_level import LETTERS
 from shared.errors import UsageError
-from shared.ggml_types import TENSOR_TYPES
-from shared.inspector import inspect
+from shared.model.byte_level import LETTERS
+from shared.model.inspect import inspect
+from shared.model.tensors import TENSOR_TYPES
 from worker.convert.config import Config
 from worker.convert.families import FAMILIES
 from worker.convert.layout import Layout, Part, Request

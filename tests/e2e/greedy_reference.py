@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from ctransformers.llm import LLM, Config
 
-from shared.inspector import inspect
-from worker.vocabulary import Vocabulary
+from shared.model.inspect import inspect
+from worker.tokenizer.vocabulary import Vocabulary
 
 BATCH = 64
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from gateway.chat.special import special_tokens
-from shared.inspector import inspect
+from shared.model.inspect import inspect
 from tests.serving import ROOT, Server
-from worker.tokenizer import build_tokenizer
-from worker.vocabulary import Vocabulary
+from worker.tokenizer.tokenizer import build_tokenizer
+from worker.tokenizer.vocabulary import Vocabulary
 
 MAX_TOKENS = 64
 PROMPTS = [

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.gguf_reader import read_gguf
-from shared.inspector import inspect
+from shared.model.gguf_reader import read_gguf
+from shared.model.inspect import inspect
 from tests.gguf_files import tiny_llama
 from tests.hub import Hub, serve_hub
 from tests.models.reference import references

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from shared.engine_library import engine_version
-from shared.native_build import Cpu, library_path, record_path
+from shared.model.library import Cpu, engine_version, library_path, record_path
 from tests.models.reference import FOLDER, references
 from tests.serving import MAIN, ROOT, START_S, environment, run_main, served
 from worker.build.source import unpacked_source

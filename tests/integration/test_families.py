@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors import safe_open
 
+from tests.golden.tokens import TOKENS_OF_LINES, tokens_of_lines
 from tests.models.reference import FOLDER, Reference, references, tokenized_texts
 from tests.serving import Server, served
 
@@ -100,6 +101,7 @@ def test_tokens_are_those_of_the_reference(case: Case) -> None:
         plain = http.post("/tokenize", json={"content": text, "parse_special": False}).json()
         back = http.post("/detokenize", json={"tokens": plain["tokens"]}).json()["content"]
         assert back == text
+    assert tokens_of_lines(case.server) == TOKENS_OF_LINES[case.reference.family]
     model = http.get("/v1/models").json()["data"][0]
     outside = http.post("/detokenize", json={"tokens": [0, model["n_vocab"]]})
     assert outside.json()["error"]["param"] == "tokens[1]"

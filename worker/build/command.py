@@ -20,9 +20,18 @@ from pathlib import Path
 from types import FrameType
 
 from shared.atomic_file import atomic_file
-from shared.engine_library import choose, engine_version, package_library
 from shared.errors import EngineError, UsageError
-from shared.native_build import RECIPE, Cpu, Record, find, library_path, record_path
+from shared.model.library import (
+    RECIPE,
+    Cpu,
+    Record,
+    choose,
+    engine_version,
+    find,
+    library_path,
+    package_library,
+    record_path,
+)
 from worker.build.compilation import compiled, compiler_options
 from worker.build.self_test import self_test
 from worker.build.source import unpacked_source
@@ -95,7 +104,7 @@ def _build(cache_dir: Path, given: Path | None, force: bool) -> None:
     with _only_one(target.parent):
         there = None if force else find(cache_dir, version, cpu)
         if there is not None:
-            _say(f"There is a native build already (--force builds it anew):\n{there[0]}")
+            _say(f"There is a native build already (--force builds it anew):\n{there}")
             return
         with _scratch_in(target.parent) as scratch:
             library, record = _tested(scratch, cpu, version, given)

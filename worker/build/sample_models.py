@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from shared.ggml_types import F32, FILE_TYPES, TENSOR_TYPES
-from shared.gguf import BYTE_FORM, MERGES, SCORES, TOKEN_FORM, TOKEN_TYPES, TOKENS, TokenType
-from shared.legacy_layouts import FLOAT_FIELDS, LAYOUTS
-from shared.model_file import Family
+from shared.model.description import Dimensions, Family
+from shared.model.gguf import BYTE_FORM, MERGES, SCORES, TOKEN_FORM, TOKEN_TYPES, TOKENS, TokenType
+from shared.model.layouts import FLOAT_FIELDS, LAYOUTS, shapes_of
+from shared.model.tensors import F32, FILE_TYPES, FLOAT_MATRICES, TENSOR_TYPES
 from worker.convert import ggcc_writer, ggml_writer, gguf_writer
 from worker.convert.gguf_writer import Value
 from worker.convert.layout import Part
@@ -171,18 +171,17 @@ class Sample:
     def _legacy(self) -> list[Part]:
         is_gpt2 = self.family is Family.GPT2
         kept_as = Family.STARCODER if is_gpt2 else self.family
-        layout = next(one for one in LAYOUTS if one.served and one.served.family is kept_as)
-        assert layout.served is not None
+        layout = next(one for one in LAYOUTS if one.family is kept_as)
+        assert layout.tensors is not None
         d = self.n_embd
         numbers: dict[str, float] = {
-            "n_vocab": N_VOCAB, "n_ctx": N_CTX, "max_seq_len": N_CTX, "n_embd": d, "d_model": d,
-            "n_head": _N_HEAD, "n_heads": _N_HEAD, "n_layer": self.n_layer,
-            "n_layers": self.n_layer, "alibi_bias_max": 8.0, "clip_qkv": 0.0,
+            "n_vocab": N_VOCAB, "n_ctx": N_CTX, "n_embd": d, "n_head": _N_HEAD,
+            "n_layer": self.n_layer, "alibi_bias_max": 8.0, "clip_qkv": 0.0,
             "n_rot": d // _N_HEAD, "par_res": 1, "ftype": self._file_type,
         }  # fmt: skip
         header = b"".join(
             struct.pack("<f" if name in FLOAT_FIELDS else "<i", numbers[name])
-            for name in layout.fields
+            for name in layout.fields.split()
         )
         if layout.n_vocab_again:
             header += struct.pack("<i", N_VOCAB)
@@ -194,8 +193,18 @@ class Sample:
             # Numbers of several digits are what tells it from StarCoder.
             words[-1] = b"10"
         wtype = _NUMBERS[self.weights]
-        described = layout.served.shapes({key: int(value) for key, value in numbers.items()}, wtype)
-        tensors = [_tensor(name, shape[::-1], kind) for name, (shape, kind) in described.items()]
+        size = Dimensions(
+            n_vocab=N_VOCAB, n_ctx_train=N_CTX, n_embd=d, n_head=_N_HEAD, n_head_kv=_N_HEAD,
+            n_layer=self.n_layer, n_ff=4 * d,
+        )  # fmt: skip
+        tensors = [
+            _tensor(
+                name,
+                shape[::-1],
+                F32 if len(shape) == 1 or name in FLOAT_MATRICES else wtype,
+            )
+            for name, shape in shapes_of(layout.tensors, size).items()
+        ]
         return ggml_writer.parts(header, words, tensors)
 
     @property

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 from shared.errors import UsageError
-from shared.gguf import TokenType
+from shared.model.gguf import TokenType
 from worker.convert.config import Config
 from worker.convert.source import ModelFolder
 

@@ -50,8 +50,8 @@ def convert(
 
 def _inspect(written: Path, target: Path, layout: Layout) -> list[str]:
     """Check the file as the server will, and return what it has to be told."""
-    from shared.inspector import inspect
-    from shared.model_names import family_named
+    from shared.model.description import family_named
+    from shared.model.inspect import inspect
 
     try:
         found = inspect(written).family

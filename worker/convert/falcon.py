@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import UsageError
-from shared.ggcc_reader import N_CTX_TRAIN
+from shared.model.ggcc import N_CTX_TRAIN
 from worker.convert import ggcc_writer, gguf_metadata, gguf_writer
 from worker.convert.config import GELU, Config, head_width, whole_rotary
 from worker.convert.layout import Format, Layout, Request

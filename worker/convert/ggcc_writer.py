@@ -7,7 +7,7 @@ tensor begins at a multiple of 32 bytes.
 import struct
 from collections.abc import Sequence
 
-from shared.gguf import align
+from shared.model.tensors import align
 from worker.convert.layout import Part, counted, legacy_record
 from worker.convert.tensors import Tensor
 

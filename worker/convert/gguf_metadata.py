@@ -1,6 +1,6 @@
 """Metadata that GGUF files of every family have; keys are those of the GGUF specification."""
 
-from shared.gguf import BYTE_FORM, MERGES, SCORES, TOKEN_FORM, TOKEN_TYPES, TOKENS
+from shared.model.gguf import BYTE_FORM, MERGES, SCORES, TOKEN_FORM, TOKEN_TYPES, TOKENS
 from worker.convert.gguf_writer import Value
 from worker.convert.layout import Request
 from worker.convert.source import ModelFolder

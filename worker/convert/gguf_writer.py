@@ -8,7 +8,8 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from shared.gguf import DEFAULT_ALIGNMENT, MAGIC, ValueType, align
+from shared.model.gguf import DEFAULT_ALIGNMENT, MAGIC, ValueType
+from shared.model.tensors import align
 from worker.convert.layout import Part
 from worker.convert.tensors import Tensor
 

@@ -1,6 +1,6 @@
 """What the legacy layouts of all families have in common: vocabulary, and what they fix or lack."""
 
-from shared.default_ids import END_OF_TEXT
+from shared.model.description import END_OF_TEXT
 from worker.convert.config import Config
 from worker.convert.source import ModelFolder
 from worker.convert.special_tokens import read_special_tokens

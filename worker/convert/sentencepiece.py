@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from shared.errors import UsageError
-from shared.gguf import TokenType
+from shared.model.gguf import TokenType
 from worker.convert.added_tokens import in_folder
 from worker.convert.source import ModelFolder
 from worker.convert.vocabulary import Vocabulary

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import UsageError
-from shared.ggml_types import TENSOR_TYPES
+from shared.model.tensors import TENSOR_TYPES
 
 Floats: TypeAlias = NDArray[np.float32]
 

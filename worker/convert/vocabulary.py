@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from shared.byte_level import bytes_of
 from shared.errors import UsageError
-from shared.gguf import TokenType
+from shared.model.byte_level import bytes_of
+from shared.model.gguf import TokenType
 from worker.convert.added_tokens import in_tokenizer
 from worker.convert.config import Config
 from worker.convert.pre_tokenizer import NAMES, recognise
@@ -22,7 +22,7 @@ class Vocabulary:
 
     Attributes:
         tokens: each id's bytes; added tokens are UTF-8 text.
-        types: each id's `shared.gguf.TokenType`.
+        types: each id's `shared.model.gguf.TokenType`.
         merges: in order of rank, in GPT-2's byte letters.
         scores: each id's, where the tokenizer is SentencePiece's.
         pre: llama.cpp's name of how text is split before merging; None if it has none.

@@ -14,17 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.config import WorkerConfig
-from shared.engine_memory import BATCH
 from shared.errors import EngineError, ModelFileError
-from shared.inspector import inspect
 from shared.messages import ModelInfo
-from shared.model_file import Family, FileFormat, ModelFile
+from shared.model.description import Family, FileFormat, ModelFile
+from shared.model.inspect import inspect
+from shared.model.memory import BATCH
 from worker.engines.base import SlotTokens
 from worker.engines.library import Library
 from worker.engines.scratch import Scratch, mapped
-from worker.tokenizer import build_tokenizer
-from worker.tokenizer_file import TokenizerFile
-from worker.vocabulary import Vocabulary
+from worker.tokenizer.file import TokenizerFile
+from worker.tokenizer.tokenizer import build_tokenizer
+from worker.tokenizer.vocabulary import Vocabulary
 
 # ggml's dot product of 16-bit floats adds up blocks of 32 elements apart from what is left over. In
 # attention its length is that of the cache after the chunk, so the rounding of a token's result
@@ -80,7 +80,7 @@ class CTransformersEngine:
             # This format keeps its cache of values in strides of the tokens evaluated before, so
             # what is there can be continued, but not from an earlier place.
             can_rewind=file.file_format is not FileFormat.GGCC,
-            n_embd=file.n_embd if file.family in _WITH_EMBEDDINGS else 0,
+            n_embd=file.size.n_embd if file.family in _WITH_EMBEDDINGS else 0,
             n_ctx_train=file.n_ctx_train,
             quantisation=file.quantisation,
         )

@@ -10,10 +10,10 @@ import numpy as np
 from ctransformers.llm import Config, load_library
 from numpy.typing import NDArray
 
-from shared.engine_library import library_variant as library_variant
-from shared.engine_memory import BATCH
 from shared.errors import EngineError
-from shared.model_file import ModelFile
+from shared.model.description import ModelFile
+from shared.model.library import library_variant as library_variant
+from shared.model.memory import BATCH
 from worker.engines.shortened import shortened
 
 

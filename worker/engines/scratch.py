@@ -23,8 +23,8 @@ from contextlib import suppress
 
 import numpy as np
 
-from shared.engine_memory import LEGACY_BUFFER
-from shared.model_file import FileFormat, ModelFile
+from shared.model.description import FileFormat, ModelFile
+from shared.model.memory import LEGACY_BUFFER
 
 _PAGE = mmap.PAGESIZE
 _LEAST = 1 << 20

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 from shared.errors import EngineError
-from shared.model_file import Family, FileFormat, ModelFile
+from shared.model.description import Family, FileFormat, ModelFile
 
 _N_CTX_AT = 8
 """Where the header has the context length: after the magic and ``n_vocab``, in all of these."""

@@ -18,8 +18,8 @@ import pytest
 
 from gateway.demo_model import DEMO_MODEL, DemoModel, default_cache_dir, fetch
 from shared.errors import UsageError
-from shared.gguf_architectures import check_gguf
-from shared.gguf_reader import read_gguf
+from shared.model.gguf_check import check_gguf
+from shared.model.gguf_reader import read_gguf
 from tests.gguf_files import tiny_llama
 
 ROOT = Path(__file__).parents[3]

@@ -12,10 +12,10 @@ import pytest
 from gateway import demo_model
 from gateway.hub import resolve, servable
 from shared.errors import ModelFileError, UsageError
-from shared.gguf_architectures import check_gguf
-from shared.gguf_reader import read_gguf
-from shared.gguf_rewrite import Progress
-from shared.model_file import Family
+from shared.model.description import Family
+from shared.model.gguf_check import check_gguf
+from shared.model.gguf_reader import read_gguf
+from shared.model.gguf_rewrite import Progress
 from tests.gguf_files import GGUFDraft, tiny_llama
 from tests.hub import COMMIT, Hub, serve_hub
 

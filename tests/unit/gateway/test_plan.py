@@ -12,8 +12,8 @@ from gateway.hub import ModelSource
 from gateway.plan import Plan, fit, plan_for
 from gateway.settings import Settings
 from shared.errors import ModelFileError, UsageError
-from shared.inspector import inspect
-from shared.model_file import MemoryNeeds
+from shared.model.description import MemoryNeeds
+from shared.model.inspect import inspect
 from tests.gguf_files import tiny_llama
 
 MIB = 1 << 20

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.binary_reader import BinaryReader, mapped
 from shared.errors import ModelFileError
+from shared.model.reader import BinaryReader, mapped
 
 
 def reader(content: bytes) -> BinaryReader:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shared.errors import ModelFileError
-from shared.inspector import inspect
+from shared.model.inspect import inspect
 from tests.gguf_files import F32, GGUFDraft, Tensor
 from tests.legacy_files import (
     LegacyDraft,
@@ -117,8 +117,7 @@ def test_numbers_of_gguf(path: Path, field: str, value: int) -> None:
 @pytest.mark.parametrize("name", LEGACY)
 def test_header_numbers_that_are_wrong_together(path: Path, name: str) -> None:
     draft = LEGACY[name]()
-    heads = "n_heads" if name == "mpt" else "n_head"
-    draft.header[heads] = 5
+    draft.header["n_head"] = 5
     assert "5 attention heads do not divide a width of 32" in problem(path, draft.to_bytes())
 
 
@@ -290,5 +289,5 @@ def test_scores_of_falcon_are_needed(path: Path) -> None:
 @pytest.mark.parametrize("name", LEGACY)
 def test_too_many_layers(path: Path, name: str) -> None:
     draft = LEGACY[name]()
-    draft.header["n_layers" if name == "mpt" else "n_layer"] = 108
+    draft.header["n_layer"] = 108
     assert "108" in problem(path, draft.to_bytes())

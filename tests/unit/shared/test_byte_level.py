@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared.byte_level import BYTE_OF_LETTER, LETTERS, bytes_of
+from shared.model.byte_level import BYTE_OF_LETTER, LETTERS, bytes_of
 from tests.gguf_files import byte_letters
 
 

@@ -10,9 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from shared.engine_library import choose, engine_version, library_variant, package_library
 from shared.errors import UsageError
-from shared.native_build import RECIPE, Cpu, Record, library_path, record_path
+from shared.model.library import (
+    RECIPE,
+    Cpu,
+    Record,
+    choose,
+    engine_version,
+    library_path,
+    library_variant,
+    package_library,
+    record_path,
+)
 
 X86 = """processor\t: 0
 vendor_id\t: GenuineIntel

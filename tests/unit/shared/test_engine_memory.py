@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from shared.engine_memory import max_layers, work_bytes
 from shared.errors import ModelFileError
-from shared.inspector import inspect
-from shared.model_file import Family, FileFormat
+from shared.model.description import Family, FileFormat
+from shared.model.inspect import inspect
+from shared.model.memory import max_layers, work_bytes
 from tests.gguf_files import tiny_llama
 from tests.legacy_files import (
     LegacyDraft,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shared.errors import ModelFileError
-from shared.inspector import inspect
+from shared.model.inspect import inspect
 from tests.gguf_files import Tensor
 from tests.legacy_files import LegacyDraft, tiny_ggcc, weights
 
@@ -40,7 +40,7 @@ def test_sixty_layers_are_40b(tmp_path: Path, falcon_type: int) -> None:
     """ggllm.cpp's converter writes either type into their headers."""
     draft = tiny_ggcc(n_layer=60, n_head_kv=2, falcon_type=falcon_type)
     model = inspect(draft.write(tmp_path / "x.bin"))
-    assert (model.n_layer, model.details) == (60, {"falcon_type": 40})
+    assert (model.size.n_layer, model.details) == (60, {"falcon_type": 40})
     assert "transformer.h.59.ln_attn.weight" in {tensor.name for tensor in model.tensors}
     usual = tiny_ggcc(n_layer=60, n_head_kv=2, falcon_type=40).write(tmp_path / "usual.bin")
     assert model.memory == inspect(usual).memory

@@ -1,6 +1,6 @@
 """Tests of what follows from the tensors of a file."""
 
-from shared.gguf import TensorInfo, dominant_type
+from shared.model.tensors import TensorInfo, dominant_type
 
 
 def test_bytes_decide_which_type_dominates() -> None:

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from shared.errors import ModelFileError
-from shared.gguf_architectures import check_gguf
-from shared.gguf_falcon import falcon_shapes
-from shared.gguf_reader import read_gguf
+from shared.model.gguf_check import check_gguf, table_of
+from shared.model.gguf_reader import read_gguf
+from shared.model.layouts import shapes_of
 from tests.gguf_files import BOOL, F32, STRING, U32, Tensor
 from tests.legacy_files import tiny_falcon
 
@@ -19,8 +19,12 @@ def test_accepts_each_kind(tmp_path: Path, two_norms: bool, n_head_kv: int) -> N
     draft = tiny_falcon(two_norms=two_norms, n_head_kv=n_head_kv)
     file = read_gguf(draft.write(tmp_path / "x"))
     check_gguf(file)
-    assert set(falcon_shapes(file)) == set(draft.tensors)
-    assert falcon_shapes(file)["blk.0.attn_qkv.weight"] == (32, 8 * (4 + 2 * n_head_kv))
+    shapes = shapes_of(table_of(file), file.size)
+    assert set(shapes) == set(draft.tensors)
+    assert shapes["blk.0.attn_qkv.weight"] == (
+        32,
+        8 * (4 + 2 * n_head_kv),
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from shared.errors import ModelFileError
-from shared.gguf_architectures import check_gguf
-from shared.gguf_reader import read_gguf
+from shared.model.gguf_check import check_gguf
+from shared.model.gguf_reader import read_gguf
 from tests.gguf_files import ARRAY, BOOL, F32, I32, STRING, U32, GGUFDraft, Tensor, tiny_llama
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from shared.errors import ModelFileError
-from shared.gguf_architectures import check_gguf
-from shared.gguf_reader import read_gguf
+from shared.model.description import Dimensions
+from shared.model.gguf_check import check_gguf
+from shared.model.gguf_reader import read_gguf
 from tests.gguf_files import ARRAY, STRING, U32, GGUFDraft, string, tiny_llama
 
 HEADER = b"GGUF" + struct.pack("<I", 3)
@@ -42,11 +43,12 @@ def test_reads_a_whole_file(path: Path, draft: GGUFDraft) -> None:
     file = read_gguf(draft.write(path))
     assert (file.version, file.alignment, file.n_bytes) == (3, 32, path.stat().st_size)
     assert (file.architecture, file.name, file.quantisation) == ("llama", "Tiny", "F32")
-    assert (file.n_layer, file.n_embd, file.n_ff, file.n_ctx_train) == (2, 32, 64, 512)
-    assert (file.n_head, file.n_head_kv, file.n_vocab) == (4, 2, 292)
+    assert file.size == Dimensions(
+        n_vocab=292, n_ctx_train=512, n_embd=32, n_head=4, n_head_kv=2, n_layer=2, n_ff=64
+    )
     assert (file.tokenizer_model, file.is_byte_form) == ("gpt2", True)
     assert file.weight_bytes == sum(len(tensor.data) for tensor in draft.tensors.values())
-    assert file.chat_template is not None and "<|im_start|>" in file.chat_template
+    assert "<|im_start|>" in (file.text("tokenizer.chat_template") or "")
     tokens = file.metadata["tokenizer.ggml.tokens"]
     assert tokens[:4] == [b"<|endoftext|>", b"<|im_start|>", b"<|im_end|>", b"\0"]
     assert file.metadata["tokenizer.ggml.merges"][0] == b"h e"
@@ -75,8 +77,8 @@ def test_optional_metadata_has_defaults(path: Path, draft: GGUFDraft) -> None:
         del draft.metadata[key]
     del draft.metadata["llama.attention.head_count_kv"]
     file = read_gguf(draft.write(path))
-    assert (file.name, file.quantisation, file.n_head_kv) == ("model", "F32", 4)
-    assert file.chat_template is None
+    assert (file.name, file.quantisation, file.size.n_head_kv) == ("model", "F32", 4)
+    assert file.text("tokenizer.chat_template") is None
 
 
 def test_every_scalar_and_array_type_is_read(path: Path) -> None:

@@ -9,12 +9,12 @@ from types import SimpleNamespace
 
 import pytest
 
-import shared.gguf_rewrite
+import shared.model.gguf_rewrite
 from shared.errors import ModelFileError, UsageError
-from shared.gguf import TOKENS
-from shared.gguf_architectures import check_gguf
-from shared.gguf_reader import read_gguf
-from shared.gguf_rewrite import needs_rewrite, rewrite, stderr_progress, token_bytes
+from shared.model.gguf import TOKENS
+from shared.model.gguf_check import check_gguf
+from shared.model.gguf_reader import read_gguf
+from shared.model.gguf_rewrite import needs_rewrite, rewrite, stderr_progress, token_bytes
 from tests.gguf_files import ARRAY, F32, I32, STRING, U32, Tensor, byte_letters, tiny_llama
 from tests.legacy_files import tiny_falcon
 
@@ -166,7 +166,7 @@ def test_nothing_is_left_behind(
         if done > total // 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(shared.gguf_rewrite, "_BLOCK", 4096)
+    monkeypatch.setattr(shared.model.gguf_rewrite, "_BLOCK", 4096)
     target.write_bytes(b"old")
     with pytest.raises(KeyboardInterrupt):
         rewrite(source, target, interrupt)
@@ -244,7 +244,7 @@ def test_script(source: Path, target: Path, tmp_path: Path) -> None:
 def test_demo_model_loads(demo_model: Path) -> None:
     file = read_gguf(demo_model)
     check_gguf(file)
-    assert (file.n_vocab, file.n_ctx_train, file.quantisation) == (49152, 8192, "Q4_1")
+    assert (file.n_vocab, file.size.n_ctx_train, file.quantisation) == (49152, 8192, "Q4_1")
     assert evaluate(demo_model, 1, 9690, 198)[0] == 49152
 
 

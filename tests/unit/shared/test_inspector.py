@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from shared.errors import ModelFileError, UsageError
-from shared.inspector import inspect
-from shared.model_file import Family, FileFormat, TokenizerKind
+from shared.model.description import Family, FileFormat, TokenizerKind
+from shared.model.inspect import inspect
 from tests.gguf_files import STRING, GGUFDraft, tiny_llama
 from tests.legacy_files import (
     END,
@@ -45,7 +45,8 @@ def test_tells_what_a_file_is(tmp_path: Path, name: str) -> None:
     path = draft().write(tmp_path / "tiny.bin")
     model = inspect(path)
     assert (model.family, model.file_format, model.version) == (family, file_format, version)
-    assert (model.n_embd, model.n_head, model.n_layer, model.quantisation) == (32, 4, 2, "F32")
+    size = model.size
+    assert (size.n_embd, size.n_head, size.n_layer, model.quantisation) == (32, 4, 2, "F32")
     assert model.n_bytes == path.stat().st_size
     assert model.n_vocab == len(model.tokens) and model.n_ctx_most == model.n_ctx_train
     assert inspect(str(path), family.value) == model
@@ -53,7 +54,8 @@ def test_tells_what_a_file_is(tmp_path: Path, name: str) -> None:
 
 def test_what_legacy_files_say(tmp_path: Path) -> None:
     model = inspect(tiny_starcoder().write(tmp_path / "My Model.bin"))
-    assert (model.name, model.n_ctx_train, model.n_ff, model.n_head_kv) == ("My Model", 64, 128, 4)
+    size = model.size
+    assert (model.name, size.n_ctx_train, size.n_ff, size.n_head_kv) == ("My Model", 64, 128, 4)
     assert list(model.tokens[:3]) == [END, b"\0", b"\1"] and model.tokens[11] == b"\n"
     assert (model.bos, model.eos, model.add_bos) == (0, 0, None)
     assert model.tokenizer is TokenizerKind.BPE
@@ -81,7 +83,8 @@ def test_no_token_ends_a_text_by_default(tmp_path: Path) -> None:
 def test_falcon_in_ggcc(tmp_path: Path) -> None:
     draft = tiny_ggcc(falcon_type=40, n_head_kv=2)
     model = inspect(draft.write(tmp_path / "x"))
-    assert (model.n_ctx_train, model.n_head_kv, model.details) == (2048, 2, {"falcon_type": 40})
+    assert (model.n_ctx_train, model.size.n_head_kv) == (2048, 2)
+    assert model.details == {"falcon_type": 40}
     assert model.merges == [b"h e", b"l l", "Ġ t".encode()]
     assert (model.eos, model.bos) == (11, 11)
     draft.words[11] = b"text"
@@ -178,7 +181,7 @@ def test_unknown_model_type(tmp_path: Path) -> None:
         (b"PK\x03\x04" + bytes(40), "zip archive"),
         (b"<!DOCTYPE html>", "web page"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
-        (bytes(8) + b'{"__metadata__":{}}', "safetensors file; 'ggml-fastapi convert'"),
+        (bytes(8) + b'{"__metadata__":{}}', "safetensors file; llama.cpp's convert_hf_to_gguf.py"),
         (b"whatever", "it begins with b'what'"),
         (b"ccgg" + struct.pack("<I", 9), "version 9 of ggcc files"),
     ],
@@ -201,7 +204,8 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "advice"), [("starcoder", "legacy .bin"), ("gptneox", "convert"), ("qwen2", "only")]
+    ("name", "advice"),
+    [("starcoder", "legacy .bin"), ("gptneox", "legacy .bin"), ("qwen2", "only")],
 )
 def test_other_architectures(tmp_path: Path, name: str, advice: str) -> None:
     draft = tiny_llama()

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from shared.errors import ModelFileError
-from shared.inspector import inspect
-from shared.model_file import Family
+from shared.model.description import Family
+from shared.model.inspect import inspect
 from tests.gguf_files import Tensor
 from tests.legacy_files import LegacyDraft, tiny_mpt, tiny_neox, tiny_starcoder, words_of
 
@@ -42,7 +42,7 @@ NOT_SERVED: dict[str, LegacyDraft] = {
     "a Replit model, which is not supported yet": draft(
         "transformer.wte.weight",
         scored=True,
-        d_model=32, max_seq_len=64, n_heads=4, n_layers=2, n_vocab=300, ftype=0,
+        n_embd=32, n_ctx=64, n_head=4, n_layer=2, n_vocab=300, ftype=0,
     ),
     "LLaMA in the oldest GGML format: the engine no longer reads it; take a GGUF": draft(
         "tok_embeddings.weight",

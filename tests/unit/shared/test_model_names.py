@@ -3,8 +3,7 @@
 import pytest
 
 from shared.errors import UsageError
-from shared.model_file import Family
-from shared.model_names import family_named
+from shared.model.description import Family, family_named
 
 
 @pytest.mark.parametrize("family", Family)

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shared.errors import ModelFileError
-from shared.inspector import inspect
-from shared.model_file import ModelFile
+from shared.model.description import ModelFile
+from shared.model.inspect import inspect
 from tests.gguf_files import tiny_llama
 from tests.legacy_files import (
     tiny_falcon,
@@ -44,7 +44,7 @@ ABSURD = (0, 1, 2, 12, 255, (1 << 31) - 1, 1 << 31, (1 << 32) - 1)
 CHILD = """
 import ctypes, sys
 from ctransformers import LLM, Config
-from shared.inspector import inspect
+from shared.model.inspect import inspect
 for line in sys.stdin:
     path = line.strip()
     model = inspect(path)

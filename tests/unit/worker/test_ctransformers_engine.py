@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from shared.config import WorkerConfig
 from shared.errors import EngineError, ModelFileError
-from shared.gguf_rewrite import rewrite
+from shared.model.gguf_rewrite import rewrite
 from tests.gguf_files import tiny_llama
 from worker import engines
 from worker.engines import library as engine_library

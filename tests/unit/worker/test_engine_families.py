@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from shared.byte_level import LETTERS
 from shared.config import WorkerConfig
-from shared.gguf import SCORES, TOKEN_FORM, TOKEN_TYPES, TOKENS, TokenType
-from shared.gguf_reader import read_gguf
-from shared.gguf_rewrite import rewrite
-from shared.inspector import inspect
+from shared.model.byte_level import LETTERS
+from shared.model.gguf import SCORES, TOKEN_FORM, TOKEN_TYPES, TOKENS, TokenType
+from shared.model.gguf_reader import read_gguf
+from shared.model.gguf_rewrite import rewrite
+from shared.model.inspect import inspect
 from tests.gguf_files import GGUFDraft, Tensor
 from tests.models.reference import Reference, references
 from worker.engines.base import SlotTokens

@@ -13,7 +13,7 @@ from shared.config import WorkerConfig
 from shared.errors import EngineError
 from shared.logprobs import Candidate
 from worker.engines.echo import EchoEngine
-from worker.logprobs import Logprobs
+from worker.sampling.logprobs import Logprobs
 
 LEAST = -9999.0
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from worker.merges import rebuild_merges
+from worker.tokenizer.merges import rebuild_merges
 
 BYTES = [bytes((byte,)) for byte in range(256)]
 

@@ -4,13 +4,13 @@ import logging
 
 import pytest
 
-from shared.gguf import TokenType
-from shared.model_file import Family, FileFormat, ModelFile, TokenizerKind
+from shared.model.description import Family, FileFormat, ModelFile, TokenizerKind
+from shared.model.gguf import TokenType
 from tests.model_files import model_file
 from tests.tokenizers_of_families import trained
-from worker.lost_bytes import restore_bytes
-from worker.tokenizer import build_tokenizer
-from worker.vocabulary import Vocabulary
+from worker.tokenizer.merges import restore_bytes
+from worker.tokenizer.tokenizer import build_tokenizer
+from worker.tokenizer.vocabulary import Vocabulary
 
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = (
     TokenType.NORMAL,

@@ -3,7 +3,7 @@
 import numpy as np
 
 from shared.sampling import SamplingParams
-from worker.penalties import Penalties
+from worker.sampling.penalties import Penalties
 
 
 def test_parameters_that_change_nothing_need_none() -> None:

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 
-from shared.byte_level import LETTERS
 from shared.errors import ModelFileError
-from shared.model_file import Family
+from shared.model.byte_level import LETTERS
+from shared.model.description import Family
 from tests.model_files import model_file
 from tests.tokenizers_of_families import lines, stages
-from worker.pre_tokenizers import PREPARATIONS, preparation_of
-from worker.special_tokens import FAMILY_TOKENS
+from worker.tokenizer.pre_tokenizers import PREPARATIONS, preparation_of
+from worker.tokenizer.special_tokens import FAMILY_TOKENS
 
 FALCON = PREPARATIONS["falcon"].pre_tokenizer()
 FALCONS_OWN = stages("falcon")

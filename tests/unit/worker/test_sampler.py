@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from shared.errors import EngineError
 from shared.sampling import SamplingParams
-from worker.sampler import Sampler
+from worker.sampling.sampler import Sampler
 
 Logits = NDArray[np.float32]
 

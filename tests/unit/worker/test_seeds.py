@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from shared.sampling import SamplingParams
-from worker.sampler import Sampler
+from worker.sampling.sampler import Sampler
 
 Logits = NDArray[np.float32]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from shared.errors import EngineError
-from shared.inspector import inspect
-from shared.model_file import ModelFile
+from shared.model.description import ModelFile
+from shared.model.inspect import inspect
 from worker.engines.shortened import shortened
 
 MODELS = Path(__file__).parents[2] / "models"

@@ -8,10 +8,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared.errors import ModelFileError
-from shared.inspector import inspect
+from shared.model.inspect import inspect
 from tests.gguf_files import ARRAY, BOOL, CONTROL_TOKENS, STRING, U32, GGUFDraft, tiny_llama
-from worker.tokenizer import Tokenizer, build_tokenizer
-from worker.vocabulary import Vocabulary
+from worker.tokenizer.tokenizer import Tokenizer, build_tokenizer
+from worker.tokenizer.vocabulary import Vocabulary
 
 ENDOFTEXT, IM_START, IM_END = range(3)
 TEXTS = [

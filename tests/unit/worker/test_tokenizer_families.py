@@ -1,17 +1,17 @@
 """Tokenizers made from a vocabulary alone, held against the tokenizers that it came from."""
 
 import unicodedata
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.gguf import TokenType
+from shared.model.gguf import TokenType
+from tests.model_files import widened
 from tests.tokenizers_of_families import RECIPES, lines, trained
-from worker.merges import rebuild_merges
-from worker.tokenizer import Tokenizer, build_tokenizer
-from worker.vocabulary import Vocabulary
+from worker.tokenizer.merges import rebuild_merges
+from worker.tokenizer.tokenizer import Tokenizer, build_tokenizer
+from worker.tokenizer.vocabulary import Vocabulary
 
 FAMILIES = sorted(RECIPES)
 _built: dict[str, tuple[Tokenizer, Vocabulary]] = {}
@@ -134,8 +134,7 @@ def test_what_the_vocabulary_tells(name: str) -> None:
 @pytest.mark.parametrize("name", ["gpt-neox", "mpt", "gpt2", "starcoder"])
 def test_filling_up_with_copies_of_the_last_token_changes_nothing(name: str) -> None:
     file = trained(name).file
-    tokens = [*file.tokens, *[file.tokens[-1]] * 100]
-    padded = replace(file, tokens=tokens, n_vocab=len(tokens))
+    padded = widened(file, [file.tokens[-1]] * 100)
     vocabulary = Vocabulary.from_model(padded)
     tokenizer = build_tokenizer(padded, vocabulary, library)
     text = "\n".join(lines()[:200])

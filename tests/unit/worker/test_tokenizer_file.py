@@ -16,16 +16,16 @@ from tokenizers import (
     processors,
 )
 
+import worker.tokenizer.file
 from shared.errors import ModelFileError
-from shared.gguf import TokenType
-from shared.model_file import Family, ModelFile, TokenizerKind
-from tests.model_files import model_file
+from shared.model.description import Family, ModelFile, TokenizerKind
+from shared.model.gguf import TokenType
+from tests.model_files import model_file, widened
 from tests.tokenizers_of_families import RECIPES, lines, trained
-from worker import tokenizer_file
-from worker.tokenizer import Tokenizer as OurTokenizer
-from worker.tokenizer import build_tokenizer
-from worker.tokenizer_file import TokenizerFile
-from worker.vocabulary import Vocabulary
+from worker.tokenizer.file import TokenizerFile
+from worker.tokenizer.tokenizer import Tokenizer as OurTokenizer
+from worker.tokenizer.tokenizer import build_tokenizer
+from worker.tokenizer.vocabulary import Vocabulary
 
 Definition = dict[str, Any]
 
@@ -91,7 +91,7 @@ def test_what_it_adds_to_a_text_is_switched_off(tmp_path: Path) -> None:
 
 def test_added_tokens_that_are_not_special_are_found_in_plain_text(tmp_path: Path) -> None:
     file = trained("gpt2").file
-    file = replace(file, tokens=[*file.tokens, b"", b"", b""], n_vocab=file.n_vocab + 3)
+    file = widened(file, [b""] * 3)
     content = definition("gpt2")
     last = file.n_vocab - 1
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
@@ -232,7 +232,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_huge_file_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokenizer_file, "_MAX_BYTES", 10)
+    monkeypatch.setattr(worker.tokenizer.file, "_MAX_BYTES", 10)
     with pytest.raises(ModelFileError, match="more than 10"):
         TokenizerFile.read(write(tmp_path, definition("gpt2")), trained("gpt2").file)
 
@@ -240,7 +240,7 @@ def test_a_huge_file_is_refused_unread(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(("other", "name"), [("gpt2", "starcoder"), ("falcon", "smollm")])
 def test_the_tokenizer_of_another_model_is_refused(tmp_path: Path, other: str, name: str) -> None:
     file = trained(name).file
-    wider = replace(file, tokens=[*file.tokens, *[b""] * 99], n_vocab=file.n_vocab + 99)
+    wider = widened(file, [b""] * 99)
     path = write(tmp_path, definition(other))
     with pytest.raises(ModelFileError, match="belongs to another model"):
         TokenizerFile.read(path, wider)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from shared.errors import EngineError
-from worker.top_k import TopK
+from worker.sampling.top_k import TopK
 
 SIZES = (4096, 4097, 4159, 4160, 9000, 50_257)
 

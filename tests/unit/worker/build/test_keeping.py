@@ -10,9 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from shared.engine_library import engine_version
 from shared.errors import EngineError
-from shared.native_build import RECIPE, Cpu, Record, find, library_path, record_path
+from shared.model.library import (
+    RECIPE,
+    Cpu,
+    Record,
+    engine_version,
+    find,
+    library_path,
+    record_path,
+)
 from worker.build.command import _keep
 
 OLD, NEW = b"old" * 100, b"new" * 10_000
@@ -47,7 +54,7 @@ def built(tmp_path: Path) -> Path:
 def kept(target: Path) -> bytes:
     """The sound library in the cache, and that nothing else is there."""
     found = find(target.parents[1], engine_version(), Cpu.here())
-    assert found is not None and found[0] == target
+    assert found == target
     assert set(target.parent.iterdir()) == {target, record_path(target)}
     return target.read_bytes()
 

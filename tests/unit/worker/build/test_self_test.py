@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.engine_library import choose, package_library
 from shared.errors import EngineError
-from shared.inspector import inspect
-from shared.model_file import Family
-from shared.native_build import Cpu
+from shared.model.description import Family
+from shared.model.inspect import inspect
+from shared.model.library import Cpu, choose, package_library
 from worker.build.sample_models import N_CTX, SAMPLES, Sample
 from worker.build.self_test import _difference, self_test
 

@@ -70,7 +70,7 @@ def test_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     def interrupt(path: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("shared.inspector.inspect", interrupt)
+    monkeypatch.setattr("shared.model.inspect.inspect", interrupt)
     model = folder("gpt2", tmp_path)
     assert command.main([str(model), str(tmp_path / "m.bin")]) == 130
     assert list(tmp_path.iterdir()) == [model]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from shared.inspector import inspect
-from shared.model_file import FileFormat
+from shared.model.description import FileFormat
+from shared.model.inspect import inspect
 from tests.models.reference import references
 from worker.convert.conversion import convert
 from worker.convert.layout import Format
@@ -84,7 +84,7 @@ def test_a_shorter_context(name: str, tmp_path: Path) -> None:
         found = inspect(tmp_path / "m.bin")
         assert found.n_ctx_train == expected
         assert {tensor.shape for tensor in found.tensors if tensor.name == "model/wpe"} <= {
-            (found.n_embd, expected)
+            (found.size.n_embd, expected)
         }
 
 
@@ -98,7 +98,7 @@ def test_a_gguf_file_says_what_the_folder_says(tmp_path: Path) -> None:
     assert found.tokens[found.eos or 0].decode() == settings["eos_token"]
     assert found.add_bos is True
     assert found.pre_tokenizer == "llama-bpe"
-    assert found.n_head_kv == 2
+    assert found.size.n_head_kv == 2
     assert not found.needs_rewrite
 
 

@@ -216,7 +216,7 @@ def test_what_the_inspector_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def inspect(path: Path) -> None:
         raise ModelFileError(f"{path}: too deep")
 
-    monkeypatch.setattr("shared.inspector.inspect", inspect)
+    monkeypatch.setattr("shared.model.inspect.inspect", inspect)
     target = tmp_path / "m.bin"
     refused(
         folder("gpt2", tmp_path),

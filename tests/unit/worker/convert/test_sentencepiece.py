@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from shared.errors import UsageError
-from shared.gguf import TokenType
-from shared.inspector import inspect
-from shared.model_file import TokenizerKind
+from shared.model.description import TokenizerKind
+from shared.model.gguf import TokenType
+from shared.model.inspect import inspect
 from tests.unit.worker.convert.folders import edit_json, folder
 from worker.convert.conversion import convert
 from worker.convert.sentencepiece import read_sentencepiece

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from scripts.models.synthetic import SIZES, SPECIAL, make_tokenizer, plan
-from shared.inspector import inspect
+from shared.model.inspect import inspect
 from worker.convert.output import write
 from worker.convert.tensors import WeightType
 
@@ -17,7 +17,7 @@ def test_a_file_is_what_it_says(tmp_path: Path) -> None:
     found = inspect(target)
     assert (found.family.value, found.quantisation) == ("starcoder", "Q4_0")
     assert (found.n_vocab, found.n_ctx_train) == (49_152, 2048)
-    assert (found.n_embd, found.n_head, found.n_layer) == (768, 12, 8)
+    assert (found.size.n_embd, found.size.n_head, found.size.n_layer) == (768, 12, 8)
     assert found.n_bytes == layout.n_bytes == target.stat().st_size
 
 

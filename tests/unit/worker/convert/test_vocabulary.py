@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from shared.errors import UsageError
-from shared.gguf import TokenType
+from shared.model.gguf import TokenType
 from tests.models.reference import references
 from tests.unit.worker.convert.folders import edit_json, folder
 from worker.convert.conversion import convert

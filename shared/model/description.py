@@ -1,0 +1,159 @@
+"""What a model file says of itself, whatever its format: the description that all else works from.
+
+`shared.model.inspect` makes one from a file that it has checked to the last byte.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from types import MappingProxyType
+
+from shared.errors import UsageError
+from shared.model.tensors import TensorInfo
+
+# Tokens that ctransformers 0.2.27 takes for granted where a file does not name them.
+END_OF_TEXT = b"<|endoftext|>"
+"""The token that ends texts, and begins them, in most byte-level BPE vocabularies."""
+BPE_EOS = 11
+"""Falcon's id of it, which the library takes for every byte-level BPE vocabulary."""
+SENTENCEPIECE_BOS = 1
+SENTENCEPIECE_EOS = 2
+
+
+class Family(str, Enum):
+    """An architecture that the engine can evaluate; the values are what users see and say."""
+
+    LLAMA = "llama"
+    FALCON = "falcon"
+    STARCODER = "starcoder"
+    MPT = "mpt"
+    GPT2 = "gpt2"
+    GPT_NEOX = "gpt-neox"
+
+
+class FileFormat(str, Enum):
+    """How a model file is laid out."""
+
+    GGUF = "gguf"
+    GGCC = "ggcc"  #: Falcon files of ggllm.cpp
+    GGML = "ggml"  #: the unversioned layouts of ggml's examples, one for each family
+
+
+class TokenizerKind(str, Enum):
+    """What turns text into the ids of the vocabulary."""
+
+    BPE = "bpe"  #: byte-level byte-pair encoding, as GPT-2's
+    SENTENCEPIECE = "sentencepiece"
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryNeeds:
+    """What the engine takes for a model, in bytes."""
+
+    weights: int  #: all weights as they lie in memory; N workers share them
+    kv_per_token: int  #: KV cache for one token of context, in each worker
+    #: the most that evaluation buffers take in each worker, with a full context of `n_ctx_most`
+    scratch: int
+    scratch_per_token: int = 0  #: by how much that shrinks for each token less of context
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dimensions:
+    """The numbers of a model that its tensors and its memory follow from."""
+
+    n_vocab: int
+    n_ctx_train: int  #: context length in tokens that the model was made for
+    n_embd: int  #: width of the hidden state
+    n_head: int
+    n_head_kv: int  #: heads of keys and values that the weights hold
+    n_layer: int
+    n_ff: int  #: width of the feed-forward layers
+
+    @property
+    def n_embd_kv(self) -> int:
+        """Width of keys (or values) of a token in one layer."""
+        return self.n_embd // self.n_head * self.n_head_kv
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFile:
+    """A whole and sound model file that the engine can serve."""
+
+    path: Path
+    n_bytes: int  #: length of the file
+    file_format: FileFormat
+    version: int = 0  #: of the layout; 0 where it has none
+    family: Family
+    name: str  #: the model's own, or the file's stem
+    quantisation: str  #: e.g. ``Q4_0``
+    size: Dimensions
+    #: further numbers of the family by name, e.g. ``alibi_bias_max``, for people
+    details: Mapping[str, float] = field(default_factory=dict)
+    tokenizer: TokenizerKind = TokenizerKind.BPE
+    #: Each id's text. For BPE the very bytes that it stands for (special tokens: their UTF-8 text),
+    #: for SentencePiece the piece as the file has it.
+    tokens: Sequence[bytes]
+    token_types: Sequence[int] | None = None  #: each id's `TokenType`; None: the file does not tell
+    #: BPE merges by rank, ``left right`` in GPT-2's byte letters; None where the file holds none
+    merges: Sequence[bytes] | None = None
+    pre_tokenizer: str | None = None  #: that the file names (``tokenizer.ggml.pre``)
+    bos: int | None = None  #: id that begins a sequence
+    eos: int | None = None  #: id that ends one
+    add_bos: bool | None = None  #: whether a prompt begins with ``bos``; None: not said
+    chat_template: str | None = None  #: the file's own, in Jinja
+    tensors: tuple[TensorInfo, ...]  #: in the file's order
+    needs_rewrite: bool = False  #: `gguf_rewrite` has to copy it into the form the engine reads
+    #: the longest context that the engine's fixed buffers can take; at most ``n_ctx_train``
+    n_ctx_most: int
+    memory: MemoryNeeds  #: at ``n_ctx_most``
+
+    @property
+    def n_vocab(self) -> int:
+        return self.size.n_vocab
+
+    @property
+    def n_ctx_train(self) -> int:
+        return self.size.n_ctx_train
+
+    @property
+    def library_type(self) -> str:
+        """What ctransformers is told that the file is.
+
+        GPT-2 is told to be StarCoder: files and results are the same to the bit, but the
+        library's code for StarCoder reuses its evaluation buffers, and so takes longer contexts.
+        """
+        if self.file_format is FileFormat.GGUF:
+            return "gguf"
+        family = Family.STARCODER if self.family is Family.GPT2 else self.family
+        return str(family.value)
+
+
+MODEL_TYPES: Mapping[str, Family | None] = MappingProxyType(
+    {
+        "gguf": None,
+        **dict.fromkeys(("llama", "mistral"), Family.LLAMA),
+        **dict.fromkeys(("falcon", "refinedweb", "refinedwebmodel"), Family.FALCON),
+        **dict.fromkeys(
+            ("starcoder", "gptbigcode", "starchat", "wizardcoder", "santacoder"), Family.STARCODER
+        ),
+        "mpt": Family.MPT,
+        "gpt2": Family.GPT2,
+        **dict.fromkeys(("gptneox", "pythia", "stablelm", "redpajama", "dollyv2"), Family.GPT_NEOX),
+    }
+)
+"""Family per accepted spelling of ``MODEL_TYPE``, in lower case and without punctuation; None for
+``gguf``, which any GGUF file is."""
+
+
+def family_named(model_type: str) -> Family | None:
+    """The family that a ``MODEL_TYPE`` names; None for ``gguf``.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    plain = "".join(letter for letter in model_type.lower() if letter.isalnum())
+    if plain not in MODEL_TYPES:
+        known = ", ".join(["gguf", *(family.value for family in Family)])
+        raise UsageError(f"MODEL_TYPE={model_type!r:.40} is not known; it can be {known}")
+    return MODEL_TYPES[plain]
