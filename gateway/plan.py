@@ -53,7 +53,7 @@ class Plan:
 
     @property
     def caches(self) -> int:
-        """KV caches: of workers, and of the process that has evaluated the warm prompt."""
+        """KV caches: of workers, and of a zygote with a warm prompt."""
         return self.workers + self.parked + int(self.warm_prompt is not None)
 
     @property
@@ -181,7 +181,7 @@ def _context_length(settings: Settings, file: ModelFile, memory: int | None) -> 
 def _processes(settings: Settings, fitting: int | None, is_beside: bool) -> tuple[int, int]:
     """How many workers and parked workers there are to be; ``fitting`` processes fit in memory."""
     cores, parked = machine.usable_cores(), settings.parked
-    # A process that has evaluated the warm prompt has a KV cache of its own.
+    # A zygote that has evaluated the warm prompt has a KV cache of its own.
     warm = int(settings.warm_prompt is not None)
     most = cores if fitting is None else min(cores, fitting - warm)
     workers = settings.workers or max(1, most)
