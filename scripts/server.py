@@ -233,14 +233,19 @@ def launch(
 
 
 @contextmanager
-def served(
-    *options: str, command: Sequence[str] = MAIN, cwd: Path = ROOT, **settings: str
-) -> Iterator[Server]:
+def served(*options: str, tree: str = "", **settings: str) -> Iterator[Server]:
     """A server that is ready; nothing of it outlives the block.
+
+    Args:
+        options: of the command line.
+        tree: another checkout, whose server it is to be; it has an environment ``.venv``.
+        settings: environment variables; of the caller's own settings it inherits none.
 
     Raises:
         ServerFailed: it did not start.
     """
+    command = (f"{tree}/.venv/bin/ggml-fastapi",) if tree else MAIN
+    cwd = Path(tree) if tree else ROOT
     server = Server(launch(*options, command=command, cwd=cwd, env=environment(**settings)))
     try:
         server.wait_until_ready()
