@@ -129,7 +129,7 @@ async def _send(
     if answer.end == "silent":
         report.violations.append(f"hangs: {evidence}")
     elif answer.end == "broken" and received:
-        what = "cut short" if answer.status else "no HTTP"
+        what = "cut short" if received.startswith(b"HTTP/1.") else "no HTTP"
         report.violations.append(f"{what}, {answer.why}: {evidence}")
     if answer.status >= 500 and answer.status not in _PROPER_5XX:
         report.violations.append(f"status {answer.status}: {evidence}")
