@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from gateway.settings import Settings
 from scripts.client import Connection
-from scripts.processes import catches, processes_of_session, wait_for_end
+from scripts.processes import processes_of_session, wait_for_end
 
 ROOT = Path(__file__).resolve().parents[1]
 MAIN = (sys.executable, "main.py")
@@ -169,10 +169,6 @@ class Server:
         """All processes of the server that live."""
         return processes_of_session(self.pid)
 
-    def zygotes(self) -> list[int]:
-        """The processes that workers can be forked from now, and only they: they catch SIGCHLD."""
-        return [pid for pid in self.processes() if pid != self.pid and catches(pid, signal.SIGCHLD)]
-
     def wait_for_exit(self, timeout: float = DEADLINE_S) -> int:
         """Wait for the gateway's end and return its exit status.
 
@@ -210,6 +206,12 @@ class Server:
 def is_idle(status: Any) -> bool:
     """Whether, by ``/ready``, nothing runs or waits, and every worker is there."""
     return status["waiting"] == 0 and all(w["state"] == "idle" for w in status["workers"])
+
+
+def zygotes(status: dict[str, Any]) -> list[int]:
+    """The processes, by ``/ready``, that workers can be forked from now."""
+    zygote = status.get("zygote") or {}
+    return [zygote["pid"]] if zygote.get("is_loaded") else []
 
 
 def launch(

@@ -14,7 +14,7 @@ from typing import Any
 from scripts.campaign.exchange import Probe
 from scripts.campaign.oracle import FaultLog
 from scripts.processes import send_signal
-from scripts.server import Server
+from scripts.server import Server, zygotes
 
 _DYING_S = 0.1  # so long a process that was killed may still be seen
 _SUCCESSOR_WITHIN_S = 30.0
@@ -86,13 +86,14 @@ class Faults:
         number = source.choice((signal.SIGSEGV, signal.SIGABRT)) if is_own else signal.SIGKILL
         # One that dies young is replaced after a pause, on purpose, so those are left to chance
         # that another fault hits.
-        workers, now_s = await self._workers(probe), time.monotonic()
+        status = await probe.get()
+        workers, now_s = self._workers(status), time.monotonic()
         grown = [w for w in workers if now_s - self._seen_s[w["pid"]] > _YOUNG_S]
         if not grown:
             return
         victim = min(grown, key=order)
         is_stopped = victim["pid"] in self.stopped
-        had_zygote, killed_s = bool(self.server.zygotes()), time.monotonic()
+        had_zygote, killed_s = bool(zygotes(status)), time.monotonic()
         (self.log.own if is_own and not is_stopped else self.log.outside).append(killed_s)
         if not send_signal(victim["pid"], number, self.server.pid):
             return
@@ -115,7 +116,8 @@ class Faults:
 
     async def _stop(self, source: random.Random, probe: Probe) -> None:
         order = _drawn_order(source)
-        workers = [w for w in await self._workers(probe) if w["pid"] not in self.stopped]
+        workers = self._workers(await probe.get())
+        workers = [w for w in workers if w["pid"] not in self.stopped]
         if not workers:
             return
         # One that runs something, if there is one: nothing is noticed of the others.
@@ -126,16 +128,13 @@ class Faults:
             self.stopped.add(victim["pid"])
             self.counts["SIGSTOP"] += 1
 
-    async def _kill_zygote(self, source: random.Random, _: Probe) -> None:
-        draw, zygotes = source.random(), self.server.zygotes()
-        if not zygotes:
-            return
-        self.log.zygotes.append(time.monotonic())
-        if send_signal(zygotes[int(draw * len(zygotes))], signal.SIGKILL, self.server.pid):
-            self.counts["zygote SIGKILL"] += 1
+    async def _kill_zygote(self, _: random.Random, probe: Probe) -> None:
+        for pid in zygotes(await probe.get()):
+            self.log.zygotes.append(time.monotonic())
+            if send_signal(pid, signal.SIGKILL, self.server.pid):
+                self.counts["zygote SIGKILL"] += 1
 
-    async def _workers(self, probe: Probe) -> list[dict[str, Any]]:
-        status = await probe.get()
+    def _workers(self, status: Any) -> list[dict[str, Any]]:
         workers = [w for w in status["workers"] if w["pid"] and w["state"] in ("idle", "running")]
         now_s = time.monotonic()
         self._seen_s = {w["pid"]: self._seen_s.get(w["pid"], now_s) for w in workers}

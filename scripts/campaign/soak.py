@@ -12,7 +12,7 @@ from statistics import fmean, median
 from scripts.campaign.exchange import Probe
 from scripts.figures import Axes, Series, draw
 from scripts.processes import footprint, mib
-from scripts.server import Server
+from scripts.server import Server, zygotes
 
 GROWTH_GOAL_PERCENT = 2.0
 """How much more memory there may be in the last sixth of the time than in the second one."""
@@ -43,14 +43,15 @@ async def sample(server: Server, every_s: float, samples: list[Sample]) -> None:
     try:
         while every_s:
             with suppress(OSError):
-                workers = [w["pid"] for w in (await probe.get())["workers"] if w["pid"]]
+                status = await probe.get()
+                workers = [w["pid"] for w in status["workers"] if w["pid"]]
                 held = footprint(server.pid)
                 samples.append(
                     Sample(
                         at_s=time.monotonic() - started_s,
                         gateway_mib=held.rss_mib,
                         workers_mib=sum(mib(pid, "Private_") for pid in workers),
-                        zygotes_mib=sum(mib(pid, "Private_") for pid in server.zygotes()),
+                        zygotes_mib=sum(mib(pid, "Private_") for pid in zygotes(status)),
                         descriptors=held.descriptors,
                         threads=held.threads,
                     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import ApiError
+from gateway.errors import ApiError, error_body
 from scripts.campaign.asks import Ask, Rubbish
 from scripts.campaign.oracle import FaultLog, judge, judge_rubbish
 from scripts.client import Answer
@@ -40,7 +40,7 @@ def chunk(text: str = "", reason: str | None = None, index: int = 0) -> dict[str
 
 
 def failure(code: ErrorCode) -> Any:
-    return ApiError(code, "Why.").body()
+    return error_body(ApiError(code, "Why."))
 
 
 def sse(*events: Any) -> bytes:
