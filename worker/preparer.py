@@ -134,9 +134,10 @@ class Preparer:
         size, most = sum(len(part.encode()) for part in parts), info.n_ctx * info.max_token_bytes
         if size > most:
             is_near = size <= most + _NEAR_BYTES
+            what = f"prompt has {size}" if is_near else "conversation is longer"
             message = (
                 f"This model's maximum context length is {info.n_ctx} tokens, which hold {most}"
-                f" bytes at most; the {f'prompt has {size}' if is_near else 'conversation is longer'}."
+                f" bytes at most; the {what}."
             )
             raise PromptError(ErrorCode.CONTEXT_LENGTH_EXCEEDED, message)
 
