@@ -200,9 +200,19 @@ class Connection:
 
         ``leaves_after`` so many pieces of the response the connection is closed; 0 for never.
         """
+        content = request(method, self._path + path, body, self._headers, self._host)
+        is_reused = self._socket is not None
         try:
-            self._send(request(method, self._path + path, body, self._headers, self._host), answer)
-            self._receive(answer, leaves_after)
+            try:
+                end = self._converse(content, answer, leaves_after)
+            except ConnectionError:
+                if not is_reused or answer.raw:
+                    raise
+            if is_reused and not answer.raw:
+                # A server may close an idle connection just when it is used again.
+                self.close()
+                end = self._converse(content, answer, leaves_after)
+            answer.finish(end)
         except TimeoutError:
             answer.finish("silent", "timeout")
         except ConnectionRefusedError:
@@ -222,20 +232,6 @@ class Connection:
             self._socket.close()
             self._socket = None
 
-    def _send(self, content: bytes, answer: Answer) -> None:
-        is_reused = self._socket is not None
-        if self._socket is not None and select.select([self._socket], [], [], 0)[0]:
-            # It was closed while it was idle; a server sends nothing unasked.
-            self.close()
-        try:
-            self._connected().sendall(content)
-        except ConnectionError:
-            self.close()
-            if not is_reused:
-                raise
-            self._connected().sendall(content)
-        answer.sent_s = time.monotonic()
-
     def _connected(self) -> socket.socket:
         if self._socket is None:
             self._socket = socket.create_connection(self._address, self._timeout_s)
@@ -244,16 +240,17 @@ class Connection:
                 self._socket = self._tls.wrap_socket(self._socket, server_hostname=self._address[0])
         return self._socket
 
-    def _receive(self, answer: Answer, leaves_after: int) -> None:
-        ending, connected = Ending(), self._connected()
+    def _converse(self, content: bytes, answer: Answer, leaves_after: int) -> End:
+        connected, ending = self._connected(), Ending()
+        connected.sendall(content)
+        answer.sent_s = time.monotonic()
         while piece := connected.recv(_PIECE_BYTES):
             answer.raw.append((time.monotonic(), piece))
             if ending.feed(piece):
                 break
             if leaves_after and len(answer.raw) >= leaves_after:
-                answer.finish("left")
-                return
-        answer.finish("complete")
+                return "left"
+        return "complete"
 
 
 def play(port: int, requests: Sequence[bytes], within_s: float = 600.0) -> list[Answer]:
