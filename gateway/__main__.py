@@ -20,6 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0 after a shutdown, 1 if no worker could load the model, 2 for a mistake
         in what was asked for, 130 after Ctrl-C before the server was up.
     """
+    from gateway.terminal import open_standard_files
+
+    open_standard_files()  # before anything else is opened
     arguments = sys.argv[1:] if arguments is None else arguments
     match arguments[:1]:
         case ["inspect"]:
@@ -43,11 +46,12 @@ def _serve(arguments: Sequence[str]) -> int:
     from gateway.listening import tls_context
     from gateway.plan import plan_for
     from gateway.settings import Settings
+    from gateway.terminal import has_terminal
     from shared.errors import UsageError
     from shared.logging import configure_logging
     from worker.main import run_template, run_worker
 
-    if hasattr(signal, "SIGHUP"):
+    if not has_terminal():
         # It asks for the model to be loaded again, and until there is one to be replaced there is
         # nothing to do; its default would end the server.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -3,17 +3,14 @@
 import subprocess
 import sys
 
-import pytest
+from gateway.listening import needed_files
 
-from gateway.open_files import needed_files
-
-pytest.importorskip("resource")
 RAISE = """
 import logging, resource
-from gateway.open_files import raise_limit
+from gateway.listening import raise_file_limit
 logging.basicConfig(format="%(levelname)s %(message)s")
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, {hard}), {hard}))
-connections = raise_limit(2, {max_queue}, {max_connections})
+connections = raise_file_limit(2, {max_queue}, {max_connections})
 print(*resource.getrlimit(resource.RLIMIT_NOFILE), connections)
 """
 
