@@ -16,8 +16,8 @@ logger = logging.getLogger(__name__)
 _BACKLOG = 2048
 # Seconds of silence until a client is asked whether it is there, between that, and how often.
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
-_FILES_PER_WORKER = 8  # pipes and locks of a worker process, with some to spare
-_FILES_OF_OURS = 64  # the event loop, log files, a start in progress
+_FILES_PER_WORKER = 8  # pipes of a worker process, with some to spare
+_FILES_OF_OURS = 64  # the zygote, the event loop, log files, a start in progress
 _POOLS = 2  # while the model is loaded again, its workers stand beside those of the one before
 _MOST_CONNECTIONS = 10_000  # however many files there may be: each takes memory, too
 _FEWEST_CONNECTIONS = 16  # however few: without any, nobody could be told anything

@@ -20,16 +20,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from gateway.errors import ApiError
-from gateway.http.requests import (
-    check_headers,
-    invalid,
-    last_response,
-    not_parsed,
-    path_of,
-    too_large,
-    too_late,
-    without_upgrade,
-)  # fmt: skip
+from gateway.http import requests
+from gateway.http.requests import invalid, last_response, not_parsed
 from shared.errors import ErrorCode
 
 logger = logging.getLogger(__name__)
@@ -128,7 +120,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._parse_without_upgrade(data[upgrade.args[0] :])
         else:
             if self._n_between > self._limits.max_header_bytes:
-                self._fail(too_large(self._limits.max_header_bytes))
+                self._fail(requests.too_large(self._limits.max_header_bytes))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -140,11 +132,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._n_between = 0
         n_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if n_bytes > self._limits.max_header_bytes:
-            raise too_large(self._limits.max_header_bytes)
+            raise requests.too_large(self._limits.max_header_bytes)
         if len(self.pipeline) >= MOST_PIPELINED:
             raise invalid(f"At most {MOST_PIPELINED} requests may be sent ahead of their answers.")
         version, method = self.parser.get_http_version(), self.parser.get_method()
-        check_headers(version, self.headers)
+        requests.check_headers(version, self.headers)
         if method == b"CONNECT":
             raise invalid("This server is no proxy.")
         if self.parser.should_upgrade():
@@ -152,7 +144,7 @@ class HttpProtocol(HttpToolsProtocol):
                 raise invalid("There are no WebSockets here; streams are server-sent events.")
             return  # `_parse_without_upgrade` follows
         if not self.url.startswith(b"/"):  # but with http:// and a host, as proxies are asked
-            self.url = path_of(self.url)
+            self.url = requests.path_of(self.url)
         was_paused = self.flow.read_paused
         super().on_headers_complete()
         if self.pipeline and not was_paused:
@@ -194,7 +186,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._lingering:
             self.transport.abort()
         elif self._message_open:
-            self._fail(too_late(self._limits.receive_timeout_s))
+            self._fail(requests.too_late(self._limits.receive_timeout_s))
         else:
             self.transport.close()
 
@@ -296,7 +288,7 @@ class HttpProtocol(HttpToolsProtocol):
         The parser would take the body for something in that protocol, and ``rest``, which follows
         the headers, with it.
         """
-        request = without_upgrade(self.parser, self.url, self.headers)
+        request = requests.without_upgrade(self.parser, self.url, self.headers)
         self.parser = httptools.HttpRequestParser(self)
         self._n_between = 0
         self.data_received(request + rest)

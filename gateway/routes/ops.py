@@ -45,7 +45,7 @@ async def ready(request: Request) -> Response:
         "running": status.running,
         "slots": status.slots,
         "workers": [asdict(worker) for worker in status.workers],
-        "template": asdict(status.template),
+        "zygote": asdict(status.zygote),
         "evictions": status.totals.evictions,
     }
     if is_stranger(request.scope):

@@ -1,23 +1,63 @@
-"""Sends a worker's events up its pipe, and never waits for the gateway to read them."""
+"""The two pipes of a worker: commands come down one, events go up the other."""
 
 import os
 import select
+from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
 from shared.encoding import encode
 from shared.messages import Delta, Event, Lifecycle
 
+_READ_BYTES = 1 << 16
+
 
 class Readable(Protocol):
     """What a wait can be ended by."""
 
+    def fileno(self) -> int: ...
+
+
+class Inbox:
+    """The reading end of the pipe of commands, one in each line."""
+
+    def __init__(self, pipe: int) -> None:
+        self._pipe = pipe
+        self._arrived = select.poll()
+        self._arrived.register(pipe, select.POLLIN)
+        self._lines: deque[bytes] = deque()
+        self._partial: list[bytes] = []
+
+    def get(self) -> bytes:
+        """The next encoded command; blocks until there is one."""
+        while not self._lines:
+            self._read()
+        return self._lines.popleft()
+
+    def empty(self) -> bool:
+        """Whether `get` would block. Cheap: the loop looks before each evaluation."""
+        while not self._lines:
+            if not self._arrived.poll(0):
+                return True
+            self._read()
+        return False
+
     def fileno(self) -> int:
-        """The descriptor that becomes readable."""
+        return self._pipe
+
+    def _read(self) -> None:
+        chunk = os.read(self._pipe, _READ_BYTES)
+        if not chunk:
+            os._exit(0)  # the gateway is gone
+        first, *others = chunk.split(b"\n")
+        self._partial.append(first)
+        for other in others:
+            self._lines.append(b"".join(self._partial))
+            self._partial = [other]
 
 
 class Outbox:
-    """The writing end of the pipe.
+    """The writing end of the pipe of events. It never waits for the gateway to read them.
 
     A generation goes on while the gateway is slower than the model: what the pipe does not take is
     kept, further text is joined to the last piece that waits, and goes out with it as one `Delta`.
@@ -31,8 +71,14 @@ class Outbox:
         self._room = select.poll()
         self._room.register(pipe, select.POLLOUT)
         self._waiting: list[Event | Lifecycle] = []
+        # The end of a line whose beginning is in the pipe.
         self._unsent = b""
-        """The end of a line whose beginning is in the pipe."""
+
+    def fileno(self) -> int:
+        return self._pipe
+
+    def close(self) -> None:
+        os.close(self._pipe)
 
     def send(self, events: Sequence[Event | Lifecycle]) -> None:
         """Write events, in one system call where the pipe has room, or else keep them."""
