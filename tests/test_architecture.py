@@ -70,9 +70,18 @@ NARROWED = {
     "gateway/auth/": {
         "gateway.auth", "gateway.errors", "gateway.observe.record", "gateway.settings", "shared",
     },
-    "gateway/routes/": {
-        "gateway.auth", "gateway.chat", "gateway.errors", "gateway.observe", "gateway.openai",
-        "gateway.pool.base", "gateway.routes", "gateway.serving",
+    "gateway/ask.py": {"shared"},
+    "gateway/dialects/": {
+        "gateway.answer.pieces", "gateway.ask", "gateway.dialects", "gateway.errors", "shared",
+    },
+    "gateway/answer/": {
+        "gateway.answer", "gateway.ask", "gateway.chat", "gateway.errors", "gateway.pool.base",
+        "shared",
+    },
+    "gateway/answer/pieces.py": {"shared"},
+    "gateway/routes.py": {
+        "gateway.answer", "gateway.ask", "gateway.chat", "gateway.dialects", "gateway.errors",
+        "gateway.observe.record", "gateway.openapi", "gateway.pool.base", "gateway.serving",
         "gateway.sse", "shared",
     },
     "worker/loop.py": {
@@ -85,6 +94,12 @@ NARROWED = {
     },
     "worker/build/": {"shared", "worker.build", "worker.engines"},
 }  # fmt: skip
+# Which libraries parts of a room may use, if not all of the room's.
+NARROWED_LIBRARIES = {
+    "gateway/dialects/": {"orjson", "pydantic", "pydantic_core", "typing_extensions"},
+    "gateway/answer/": {"orjson"},
+    "gateway/ask.py": set[str](),
+}
 PURE = (
     "gateway/pool/estimates.py", "gateway/pool/jobs.py", "gateway/pool/prefix.py",
     "gateway/pool/scheduler.py",
@@ -165,6 +180,16 @@ def narrowed_imports(source: Source) -> Iterator[str]:
         if source.path == part or (part.endswith("/") and source.path.startswith(part)):
             for name in source.imports():
                 if name.split(".")[0] in ROOMS and not is_within(name, allowed):
+                    yield f"imports {name}"
+
+
+def narrowed_libraries(source: Source) -> Iterator[str]:
+    """A dialect is a function of bodies and pieces: no web framework."""
+    for part, allowed in NARROWED_LIBRARIES.items():
+        if source.path == part or (part.endswith("/") and source.path.startswith(part)):
+            for name in source.imports():
+                top = name.split(".")[0]
+                if top not in ROOMS and top not in STDLIB and top not in allowed:
                     yield f"imports {name}"
 
 
@@ -249,6 +274,7 @@ Rule = Callable[[Source], Iterator[str]]
 RULES: list[Rule] = [
     room_imports,
     narrowed_imports,
+    narrowed_libraries,
     purity,
     app_imports,
     composition,
@@ -296,9 +322,13 @@ BAD: list[tuple[Rule, str, str]] = [
     (narrowed_imports, "gateway/pool/scheduler.py", "from gateway.pool.local import LocalPool"),
     (narrowed_imports, "gateway/pool/prefix.py", "import shared.messages"),
     (narrowed_imports, "gateway/auth/keys.py", "from gateway.pool.base import WorkerPool"),
-    (narrowed_imports, "gateway/routes/chat.py", "from gateway.pool import local"),
-    (narrowed_imports, "gateway/routes/chat.py", "from gateway.pool.process import WorkerProcess"),
-    (narrowed_imports, "gateway/routes/chat.py", "from gateway import settings"),
+    (narrowed_imports, "gateway/routes.py", "from gateway.pool import local"),
+    (narrowed_imports, "gateway/routes.py", "from gateway import settings"),
+    (narrowed_imports, "gateway/dialects/chat.py", "from gateway.pool.base import WorkerPool"),
+    (narrowed_imports, "gateway/dialects/chat.py", "from gateway.answer.run import run"),
+    (narrowed_imports, "gateway/answer/run.py", "from gateway.dialects import Dialect"),
+    (narrowed_libraries, "gateway/dialects/chat.py", "from fastapi import Request"),
+    (narrowed_libraries, "gateway/answer/run.py", "import starlette.types"),
     (narrowed_imports, "worker/loop.py", "from worker.engines.echo import EchoEngine"),
     (narrowed_imports, "worker/loop.py", "from worker import engines"),
     (narrowed_imports, "worker/engines/echo.py", "from worker.loop import Loop"),
@@ -333,7 +363,8 @@ GOOD: list[tuple[Rule, str, str]] = [
     (room_imports, "worker/engines/library.py", "import ctransformers, numpy, shared.model.gguf"),
     (room_imports, "worker/tokenizer/tokenizer.py", "from tokenizers import Regex"),
     (room_imports, "gateway/x.py", "import asyncio, fastapi.responses\nfrom gateway import sse"),
-    (narrowed_imports, "gateway/routes/chat.py", "from gateway.pool.base import WorkerPool"),
+    (narrowed_imports, "gateway/routes.py", "from gateway.pool.base import WorkerPool"),
+    (narrowed_libraries, "gateway/dialects/chat.py", "import json, orjson, pydantic"),
     (narrowed_imports, "gateway/pool_x.py", "from gateway.errors import ApiError"),
     (narrowed_imports, "worker/engines/x.py", "import numpy\nfrom worker.engines import base"),
     (purity, "gateway/pool/scheduler.py", "from collections import deque\nimport shared.messages"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import ApiError
+from gateway.errors import ApiError, error_body
 from scripts.campaign.ask import Answer, Ask, Rubbish
 from scripts.campaign.oracle import FaultLog, judge, judge_rubbish
 from shared.errors import ErrorCode
@@ -39,7 +39,7 @@ def chunk(text: str = "", reason: str | None = None, index: int = 0) -> dict[str
 
 
 def failure(code: ErrorCode) -> Any:
-    return ApiError(code, "Why.").body()
+    return error_body(ApiError(code, "Why."))
 
 
 def sse(*events: Any) -> bytes:
