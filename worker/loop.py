@@ -107,7 +107,6 @@ class Loop:
             if self._sequence is None and self._inbox.empty():
                 request_id_var.set("")
                 self._outbox.drain(self._inbox)
-                self._engine.rest()
             self._handle(decode(self._inbox.get()))
             if self._shutdown:
                 return
