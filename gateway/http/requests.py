@@ -85,7 +85,9 @@ def last_response(error: ApiError, default_headers: Headers) -> tuple[str, bytes
 
 def too_large(most_bytes: int) -> ApiError:
     """There is no end to the headers."""
-    message = f"The request line and headers are longer than the {most_bytes} bytes allowed."
+    message = (
+        f"The request line and headers are longer than the {most_bytes} bytes that are allowed."
+    )
     return ApiError(ErrorCode.HEADERS_TOO_LARGE, message)
 
 
