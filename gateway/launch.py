@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gateway.models import ServingConfig
 from gateway.plan import Plan
 from gateway.pool.limits import Limits
 from gateway.pool.local import LocalPool
-from gateway.serving import ServingConfig
 from gateway.settings import Settings
 from gateway.warm_prompt import warm_prompts
 

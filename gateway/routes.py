@@ -35,10 +35,10 @@ from gateway.dialects.completions import COMPLETIONS
 from gateway.dialects.embeddings import EMBEDDINGS
 from gateway.dialects.tokens import TOKEN_DIALECTS, Known, Question, TokenDialect
 from gateway.errors import ApiError, Shape
+from gateway.models import Models, Served, models_of
 from gateway.observe.record import RequestRecord, Transcript, record_of
 from gateway.openapi import ERROR_RESPONSES, request_body, stream_or
 from gateway.pool.base import Terms
-from gateway.serving import Serving, find, serving_of
 from gateway.sse import EventStream, until_disconnect
 from shared.errors import ErrorCode
 from shared.messages import Detokenize, Generate, Tokenize, Tokens
@@ -63,23 +63,23 @@ def _generating(dialect: Dialect) -> Handler:
     """The handler of a dialect."""
 
     async def handle(request: Request) -> Response:
-        serving = serving_of(request)
-        record, bounds = record_of(request.scope), _bounds(request, serving)
+        models = models_of(request)
+        record, bounds = record_of(request.scope), _bounds(request, models)
         with bounds.within():
-            ask = dialect.read(await serving.bodies.read_object(request))
-            serving = find(request, ask.model)
-            config = serving.config
+            ask = dialect.read(await models.bodies.read_object(request))
+            served = models.find(ask.model)
+            config = served.config
             name = f"{dialect.id_prefix}-{uuid.uuid4().hex}"
             header = Header(name, int(time()), config.model_id, config.system_fingerprint)
-            orders = await _orders(ask, serving, header.id, record, bounds, request.receive)
-        return await _answer(request, serving, ask, orders, dialect.writer(ask, header))
+            orders = await _orders(ask, served, header.id, record, bounds, request.receive)
+        return await _answer(request, served, ask, orders, dialect.writer(ask, header))
 
     return handle
 
 
 async def _orders(
     ask: Ask,
-    serving: Serving,
+    served: Served,
     answer_id: str,
     record: RequestRecord,
     bounds: TimeBounds,
@@ -91,15 +91,11 @@ async def _orders(
         ApiError: the request cannot be answered.
         PoolRefused: the pool does not take it now.
     """
-    model = admit(ask, serving.pool.load(), serving.config.workers)
+    model = admit(ask, served.pool.load(), served.config.workers)
     check_for_model(ask, model)
     constraint = constraint_of(ask)
-    chat_format = choose_template(serving.config, model)
-    prompts = await serving.offload.run(
-        receive,
-        sum(len(prompt.param) for prompt in ask.prompts),
-        lambda: [rendered(prompt, ask.tools, chat_format, model) for prompt in ask.prompts],
-    )
+    chat_format = choose_template(served.config, model)
+    prompts = [rendered(prompt, ask.tools, chat_format, model) for prompt in ask.prompts]
     is_chat = ask.prompts[0].param == "messages"
     stop = chat_format.stops(model.special_tokens) if is_chat else ()
     made = generations(ask, prompts, constraint, stop, answer_id, record.request_id)
@@ -116,7 +112,7 @@ async def _orders(
         for place, generation in enumerate(made)
     ]
     record.generations = [order.record for order in orders]
-    if serving.config.log_prompts:
+    if served.config.log_prompts:
         _transcribe(record, orders)
     return orders
 
@@ -134,7 +130,7 @@ def _shown(generation: Generate) -> str:
 
 
 async def _answer(
-    request: Request, serving: Serving, ask: Ask, orders: Sequence[Order], writer: Writer
+    request: Request, served: Served, ask: Ask, orders: Sequence[Order], writer: Writer
 ) -> Response:
     """The response; when its client goes away, its generations are cancelled."""
     tally = Tally(ask.candidates)
@@ -153,15 +149,15 @@ async def _answer(
         return b""
 
     if ask.form == "stream":
-        chunks = run(serving.pool, orders, send)
+        chunks = run(served.pool, orders, send)
         return EventStream(
             writer.media_type, chunks, lambda: writer.end(tally.usage), writer.failed
         )
     # The texts of one request for embeddings leave room for other requests.
-    at_once = serving.config.workers if ask.embeds else None
+    at_once = served.config.workers if ask.embeds else None
 
     async def finish() -> None:
-        async with aclosing(run(serving.pool, orders, collect, at_once)) as running:
+        async with aclosing(run(served.pool, orders, collect, at_once)) as running:
             async for _ in running:
                 pass
 
@@ -173,24 +169,24 @@ def _asking(dialect: TokenDialect) -> Handler:
     """The handler of an endpoint that needs no generation."""
 
     async def handle(request: Request) -> Response:
-        serving = serving_of(request)
-        with _bounds(request, serving).within():
-            question = dialect.read(await serving.bodies.read_object(request))
-            known = await _known(request, find(request, question.model), question)
+        models = models_of(request)
+        with _bounds(request, models).within():
+            question = dialect.read(await models.bodies.read_object(request))
+            known = await _known(request, models.find(question.model), question)
         return _json(dialect.write(question, known))
 
     return handle
 
 
-async def _known(request: Request, serving: Serving, question: Question) -> Known:
-    model = loaded_model(serving.pool.load())
+async def _known(request: Request, served: Served, question: Question) -> Known:
+    model = loaded_model(served.pool.load())
     name, prompt = f"tokens-{uuid.uuid4().hex}", question.prompt
     if prompt is None:
         check_ids(question.ids, question.param, model)
         asked: Tokenize | Detokenize = Detokenize(name, question.ids)
         text = ""
     else:
-        chat_format = choose_template(serving.config, model)
+        chat_format = choose_template(served.config, model)
         parts: Any = (  # text may be longer than the context
             text_parts(prompt, model)
             if isinstance(prompt, TextPrompt)
@@ -200,7 +196,7 @@ async def _known(request: Request, serving: Serving, question: Question) -> Know
         asked = Tokenize(name, parts, question.begins, question.wants_pieces)
     if question.wants_text:
         return Known((), (), text, model.n_ctx)
-    tokens = await until_disconnect(request.receive, serving.pool.ask(asked))
+    tokens = await until_disconnect(request.receive, served.pool.ask(asked))
     _check_answer(tokens, question.param)
     return Known(tokens.ids, tokens.texts, tokens.text, model.n_ctx)
 
@@ -210,8 +206,8 @@ def _check_answer(tokens: Tokens, param: str) -> None:
         raise ApiError(ErrorCode.INVALID_PROMPT, f"'{param}': {tokens.error}.", param)
 
 
-def _bounds(request: Request, serving: Serving) -> TimeBounds:
-    config = serving.config
+def _bounds(request: Request, models: Models) -> TimeBounds:
+    config = models.default.config
     return time_bounds(
         request.headers,
         record_of(request.scope).began_s,

@@ -8,7 +8,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -24,12 +23,12 @@ from gateway.http.protocol import HttpProtocol, protocol_with
 from gateway.http.tls import TlsContext, handshake_timeout_s
 from gateway.launch import Launch
 from gateway.listening import listen, tls_context, url_of
+from gateway.models import Admin, Models, ServingConfig
 from gateway.observe.tracing import Spans
 from gateway.offload import SWITCH_INTERVAL_S
 from gateway.open_files import raise_limit
 from gateway.plan import Plan
 from gateway.reload import Reloads
-from gateway.serving import Admin, ServingConfig
 from shared.logging import request_id_var
 from shared.messages import ModelInfo
 
@@ -162,6 +161,7 @@ async def serve(launch: Launch, plan: Plan) -> int:
         logger.warning("%s", warning)
     serving, pool = launch.pool(plan)
     app = create_app(serving, pool, access, [spans.observe] if spans else [])
+    models: Models = app.state.models
     draining: list[asyncio.Task[None]] = []
 
     def drain() -> None:
@@ -172,14 +172,13 @@ async def serve(launch: Launch, plan: Plan) -> int:
         settings.max_header_bytes,
         settings.receive_timeout,
         settings.keep_alive_timeout,
-        count_refused=app.state.serving.metrics.count_refused,
+        count_refused=models.metrics.count_refused,
     )
     protocol = protocol_with(limits)
     server = _Server(_configured(app, protocol), protocol, tls, drain)
-    reloads = Reloads(launch, plan, pool, app.state, lambda: server.server_state.tasks)
+    reloads = Reloads(launch, plan, pool, models, lambda: server.server_state.tasks)
     if settings.admin_key is not None:
-        admin = Admin(settings.admin_key, reloads.reload)
-        app.state.serving = replace(app.state.serving, admin=admin)
+        models.admin = Admin(settings.admin_key, reloads.reload)
     with _reload_at_hangup(reloads):
         running = asyncio.create_task(server.serve(sockets=[listener]))
         settling = asyncio.create_task(pool.settled())

@@ -9,7 +9,7 @@ from gateway.chat.choice import PLAIN_ORIGIN, choose_template
 from gateway.chat.messages import ChatMessage
 from gateway.chat.rendering import render
 from gateway.errors import ApiError
-from gateway.serving import ServingConfig
+from gateway.models import ServingConfig
 from shared.errors import UsageError
 from shared.messages import ModelInfo
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from gateway.chat.formats import FORMATS, ChatFormat, recognised
 from gateway.chat.sandbox import MAX_SOURCE, ChatTemplate
 from gateway.chat.special import SpecialTokens
-from gateway.serving import ServingConfig
+from gateway.models import ServingConfig
 from shared.errors import UsageError
 from shared.messages import ModelInfo
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from gateway.chat.choice import load_chat_template
+from gateway.models import ServingConfig
 from gateway.pool.prefix import Prefix
-from gateway.serving import ServingConfig
 from gateway.warm_prompt import load_warm_prompt, warm_prompts
 from shared.errors import UsageError
 from shared.messages import ModelInfo

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.chat.choice import PLAIN_ORIGIN, choose_template, load_chat_template
 from gateway.chat.formats import FORMATS
-from gateway.serving import ServingConfig
+from gateway.models import ServingConfig
 from shared.errors import UsageError
 from tests.unit.gateway.fakes import CONFIG, MODEL
 
