@@ -12,8 +12,6 @@ from starlette.types import Receive, Scope, Send
 
 from gateway import operations, routes
 from gateway.body import BodyReader
-from gateway.chat.choice import choose_template
-from gateway.chat.rendering import tried
 from gateway.errors import ERROR_SHAPE, HANDLERS, UnexpectedErrors
 from gateway.models import VERSION, Models, Served, ServingConfig
 from gateway.observe.log import RequestLog
@@ -101,6 +99,3 @@ async def _start(served: Served) -> None:
         await served.pool.start()
     except Exception:
         logger.exception("the worker pool did not start")
-    model = served.pool.load().model
-    if model is not None:
-        tried(choose_template(served.config, model), model)  # says in the log what is wrong

@@ -8,7 +8,6 @@ from pathlib import Path
 from fastapi import Request
 
 from gateway.body import BodyReader
-from gateway.chat.formats import ChatFormat
 from gateway.errors import ApiError, excerpt
 from gateway.observe.metrics import Metrics
 from gateway.pool.base import WorkerPool
@@ -36,7 +35,6 @@ class ServingConfig:
     max_body_bytes: int
     created: int  #: when this server started, in seconds of Unix time
     most_bytes: int = 0  #: memory of all workers together
-    chat_template: ChatFormat | None = None  #: None leaves it to the model
     log_prompts: bool = False  #: and completions
     request_timeout_s: float = 0.0  #: 0 for no bound
     queue_timeout_s: float = 0.0  #: 0 for no bound
