@@ -10,24 +10,24 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.types import Receive, Scope, Send
 
+from gateway import operations, routes
+from gateway.body import BodyReader
 from gateway.chat.choice import choose_template
 from gateway.chat.rendering import tried
-from gateway.errors import HANDLERS, UnexpectedErrors
+from gateway.errors import ERROR_SHAPE, HANDLERS, UnexpectedErrors
 from gateway.observe.log import RequestLog
 from gateway.observe.metrics import Metrics
 from gateway.observe.record import RequestRecord
 from gateway.offload import Offload
-from gateway.openai.schema import add_request_schemas
+from gateway.openapi import add_request_schemas
 from gateway.pool.base import WorkerPool
-from gateway.routes import admin, chat, completions, embeddings, models, ops, props, tokens
 from gateway.serving import VERSION, Serving, ServingConfig
 from gateway.sse import DIRECT_SEND
 
 logger = logging.getLogger(__name__)
 
-# Those that will be refused as wrong take no place in the pool, but time as well.
-_LEAST_LARGE_BODIES = 8
-_MODULES = (completions, chat, embeddings, tokens, models, props, ops, admin)
+_MODULES = (routes, operations)
+_SHAPES = routes.error_shapes()
 
 
 def create_app(
@@ -61,8 +61,9 @@ def create_app(
         exception_handlers=HANDLERS,
     )
     # Whatever the pool would take at once may come with a large body.
-    offload = Offload(max(_LEAST_LARGE_BODIES, config.workers + pool.load().max_queue))
-    app.state.serving = Serving(config, pool, metrics, offload)
+    most_large = config.workers + pool.load().max_queue
+    bodies = BodyReader(config.max_body_bytes, most_large)
+    app.state.serving = Serving(config, pool, metrics, Offload(max(8, most_large)), bodies)
     for module in _MODULES:
         app.include_router(module.router)
     return app
@@ -71,11 +72,13 @@ def create_app(
 class _Application(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope[DIRECT_SEND] = send
+        if (shape := _SHAPES.get(scope.get("path", ""))) is not None:
+            scope[ERROR_SHAPE] = shape
         await super().__call__(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
-            add_request_schemas(super().openapi())
+            add_request_schemas(super().openapi(), routes.BODIES)
         return super().openapi()
 
 

@@ -1,7 +1,7 @@
 """Makes the pool of a plan: the one place where settings become its arguments."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.plan import Plan
@@ -19,14 +19,10 @@ class Launch:
     Attributes:
         settings: what was asked for.
         target: body of a worker process.
-        template_target: body of a template with a prefix.
-        preload: modules that load the model in the template.
     """
 
     settings: Settings
     target: Callable[..., None]
-    template_target: Callable[..., None]
-    preload: Sequence[str]
 
     def pool(self, plan: Plan) -> tuple[ServingConfig, LocalPool]:
         """The pool for a plan, not started, and what clients see of it."""
@@ -49,10 +45,7 @@ class Launch:
             max_queue=settings.max_queue,
             target=self.target,
             parked=plan.parked,
-            template_target=self.template_target,
-            learns=plan.learns,
             warm_prompts=warm_prompts(plan.warm_prompt, config),
-            preload=self.preload,
             limits=Limits(
                 start_timeout_s=settings.start_timeout,
                 stall_timeout_s=settings.stall_timeout,

@@ -7,10 +7,13 @@ from pathlib import Path
 
 from fastapi import Request
 
+from gateway.body import BodyReader
 from gateway.chat.formats import ChatFormat
+from gateway.errors import ApiError, excerpt
 from gateway.observe.metrics import Metrics
 from gateway.offload import Offload
 from gateway.pool.base import WorkerPool
+from shared.errors import ErrorCode
 
 
 def _version() -> str:
@@ -97,6 +100,7 @@ class Serving:
         pool: runs the generations.
         metrics: of all pools.
         offload: for large bodies.
+        bodies: reads them.
         admin: None for no ``/admin``.
     """
 
@@ -104,10 +108,25 @@ class Serving:
     pool: WorkerPool
     metrics: Metrics
     offload: Offload
+    bodies: BodyReader
     admin: Admin | None = None
 
 
 def serving_of(request: Request) -> Serving:
     """The `Serving` of the application that got this request."""
     serving: Serving = request.app.state.serving
+    return serving
+
+
+def find(request: Request, name: str | None) -> Serving:
+    """What serves the model of this name; None, the short form, asks for whatever there is.
+
+    Raises:
+        ApiError: `MODEL_NOT_FOUND`, with the names there are.
+    """
+    serving = serving_of(request)
+    model_id = serving.config.model_id
+    if name is not None and name != model_id:
+        message = f"There is no model '{excerpt(name)}' here. This server has: '{model_id}'."
+        raise ApiError(ErrorCode.MODEL_NOT_FOUND, message, "model")
     return serving

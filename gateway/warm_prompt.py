@@ -3,11 +3,12 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from gateway.answer.prompts import text_parts
+from gateway.ask import TextPrompt
 from gateway.chat.choice import PLAIN_ORIGIN, choose_template
 from gateway.chat.messages import ChatMessage
 from gateway.chat.rendering import render
 from gateway.errors import ApiError
-from gateway.openai.translate import Prompt, completion_prompt
 from gateway.serving import ServingConfig
 from shared.errors import UsageError
 from shared.messages import ModelInfo
@@ -33,7 +34,8 @@ def load_warm_prompt(setting: str | None) -> str | None:
     text = setting
     if setting.startswith("@") or _looks_like_a_file(setting, path):
         try:
-            text = path.read_text("utf-8")
+            # Editors end a file with a newline that is no part of the prompt.
+            text = path.read_text("utf-8").removesuffix("\n")
         except UnicodeDecodeError as error:
             raise UsageError(f"WARM_PROMPT={setting}: it is not UTF-8 text") from error
         except (OSError, ValueError) as error:
@@ -62,7 +64,7 @@ def _looks_like_a_file(setting: str, path: Path) -> bool:
 
 def warm_prompts(
     text: str | None, config: ServingConfig
-) -> Callable[[ModelInfo], Sequence[Prompt]] | None:
+) -> Callable[[ModelInfo], Sequence[tuple[str, ...]]] | None:
     """What gives prompts whose common beginning is ``text`` as a model's chats have it.
 
     That is up to the end of the system message; for a model of which no chat format is known it is
@@ -71,10 +73,10 @@ def warm_prompts(
     if text is None:
         return None
 
-    def prompts(model: ModelInfo) -> Sequence[Prompt]:
+    def prompts(model: ModelInfo) -> Sequence[tuple[str, ...]]:
         chat_format = choose_template(config, model)
         if chat_format.origin == PLAIN_ORIGIN:
-            return [completion_prompt(text, None, model)]
+            return [text_parts(TextPrompt(text), model)]
         system = ChatMessage(role="system", content=text)
         try:
             rendered = [

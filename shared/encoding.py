@@ -14,8 +14,11 @@ from shared.messages import (
     Cancel,
     Delta,
     Detokenize,
+    Ended,
     Failed,
     Finished,
+    Fork,
+    Forked,
     Generate,
     LoadFailed,
     Message,
@@ -27,6 +30,7 @@ from shared.messages import (
     Shutdown,
     Tokenize,
     Tokens,
+    Warm,
     Warmed,
 )
 from shared.sampling import SamplingParams
@@ -35,7 +39,8 @@ _TYPES: dict[str, type[Any]] = {
     cls.__name__: cls
     for cls in (
         Generate, Tokenize, Detokenize, Cancel, SetThreads, Shutdown,
-        Ready, LoadFailed, Warmed, Progress, Prefilled, Delta, Finished, Failed, Tokens,
+        Ready, LoadFailed, Progress, Prefilled, Delta, Finished, Failed, Tokens,
+        Warm, Fork, Warmed, Forked, Ended,
     )
 }  # fmt: skip
 
@@ -92,6 +97,8 @@ def decode(line: bytes) -> Any:
             fields["sampling"] = SamplingParams(**sampling)
             if fields["grammar"] is not None:
                 fields["grammar"] = Grammar(**fields["grammar"])
+        elif name == "Warm":
+            fields["prompts"] = tuple(map(tuple, fields["prompts"]))
         elif name == "Prefilled":
             fields["echo_logprobs"] = token_logprobs(fields["echo_logprobs"])
         elif name == "Ready":

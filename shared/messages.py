@@ -4,8 +4,10 @@ Down a worker's queue go commands: `Generate`, `Tokenize`, `Detokenize`, `Cancel
 `Shutdown`. Up its pipe come events: `Ready`, `LoadFailed`, `Progress`, `Prefilled`, `Delta`,
 `Finished`, `Failed`, `Tokens`. Every `Generate` is answered by exactly one terminal event
 (`Finished` or `Failed`), in the order ``Prefilled, Delta*, terminal``; every `Tokenize` and
-`Detokenize` by one `Tokens`, whatever else the worker is doing. A template that evaluates a prefix
-says `Warmed` or `LoadFailed`.
+`Detokenize` by one `Tokens`, whatever else the worker is doing.
+
+The zygote says `Ready` or `LoadFailed`, then takes `Warm`, which it answers by `Warmed` or
+`LoadFailed`, and `Fork`, which it answers by `Forked` and in the end by `Ended`.
 """
 
 from dataclasses import dataclass, field
@@ -103,6 +105,23 @@ class Shutdown:
     """End the worker process."""
 
 
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """Evaluate what the prompts begin with; all later forks have it in their KV caches."""
+
+    prompts: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Fork a process; its descriptors come along."""
+
+    #: of the process, for its log
+    name: str
+    #: its body, as ``module:function``
+    target: str
+
+
 Command: TypeAlias = Generate | Tokenize | Detokenize | Cancel | SetThreads | Shutdown
 
 
@@ -122,9 +141,24 @@ class LoadFailed:
 
 @dataclass(frozen=True, slots=True)
 class Warmed:
-    """A template has ``prefix_tokens`` tokens in its KV cache, and so will have its forks."""
+    """The zygote has ``prefix_tokens`` tokens in its KV cache, and so will have its forks."""
 
     prefix_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """A process was forked; a descriptor of it (`os.pidfd_open`) comes along."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A fork has ended; ``status`` is negative for a signal."""
+
+    pid: int
+    status: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +277,7 @@ class Tokens:
     error: str = ""
 
 
-Lifecycle: TypeAlias = Ready | LoadFailed | Warmed | Progress | Tokens
+Lifecycle: TypeAlias = Ready | LoadFailed | Progress | Tokens
+ZygoteMessage: TypeAlias = Warm | Fork | Warmed | Forked | Ended
 Event: TypeAlias = Prefilled | Delta | Finished | Failed
-Message: TypeAlias = Command | Lifecycle | Event
+Message: TypeAlias = Command | Lifecycle | Event | ZygoteMessage

@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 
 class Inbox(Protocol):
-    """The reading side of a worker's queue; see `worker.inbox.Inbox`."""
+    """The reading side of a worker's queue; see `worker.pipes.Inbox`."""
 
     def get(self) -> bytes:
         """The next encoded command; blocks until there is one."""
@@ -55,7 +55,7 @@ class Inbox(Protocol):
 
 
 class Outbox(Protocol):
-    """The writing side of a worker's pipe; see `worker.outbox.Outbox`."""
+    """The writing side of a worker's pipe; see `worker.pipes.Outbox`."""
 
     def send(self, events: Items[Event | Progress | Tokens], /) -> None:
         """Send events to the gateway, or keep them where it does not read fast enough."""
@@ -107,7 +107,6 @@ class Loop:
             if self._sequence is None and self._inbox.empty():
                 request_id_var.set("")
                 self._outbox.drain(self._inbox)
-                self._engine.rest()
             self._handle(decode(self._inbox.get()))
             if self._shutdown:
                 return

@@ -109,11 +109,10 @@ class Questions:
     def on_gone(self, worker_id: int) -> None:
         """A worker is gone; another has to answer what it has not, unless two have died of it."""
         self._unanswered.pop(worker_id, None)
-        is_replaced = any(each.worker_id == worker_id and each.renewing for each in self._keepers)
         for asked in list(self._asked.values()):
             if asked.worker_id != worker_id or asked.answer.done():
                 continue
-            asked.deaths += not is_replaced
+            asked.deaths += 1
             if asked.deaths > _MOST_DEATHS:
                 message = f"{asked.deaths} worker processes have died that had this to answer"
                 asked.settle(PoolRefused(ErrorCode.WORKER_CRASHED, message, 0))
@@ -139,7 +138,7 @@ class Questions:
         chosen: WorkerKeeper | None = None
         for keeper in self._keepers:
             worker_id = keeper.worker_id
-            if keeper.state != "ready" or keeper.renewing or worker_id == asked.worker_id:
+            if keeper.state != "ready" or worker_id == asked.worker_id:
                 continue
             n_bytes = sum(self._unanswered[worker_id].values())
             key = (worker_id in busy, n_bytes)

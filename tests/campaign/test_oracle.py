@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import ApiError
-from scripts.campaign.ask import Answer, Ask, Rubbish
+from gateway.errors import ApiError, error_body
+from scripts.campaign.asks import Ask, Rubbish
 from scripts.campaign.oracle import FaultLog, judge, judge_rubbish
+from scripts.client import Answer
 from shared.errors import ErrorCode
 
 STREAM = Ask(
@@ -30,7 +31,7 @@ DONE = "[DONE]"
 NOTHING = FaultLog()
 CROWD = FaultLog(crowd=[(99.0, 3), (100.5, 9), (100.9, 2)], max_queue=8)
 FEW = FaultLog(crowd=[(99.0, 9), (99.5, 8), (102.0, 9)], max_queue=8)
-TEMPLATE_KILLED = FaultLog(templates=[100.2, 100.4, 100.6])
+ZYGOTE_KILLED = FaultLog(zygotes=[100.2, 100.4, 100.6])
 
 
 def chunk(text: str = "", reason: str | None = None, index: int = 0) -> dict[str, Any]:
@@ -39,7 +40,7 @@ def chunk(text: str = "", reason: str | None = None, index: int = 0) -> dict[str
 
 
 def failure(code: ErrorCode) -> Any:
-    return ApiError(code, "Why.").body()
+    return error_body(ApiError(code, "Why."))
 
 
 def sse(*events: Any) -> bytes:
@@ -58,7 +59,7 @@ def answer(status: int, body: bytes, headers: dict[str, str] | None = None) -> A
         ended_s=101.0,
         status=status,
         headers=headers or {},
-        body=body,
+        pieces=[(100.5, body)],
         end="complete",
     )
 
@@ -105,14 +106,15 @@ RIGHT: dict[str, tuple[Ask, Answer, FaultLog, str]] = {
     ),
     "left": (STREAM, replace(streamed(chunk("Hel")), end="left"), NOTHING, "left"),
     "left in the middle of an event": (
-        STREAM, replace(streamed(*GOOD), body=sse(*GOOD)[:-40], end="left"), NOTHING, "left"
+        STREAM, replace(streamed(*GOOD), pieces=[(100.5, sse(*GOOD)[:-40])], end="left"), NOTHING,
+        "left",
     ),
     "left in the middle of an object": (
-        WHOLE, replace(whole(), body=whole().body[:-5], end="left"), NOTHING, "left"
+        WHOLE, replace(whole(), pieces=[(100.5, whole().body[:-5])], end="left"), NOTHING, "left"
     ),
-    "left before any answer": (STREAM, Answer(100.0, 100.0, 100.1, end="left"), NOTHING, "left"),
+    "left before any answer": (STREAM, Answer(100.0, 100.0, 100.1, "left"), NOTHING, "left"),
     "left a refusal": (
-        STREAM, refused(ErrorCode.QUEUE_FULL, body=b'{"err', end="left"), CROWD, "left"
+        STREAM, refused(ErrorCode.QUEUE_FULL, pieces=[(100.5, b'{"err')], end="left"), CROWD, "left"
     ),
     "slow by itself": (
         STREAM, streamed(*GOOD, ended_s=114.0, own_delay_s=5.0), NOTHING, "answered"
@@ -142,7 +144,7 @@ WRONG: dict[str, tuple[Ask, Answer, FaultLog, str]] = {
     "text after the finish_reason": (
         STREAM, streamed(*GOOD[:-1], chunk("!"), DONE), NOTHING, "goes on after"
     ),
-    "half an event": (STREAM, replace(streamed(*GOOD), body=sse(*GOOD)[:-1]), NOTHING,
+    "half an event": (STREAM, replace(streamed(*GOOD), pieces=[(100.5, sse(*GOOD)[:-1])]), NOTHING,
                       "no empty line"),
     "no chunk": (STREAM, streamed("{}", *GOOD), NOTHING, "an event that is no chunk"),
     "no stream": (STREAM, answer(200, b"{}", {"content-type": "application/json"}), NOTHING,
@@ -168,12 +170,12 @@ WRONG: dict[str, tuple[Ask, Answer, FaultLog, str]] = {
     "a late queue timeout": (
         STREAM, refused(ErrorCode.QUEUE_TIMEOUT, ended_s=106.1), NOTHING, "late: queue_timeout"
     ),
-    "broken by the template's death": (
-        STREAM, streamed(chunk("Hel"), failure(ErrorCode.WORKER_CRASHED)), TEMPLATE_KILLED,
+    "broken by the zygote's death": (
+        STREAM, streamed(chunk("Hel"), failure(ErrorCode.WORKER_CRASHED)), ZYGOTE_KILLED,
         "nothing was done to any worker",
     ),
-    "given up by the template's death": (
-        WHOLE, refused(ErrorCode.MODEL_UNAVAILABLE), FaultLog(templates=[100.5] * 20),
+    "given up by the zygote's death": (
+        WHOLE, refused(ErrorCode.MODEL_UNAVAILABLE), FaultLog(zygotes=[100.5] * 20),
         "given up after 0 deaths",
     ),
     "left after wrong text": (
@@ -191,7 +193,7 @@ WRONG: dict[str, tuple[Ask, Answer, FaultLog, str]] = {
         STREAM, refused(ErrorCode.QUEUE_FULL, headers={}, end="left"), CROWD, "Retry-After"
     ),
     "left long after the deadline": (
-        STREAM, Answer(100.0, 100.0, 112.0, end="left"), NOTHING, "late"
+        STREAM, Answer(100.0, 100.0, 112.0, "left"), NOTHING, "late"
     ),
     "late": (STREAM, streamed(*GOOD, ended_s=111.1), NOTHING, "late"),
     "a late error": (STREAM, refused(ErrorCode.REQUEST_TIMEOUT, ended_s=111.1), NOTHING, "late"),

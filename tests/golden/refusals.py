@@ -29,7 +29,7 @@ BAD_CHATS: dict[str, dict[str, Any]] = {
     "nothing to go on from": {"messages": [{"role": "assistant", "content": ""}]},
     "temperature": chat("x", temperature=7),
     "temperature as text": chat("x", temperature="hot"),
-    "top_p": chat("x", top_p=0),
+    "top_p": chat("x", top_p=-0.1),
     "max_tokens": chat("x", max_tokens=0),
     "max_tokens over the context": chat("x", max_tokens=10**6),
     "n": chat("x", n=0),

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from safetensors import safe_open
 
 from tests.golden.tokens import TOKENS_OF_LINES, tokens_of_lines
 from tests.models.reference import FOLDER, Reference, references, tokenized_texts
+from tests.models.source import read_safetensors
 from tests.serving import Server, served
 
 CASES = [(reference, path) for reference in references().values() for path in reference.paths]
@@ -111,10 +111,9 @@ def test_tokens_are_those_of_the_reference(case: Case) -> None:
 
 def hidden_state(reference: Reference, at: int) -> NDArray[np.float64]:
     """What the output layer turned into the logits behind so many greedy tokens; of length 1."""
-    with safe_open(FOLDER / "hf" / reference.name / "model.safetensors", "np") as weights:
-        names = ("lm_head.weight", "transformer.word_embeddings.weight")
-        name = next(name for name in names if name in weights.keys())  # noqa: SIM118
-        head = weights.get_tensor(name).astype(np.float64)
+    weights = read_safetensors(FOLDER / "hf" / reference.name / "model.safetensors")
+    names = ("lm_head.weight", "transformer.word_embeddings.weight")
+    head = next(weights[name] for name in names if name in weights).astype(np.float64)
     logits = np.asarray(reference.logits[at])
     state, *_ = np.linalg.lstsq(head[: len(logits)], logits, rcond=None)
     return np.asarray(state / np.linalg.norm(state))

@@ -116,7 +116,7 @@ def test_the_death_of_the_worker_that_was_asked_is_not_noticed(workers: int) -> 
 def test_a_question_that_two_workers_have_died_of_fails() -> None:
     async def work() -> None:
         # These answer no questions.
-        async with ready(target=targets.obeys, preload=(), workers=3) as pool:
+        async with ready(target=targets.obeys, workers=3) as pool:
             asking = asyncio.ensure_future(refused(pool, tokens_of(HELLO)))
             await asyncio.sleep(0)
             first = holder(pool)
@@ -170,19 +170,17 @@ def test_no_question_holds_the_event_loop_up() -> None:
 
 def test_questions_are_refused_as_generations_are() -> None:
     async def loading() -> None:
-        pool = LocalPool(
-            WorkerConfig("echo"), workers=1, max_queue=1, target=targets.obeys, preload=()
-        )
+        pool = LocalPool(WorkerConfig("echo"), workers=1, max_queue=1, target=targets.obeys)
         assert await refused(pool, tokens_of("a")) is ErrorCode.MODEL_LOADING
         await pool.close()
         assert await refused(pool, tokens_of("a")) is ErrorCode.SHUTTING_DOWN
 
     async def failed() -> None:
-        async with started(target=targets.raises_at_once, preload=(), workers=1) as pool:
+        async with started(target=targets.raises_at_once, workers=1) as pool:
             assert await refused(pool, tokens_of("a")) is ErrorCode.MODEL_UNAVAILABLE
 
     async def full() -> None:
-        async with ready(target=targets.obeys, preload=(), workers=1, max_queue=1) as pool:
+        async with ready(target=targets.obeys, workers=1, max_queue=1) as pool:
             asking = [asyncio.ensure_future(refused(pool, tokens_of("a"))) for _ in range(2)]
             await asyncio.sleep(0)
             assert await refused(pool, tokens_of("a")) is ErrorCode.QUEUE_FULL

@@ -155,30 +155,6 @@ def test_the_deaths_of_other_workers_do_not_count() -> None:
     run(work())
 
 
-def test_workers_that_are_replaced_have_not_died_of_the_question() -> None:
-    async def work() -> None:
-        scene = Scene(4)
-        asking = await scene.ask("q")
-        for worker_id in range(3):
-            scene.keepers[worker_id].renewing = True
-            scene.die(worker_id)
-        scene.answer(3, "q")
-        assert (await asking).ids == (3,)
-
-    run(work())
-
-
-def test_a_worker_that_is_to_be_replaced_is_not_asked() -> None:
-    async def work() -> None:
-        scene = Scene()
-        scene.keepers[0].renewing = True
-        asking = await scene.ask("q")
-        assert scene.sent() == [[], ["q"]]
-        asking.cancel()
-
-    run(work())
-
-
 def test_without_a_worker_a_question_waits_for_one() -> None:
     async def work() -> None:
         scene = Scene(1)

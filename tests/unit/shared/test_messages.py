@@ -13,14 +13,14 @@ from shared.grammar import Grammar
 from shared.logprobs import Candidate, TokenLogprobs
 from shared.messages import (
     Cancel,
-    Command,
     Delta,
     Detokenize,
-    Event,
+    Ended,
     Failed,
     Finished,
+    Fork,
+    Forked,
     Generate,
-    Lifecycle,
     LoadFailed,
     Message,
     ModelInfo,
@@ -31,6 +31,7 @@ from shared.messages import (
     Shutdown,
     Tokenize,
     Tokens,
+    Warm,
     Warmed,
 )
 from shared.sampling import SamplingParams
@@ -104,7 +105,11 @@ messages: dict[type[object], st.SearchStrategy[Message]] = {
         ),
     ),
     LoadFailed: st.builds(LoadFailed, reason=texts),
+    Warm: st.builds(Warm, prompts=st.lists(st.lists(texts).map(tuple)).map(tuple)),
+    Fork: st.builds(Fork, name=texts, target=texts),
     Warmed: st.builds(Warmed, prefix_tokens=counts),
+    Forked: st.builds(Forked, pid=counts),
+    Ended: st.builds(Ended, pid=counts, status=st.integers(-64, 255)),
     Progress: st.builds(Progress, request_id=texts),
     Prefilled: st.builds(
         Prefilled,
@@ -132,7 +137,7 @@ messages: dict[type[object], st.SearchStrategy[Message]] = {
 
 
 def test_every_message_is_covered() -> None:
-    assert set(messages) == {*get_args(Command), *get_args(Lifecycle), *get_args(Event)}
+    assert set(messages) == set(get_args(Message))
 
 
 @given(st.one_of(*messages.values()))
