@@ -231,21 +231,21 @@ async def _drain(server: _Server, reloads: Reloads, timeout_s: float) -> None:
 
 @contextlib.contextmanager
 def _at_hangup(server: _Server, reloads: Reloads) -> Iterator[None]:
-    """Have SIGHUP load the model again, or end the server if its terminal is gone.
+    """Have SIGHUP load the model again; or end the server if its terminal is gone.
 
     With ``nohup`` it outlives that.
     """
     loop = asyncio.get_running_loop()
     reloading: set[asyncio.Task[None]] = set()
-    had_terminal, outlives_it = has_terminal(), signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    ends_with_terminal = has_terminal() and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
 
     def act() -> None:
-        if not had_terminal or has_terminal():
-            task = loop.create_task(reloads.reload_for_signal())
-            reloading.add(task)
-            task.add_done_callback(reloading.discard)
-        elif not outlives_it:
+        if ends_with_terminal and not has_terminal():
             server.stop()
+            return
+        task = loop.create_task(reloads.reload_for_signal())
+        reloading.add(task)
+        task.add_done_callback(reloading.discard)
 
     loop.add_signal_handler(signal.SIGHUP, act)
     try:
