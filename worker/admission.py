@@ -13,7 +13,11 @@ _SLOT = 0
 def admit(engine: Engine, grammars: Grammars, request: Generate) -> Sequence | Failed:
     """Begin a generation, with the part of the engine's cache that it can use."""
     prompt = list(request.ids)
-    room = engine.info.n_ctx - len(prompt)
+    n_ctx, n_prompt = engine.info.n_ctx, len(prompt)
+    room = n_ctx - n_prompt
+    if n_prompt == 0 or room < (0 if request.max_tokens == 0 else 1):  # the gateway has seen to it
+        message = f"a prompt of {n_prompt} tokens leaves no room in a context of {n_ctx}"
+        return Failed(request.request_id, ErrorCode.ENGINE_ERROR.value, message)
     matcher: Matcher | None = None
     if request.grammar is not None:
         try:

@@ -96,7 +96,7 @@ def test_one_that_fails_has_only_its_failure() -> None:
     async def work() -> None:
         async with ready() as pool:
             events = await collect(pool.generate(ask("x" * 9000)))
-            assert failure_of(events) == "context_length_exceeded"
+            assert failure_of(events) == "engine_error"
             assert len(events) == 1
             assert text_of(await collect(pool.generate(ask("next")))) == "next"
 
