@@ -61,7 +61,7 @@ def create_app(
         exception_handlers=HANDLERS,
     )
     # Whatever the pool would take at once may come with a large body.
-    most_large = config.workers + pool.load().max_queue
+    most_large = config.workers + pool.status().max_queue
     bodies = BodyReader(config.max_body_bytes, most_large)
     app.state.serving = Serving(config, pool, metrics, Offload(max(8, most_large)), bodies)
     for module in _MODULES:
@@ -103,6 +103,6 @@ async def _start(serving: Serving) -> None:
         await serving.pool.start()
     except Exception:
         logger.exception("the worker pool did not start")
-    model = serving.pool.load().model
+    model = serving.pool.status().model
     if model is not None:
         tried(choose_template(serving.config, model), model)  # says in the log what is wrong

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.plan import Plan
-from gateway.pool.limits import Limits
+from gateway.pool.base import Limits
 from gateway.pool.local import LocalPool
 from gateway.serving import ServingConfig
 from gateway.settings import Settings

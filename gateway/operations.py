@@ -100,7 +100,7 @@ async def ready(request: Request) -> Response:
         "reason": status.reason,
         "waiting": status.waiting,
         "running": status.running,
-        "slots": status.slots,
+        "slots": status.max_running,
         "workers": [asdict(worker) for worker in status.workers],
         "zygote": asdict(status.zygote),
         "evictions": status.totals.evictions,
@@ -143,7 +143,7 @@ async def retrieve_model(request: Request, model_id: str) -> ModelEntry:
 
 
 def _entry(serving: Serving) -> ModelEntry:
-    config, model = serving.config, serving.pool.load().model
+    config, model = serving.config, serving.pool.status().model
     return {
         "id": config.model_id,
         "object": "model",
@@ -165,7 +165,7 @@ def _entry(serving: Serving) -> ModelEntry:
 async def props(request: Request) -> Props:
     """Describe the model and what a request gets that says nothing else."""
     serving = serving_of(request)
-    config, model = serving.config, loaded_model(serving.pool.load())
+    config, model = serving.config, loaded_model(serving.pool)
     defaults = asdict(SamplingParams())
     return {
         "default_generation_settings": {

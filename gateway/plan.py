@@ -185,6 +185,7 @@ def _fit_echo(settings: Settings) -> Plan:
         log_level=settings.log_level.upper(),
         log_format=settings.log_format,
         echo_delay_ms=settings.echo_delay_ms,
+        slots=settings.slots,
     )
     _check_worker_memory(settings.max_worker_memory, memory_plan.WORKER_BYTES)
     name, workers = settings.model_name or "echo", settings.workers or cores

@@ -91,7 +91,7 @@ async def _orders(
         ApiError: the request cannot be answered.
         PoolRefused: the pool does not take it now.
     """
-    model = admit(ask, serving.pool.load(), serving.config.workers)
+    model = admit(ask, serving.pool)
     check_for_model(ask, model)
     constraint = constraint_of(ask)
     chat_format = choose_template(serving.config, model)
@@ -159,7 +159,7 @@ async def _answer(
             writer.media_type, chunks, lambda: writer.end(tally.usage), writer.failed
         )
     # The texts of one request for embeddings leave room for other requests.
-    at_once = serving.config.workers if ask.embeds else None
+    at_once = serving.pool.status().max_running if ask.embeds else None
 
     async def finish() -> None:
         async with aclosing(run(serving.pool, orders, collect, at_once)) as running:
@@ -184,7 +184,7 @@ def _asking(dialect: TokenDialect) -> Handler:
 
 
 async def _known(request: Request, serving: Serving, question: Question) -> Known:
-    model = loaded_model(serving.pool.load())
+    model = loaded_model(serving.pool)
     name, prompt = f"tokens-{uuid.uuid4().hex}", question.prompt
     if prompt is None:
         check_ids(question.ids, question.param, model)

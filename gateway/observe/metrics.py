@@ -26,10 +26,11 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from gateway.observe.record import CLIENT_LEFT, RequestRecord, wait_s
-from gateway.pool.base import TEXT_GAP_BOUNDS_S, GenerationRecord, PoolStatus, WorkerPool
-from gateway.pool.death import Cause
+from gateway.observe.record import CLIENT_LEFT, GenerationRecord, RequestRecord
+from gateway.pool.base import PoolStatus, WorkerPool
+from gateway.pool.faults import Cause
 from shared.errors import ErrorCode
+from shared.messages import TEXT_GAP_BOUNDS_S
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -99,7 +100,7 @@ _OF_REQUESTS: tuple[RequestRow, ...] = (
 # The same, of each of their generations.
 _OF_GENERATIONS: tuple[GenerationRow, ...] = (
     ("request_queue_time_seconds", "Time that a generation waited for a worker.",
-     _SECONDS, wait_s),
+     _SECONDS, lambda generation: generation.queue_s),
     ("request_prefill_time_seconds",
      "Time a worker took to evaluate what it had not cached of a prompt.",
      _SECONDS, _if_evaluated(lambda generation: generation.prefill_ms / 1000)),
