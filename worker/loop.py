@@ -118,7 +118,6 @@ class Loop:
                 self._send()
                 request_id_var.set("")
                 self._outbox.drain(self._inbox)
-                self._engine.rest()
             self._handle(decode(self._inbox.get()))
         self._send()  # what has ended by a command does not wait for an evaluation
 

@@ -78,7 +78,6 @@ class Warmer:
             chunk = tokens[n_done : n_done + engine.chunk_size(_SLOT)]
             engine.forward([SlotTokens(_SLOT, chunk)], threads=1)
             n_done += len(chunk)
-        engine.rest()
         return len(tokens)
 
 

@@ -83,13 +83,6 @@ class Engine(Protocol):
         """The hidden state of the last token of the last `forward`, behind the last norm.
 
         Returns:
-            Shape ``(info.n_embd,)``, valid until the next call of `forward` or `rest`; only of an
-            engine whose ``info.n_embd`` is not 0.
-        """
-
-    def rest(self) -> None:
-        """Give back what memory can be had again when it is needed; the caches stay.
-
-        Called when there is nothing to run, so it takes a few milliseconds at most. The logits of
-        the last `forward` are no longer valid.
+            Shape ``(info.n_embd,)``, valid until the next `forward`; only of an engine whose
+            ``info.n_embd`` is not 0.
         """

@@ -21,7 +21,6 @@ from shared.model.inspect import inspect
 from shared.model.memory import BATCH
 from worker.engines.base import SlotTokens
 from worker.engines.library import Library
-from worker.engines.scratch import Scratch, mapped
 from worker.tokenizer.file import TokenizerFile
 from worker.tokenizer.tokenizer import build_tokenizer
 from worker.tokenizer.vocabulary import Vocabulary
@@ -63,9 +62,7 @@ class CTransformersEngine:
         override = _tokenizer_file(config, file)
         vocabulary = Vocabulary.from_model(file, override)
         self._tokenizer = build_tokenizer(file, vocabulary, self._library_tokenize, override)
-        mapped_before = mapped()
         self._library = Library(file, n_ctx, config.library)
-        self._scratch = Scratch(file, n_ctx, mapped_before)
         self._vocabulary = vocabulary
         self.info = ModelInfo(
             family=file.family.value,
@@ -87,7 +84,6 @@ class CTransformersEngine:
         self.eog = vocabulary.eog
         self._cache: list[int] = []
         self._buffer = (ctypes.c_int * _BLOCK)()
-        self._is_rested = True
 
     def tokenize(self, prompt: Sequence[str], *, begins: bool = True) -> list[int]:
         """Turn a prompt into ids: plain text and texts of special tokens by turns."""
@@ -130,7 +126,6 @@ class CTransformersEngine:
             raise EngineError(f"{n_tokens} tokens after {n_past} do not fit the context")
         if min(tokens) < 0 or max(tokens) >= self.info.n_vocab:
             raise EngineError("a token id is outside the vocabulary")
-        self._is_rested = False
         ids: list[ctypes.c_int | int] = list(tokens)
         self._buffer[:n_tokens] = ids
         if not self._library.evaluate(self._buffer, n_tokens, n_past, max(1, threads)):
@@ -142,12 +137,6 @@ class CTransformersEngine:
     def embedding(self) -> NDArray[np.float32]:
         """A view on the hidden state of the last token, not a copy."""
         return self._library.embedding(self.info.n_embd)
-
-    def rest(self) -> None:
-        """Give the buffers of evaluations back; the logits are no longer valid."""
-        if not self._is_rested:
-            self._scratch.give_back()
-            self._is_rested = True
 
     def _library_tokenize(self, text: bytes) -> list[int]:
         return self._library.tokenize(text)

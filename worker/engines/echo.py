@@ -85,6 +85,3 @@ class EchoEngine:
         """How often each of the `_N_EMBD` kinds of bytes is in the cache."""
         kinds = np.asarray(self._cache, np.int64) % _N_EMBD
         return np.bincount(kinds, minlength=_N_EMBD).astype(np.float32)
-
-    def rest(self) -> None:
-        """Nothing is held that could be given back."""

@@ -21,20 +21,14 @@ _RIGHT = "a tokenizer.json of the model, as the package 'tokenizers' saves it, i
 
 @dataclass(frozen=True, slots=True)
 class TokenizerFile:
-    """A ``tokenizer.json`` that belongs to a model.
+    """A ``tokenizer.json`` that belongs to a model."""
 
-    Attributes:
-        special: texts and ids of the model's special tokens, those that only the model file knows
-            included.
-        token_bytes: the text of each of its ids.
-        pipeline: tokenizes plain text at the beginning of a prompt; no special token comes of it.
-        continuing: tokenizes plain text behind a special token.
-    """
-
+    #: texts and ids of the special tokens, those that only the model file knows included
     special: dict[str, int]
     token_bytes: Mapping[int, bytes]
+    #: tokenizes plain text at the beginning of a prompt; no special token comes of it
     pipeline: Tokenizer
-    continuing: Tokenizer
+    continuing: Tokenizer  #: tokenizes plain text behind a special token
 
     @classmethod
     def read(cls, path: Path | str, file: ModelFile) -> "TokenizerFile":

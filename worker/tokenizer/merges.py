@@ -17,13 +17,10 @@ _MAX_LETTERS = 1024
 
 
 def rebuild_merges(tokens: Sequence[bytes], left_out: Collection[int]) -> list[tuple[str, str]]:
-    """Return the merges in order of rank, in GPT-2's byte letters.
+    """The merges in order of rank, in GPT-2's byte letters.
 
-    Where several ids have the same bytes, the first is the one that was trained.
-
-    Args:
-        tokens: the bytes of each id.
-        left_out: ids of tokens that were added after the training.
+    Where several ids have the same bytes, the first is the one that was trained. ``left_out`` are
+    ids of tokens that were added after the training.
     """
     ranks: dict[str, int] = {}
     merges: list[tuple[str, str]] = []

@@ -8,8 +8,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tokenizers import Regex, normalizers, pre_tokenizers
-from tokenizers.normalizers import Normalizer
+from tokenizers import Regex, pre_tokenizers
 from tokenizers.pre_tokenizers import PreTokenizer
 
 from shared.errors import ModelFileError
@@ -31,23 +30,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """What happens to text before BPE, and to its pieces.
+    """What happens to text before BPE, and to its pieces."""
 
-    Attributes:
-        pre_tokenizer: makes the stages.
-        nfc: text is brought to Unicode's composed form first.
-        ignore_merges: a piece that is a token is taken as it is, without running its merges.
-        single_digits: each digit is a piece, whatever stands beside it.
-    """
-
-    pre_tokenizer: Callable[[], PreTokenizer]
-    nfc: bool = False
+    pre_tokenizer: Callable[[], PreTokenizer]  #: makes the stages
+    nfc: bool = False  #: text is brought to Unicode's composed form first
+    #: a piece that is a token is taken as it is, without running its merges
     ignore_merges: bool = False
-    single_digits: bool = False
-
-    def normalizer(self) -> Normalizer | None:
-        """Make the normalizer, if there is one."""
-        return normalizers.NFC() if self.nfc else None
+    single_digits: bool = False  #: each digit is a piece, whatever stands beside it
 
 
 def _gpt2() -> PreTokenizer:
@@ -136,7 +125,7 @@ _OF_FAMILY = {
 
 
 def named_pre_tokenizer(file: ModelFile) -> str | None:
-    """Return the name of the file's pre-tokenizer; None where it is its family's own.
+    """The name of the file's pre-tokenizer; None where it is its family's own.
 
     Files of Llama 3 from before there were such names have none, or a later model's; they are
     known by two of their special tokens.
@@ -152,7 +141,7 @@ def named_pre_tokenizer(file: ModelFile) -> str | None:
 
 
 def preparation_of(file: ModelFile) -> Preparation:
-    """Return what the file names, or what its family has.
+    """What the file names, or what its family has.
 
     Raises:
         ModelFileError: the file names something that is not known here.

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from tokenizers import AddedToken, models
+from tokenizers import AddedToken, models, normalizers
 from tokenizers import Tokenizer as Pipeline
 
 from shared.errors import ModelFileError
@@ -29,11 +29,9 @@ class Tokenizer(Protocol):
     """Turns a prompt into ids."""
 
     def encode(self, prompt: Sequence[str], *, begins: bool = True) -> list[int]:
-        """Ids of a prompt: plain text and texts of special tokens by turns, plain text first.
+        """Ids of plain text and texts of special tokens by turns, plain text first.
 
-        Args:
-            prompt: the parts.
-            begins: whether to put the token in front that the model's prompts begin with, if any.
+        With ``begins``, the token that the model's prompts begin with, if any, is put in front.
         """
 
 
@@ -43,13 +41,7 @@ def build_tokenizer(
     library_tokenize: Callable[[bytes], list[int]],
     override: TokenizerFile | None = None,
 ) -> Tokenizer:
-    """Make the tokenizer of a model.
-
-    Args:
-        file: a checked model file.
-        vocabulary: its token table.
-        library_tokenize: tokenizes SentencePiece text without special tokens.
-        override: the model's ``tokenizer.json``.
+    """Make the tokenizer of a model; ``override`` is its ``tokenizer.json``.
 
     Raises:
         ModelFileError: the file names a pre-tokenizer that is not known here, or its merges are
@@ -75,17 +67,10 @@ class _PipelineTokenizer:
         vocabulary: Vocabulary,
         digits: dict[str, int],
     ) -> None:
-        """Wrap a pipeline.
-
-        Args:
-            pipeline: tokenizes plain text at the beginning of a prompt.
-            continuing: tokenizes plain text behind a special token.
-            vocabulary: the token table.
-            digits: the ids of all digits if the pipeline tokenizes each by itself, else empty.
-        """
-        self._pipeline, self._continuing = pipeline, continuing
+        self._pipeline = pipeline  # for plain text at the beginning of a prompt
+        self._continuing = continuing  # for plain text behind a special token
         self._special = vocabulary.special
-        self._digits = digits
+        self._digits = digits  # ids of all digits, if the pipeline tokenizes each by itself
         self._bos = _bos(vocabulary)
 
     def encode(self, prompt: Sequence[str], *, begins: bool = True) -> list[int]:
@@ -181,12 +166,10 @@ def _byte_level_bpe(file: ModelFile, vocabulary: Vocabulary, preparation: Prepar
         merges = _own_merges(file, file.merges, ids)
     # Written with real spaces, which no piece has: only the matching of added tokens finds them.
     ids.update(vocabulary.added)
-    pipeline = Pipeline(
-        models.BPE(vocab=ids, merges=merges, ignore_merges=preparation.ignore_merges)
-    )
-    normalizer = preparation.normalizer()
-    if normalizer is not None:
-        pipeline.normalizer = normalizer
+    model = models.BPE(vocab=ids, merges=merges, ignore_merges=preparation.ignore_merges)
+    pipeline = Pipeline(model)
+    if preparation.nfc:
+        pipeline.normalizer = normalizers.NFC()
     pipeline.pre_tokenizer = preparation.pre_tokenizer()
     pipeline.add_tokens([AddedToken(text, normalized=True) for text in vocabulary.added])
     return pipeline
@@ -194,13 +177,9 @@ def _byte_level_bpe(file: ModelFile, vocabulary: Vocabulary, preparation: Prepar
 
 def _digit_ids(pipeline: Pipeline) -> dict[str, int]:
     """The ids of the digits; none if not each is a token."""
-    ids: dict[str, int] = {}
-    for digit in "0123456789":
-        token = pipeline.token_to_id(digit)
-        if token is None:
-            return {}
-        ids[digit] = token
-    return ids
+    found = {digit: pipeline.token_to_id(digit) for digit in "0123456789"}
+    ids = {digit: token for digit, token in found.items() if token is not None}
+    return ids if len(ids) == len(found) else {}
 
 
 def _outside(vocabulary: Vocabulary) -> set[int]:

@@ -27,30 +27,17 @@ _SILENT_TYPES = frozenset({TokenType.UNKNOWN, TokenType.UNUSED})
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The token table of a model.
+    """The token table of a model."""
 
-    Attributes:
-        raw: each id's text in bytes; for SentencePiece the piece as the file has it.
-        token_bytes: what each id adds to generated text; empty for control tokens.
-        special: texts and ids of the special tokens, which plain text never yields.
-        added: texts and ids of tokens that plain text yields before its BPE is run.
-        bos: id that begins a sequence, or None.
-        eos: id that ends one, or None.
-        eog: every id that ends a generation.
-        add_bos: whether a prompt is to begin with ``bos``.
-        fim_tokens: texts of the tokens before the prefix, the suffix and the middle of a text to
-            be filled in; None if the model has none.
-        max_token_bytes: length of the longest text in ``raw``.
-    """
-
-    raw: Sequence[bytes]
-    token_bytes: Sequence[bytes]
-    special: dict[str, int]
-    added: dict[str, int]
+    raw: Sequence[bytes]  #: each id's text; for SentencePiece the piece as the file has it
+    token_bytes: Sequence[bytes]  #: what each adds to generated text; empty for control tokens
+    special: dict[str, int]  #: texts and ids of tokens that plain text never yields
+    added: dict[str, int]  #: the same of those that plain text yields before its BPE is run
     bos: int | None
     eos: int | None
-    eog: frozenset[int]
-    add_bos: bool
+    eog: frozenset[int]  #: every id that ends a generation
+    add_bos: bool  #: whether a prompt is to begin with ``bos``
+    #: texts of the tokens before prefix, suffix and middle of a text to be filled in
     fim_tokens: tuple[str, str, str] | None
     max_token_bytes: int
 
@@ -58,10 +45,8 @@ class Vocabulary:
     def from_model(cls, file: ModelFile, override: TokenizerFile | None = None) -> "Vocabulary":
         """Read the table of a checked model file.
 
-        Args:
-            file: the model file.
-            override: the model's ``tokenizer.json``; it knows the special tokens, and the bytes
-                that some converters have lost.
+        ``override``, its ``tokenizer.json``, knows the special tokens, and the bytes that some
+        converters have lost.
         """
         special = find_special(file) if override is None else override.special
         raw = list(file.tokens)

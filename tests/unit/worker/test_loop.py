@@ -94,8 +94,6 @@ class WatchedEngine(EchoEngine):
         self.evaluated: list[list[int]] = []
         self.threads: list[int] = []
         self.before: dict[int, Callable[[], Any]] = {}
-        self.rests: list[int] = []
-        """How much had been evaluated each time that the engine was told to rest."""
 
     def chunk_size(self, slot: int) -> int:
         return self.chunk
@@ -105,9 +103,6 @@ class WatchedEngine(EchoEngine):
         self.threads.append(threads)
         self.before.pop(len(self.evaluated), lambda: None)()
         return super().forward(batch, threads)
-
-    def rest(self) -> None:
-        self.rests.append(len(self.evaluated))
 
 
 class Bench:
@@ -421,14 +416,6 @@ def test_shutdown_ends_the_loop_in_the_midst_of_a_generation() -> None:
     bench.loop.run()
     assert kinds(bench.events) == [Prefilled, Delta, Delta]
     assert bench.inbox.empty()
-
-
-def test_the_engine_rests_when_there_is_nothing_to_run() -> None:
-    bench = Bench()
-    bench.run(generate("abc"))
-    assert bench.engine.rests == [4]
-    bench.run(generate("ab", request_id="s"))
-    assert bench.engine.rests == [4, len(bench.engine.evaluated)]
 
 
 def grammar(schema: Any = None, **regex: str) -> Grammar:
