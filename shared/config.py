@@ -25,6 +25,7 @@ class WorkerConfig:
         log_format: ``console`` or ``json``; see `shared.logging`.
         library: file of the engine's library; empty takes the package's own for this CPU.
         echo_delay_ms: how long the echo engine takes for each evaluation.
+        slots: how many sequences the echo engine evaluates together.
         name: of the process, for its log.
     """
 
@@ -39,4 +40,5 @@ class WorkerConfig:
     log_format: str = "console"
     library: str = ""
     echo_delay_ms: float = 0.0
+    slots: int = 1
     name: str = ""
