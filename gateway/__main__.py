@@ -11,7 +11,7 @@ from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the server until it is told to stop, or ``inspect``, ``convert`` or ``build-engine``.
+    """Run the server until it is told to stop, or ``inspect`` or ``build-engine``.
 
     Args:
         arguments: the command line, without the program's name; None takes the process' own.
@@ -27,9 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return inspect(arguments[1:])
         case ["convert"]:
-            from worker.convert.command import main as convert
-
-            return convert(arguments[1:])
+            message = (
+                "ggml-fastapi convert: is gone; llama.cpp's convert_hf_to_gguf.py makes GGUF files"
+            )
+            print(message, file=sys.stderr)
+            return 2
         case ["build-engine"]:
             from gateway.demo_model import default_cache_dir
             from worker.build.command import main as build_engine
@@ -39,13 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(arguments: Sequence[str]) -> int:
-    from gateway.auth.access import access_for
+    from gateway.auth import access_for
     from gateway.listening import tls_context
     from gateway.plan import plan_for
     from gateway.settings import Settings
     from shared.errors import UsageError
     from shared.logging import configure_logging
-    from worker.main import run_preparer, run_template, run_worker
+    from worker.main import run_preparer, run_worker
     from worker.prompt.formats import load_chat_template
 
     if hasattr(signal, "SIGHUP"):
@@ -65,9 +67,7 @@ def _serve(arguments: Sequence[str]) -> int:
         from gateway.launch import Launch
         from gateway.server import serve
 
-        launch = Launch(
-            settings, run_worker, run_preparer, run_template, preload=["worker.template"]
-        )
+        launch = Launch(settings, run_worker, run_preparer)
         return _run(serve(launch, plan))
     except UsageError as error:
         print(f"ggml-fastapi: {error}", file=sys.stderr)

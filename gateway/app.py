@@ -10,26 +10,27 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.types import Receive, Scope, Send
 
-from gateway.auth.access import Access
-from gateway.errors import HANDLERS
+from gateway import operations, routes
+from gateway.body import BodyReader
+from gateway.errors import ERROR_SHAPE, HANDLERS, UnexpectedErrors
 from gateway.observe.log import RequestLog
 from gateway.observe.metrics import Metrics
 from gateway.observe.record import RequestRecord
-from gateway.openai.schema import add_request_schemas
+from gateway.openapi import add_request_schemas
 from gateway.pool.base import WorkerPool
-from gateway.routes import admin, chat, completions, embeddings, models, ops, props, tokens
 from gateway.serving import VERSION, Serving, ServingConfig
 from gateway.sse import DIRECT_SEND
 
 logger = logging.getLogger(__name__)
 
-_MODULES = (completions, chat, embeddings, tokens, models, props, ops, admin)
+_MODULES = (routes, operations)
+_SHAPES = routes.error_shapes()
 
 
 def create_app(
     config: ServingConfig,
     pool: WorkerPool,
-    access: Access | None = None,
+    access: Sequence[Middleware] = (Middleware(UnexpectedErrors),),
     observers: Sequence[Callable[[RequestRecord], None]] = (),
 ) -> FastAPI:
     """The application that serves ``pool``; it starts and closes the pool with itself.
@@ -37,7 +38,7 @@ def create_app(
     Args:
         config: what clients see of this server.
         pool: runs the generations.
-        access: who may use the server; None for everybody.
+        access: what `access_for` makes of the settings; lets everybody in by default.
         observers: are given the record of each request when its answer has ended.
     """
     metrics = Metrics(VERSION)
@@ -52,11 +53,14 @@ def create_app(
         # Outermost first: whatever is refused further in has an id by then, and is logged.
         middleware=[
             Middleware(RequestLog, endpoints, [metrics.observe, *observers]),
-            *(access or Access()).middleware(),
+            *access,
         ],
         exception_handlers=HANDLERS,
     )
-    app.state.serving = Serving(config, pool, metrics)
+    # Whatever the pool would take at once may come with a large body.
+    most_large = config.workers + pool.load().max_queue
+    bodies = BodyReader(config.max_body_bytes, most_large)
+    app.state.serving = Serving(config, pool, metrics, bodies)
     for module in _MODULES:
         app.include_router(module.router)
     return app
@@ -65,11 +69,13 @@ def create_app(
 class _Application(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope[DIRECT_SEND] = send
+        if (shape := _SHAPES.get(scope.get("path", ""))) is not None:
+            scope[ERROR_SHAPE] = shape
         await super().__call__(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
-            add_request_schemas(super().openapi())
+            add_request_schemas(super().openapi(), routes.BODIES)
         return super().openapi()
 
 

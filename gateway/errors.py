@@ -2,10 +2,10 @@
 
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
+import orjson
 from fastapi import Request, Response
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -84,15 +84,7 @@ class ErrorBody(TypedDict):
 
 
 class ApiError(Exception):
-    """A request that ends with an error; the message is for the client.
-
-    Attributes:
-        code: which error; gives the status and the type.
-        message: what was wrong, and what would be right.
-        param: the field of the request at fault, e.g. ``messages[0].role``.
-        retry_after: seconds after which it is worth trying again, for 429 and 503.
-        headers: further response headers.
-    """
+    """A request that ends with an error; the message is for the client."""
 
     def __init__(
         self,
@@ -102,12 +94,11 @@ class ApiError(Exception):
         retry_after: int | None = None,
         headers: dict[str, str] | None = None,
     ) -> None:
-        """Name the error; only the code and the message are always there."""
         super().__init__(message)
         self.code = code
-        self.message = message
-        self.param = param
-        self.retry_after = retry_after
+        self.message = message  #: what was wrong, and what would be right
+        self.param = param  #: the field of the request at fault, e.g. ``messages[0].role``
+        self.retry_after = retry_after  #: seconds until it is worth trying again (429 and 503)
         self.headers = headers or {}
 
     @property
@@ -115,14 +106,7 @@ class ApiError(Exception):
         """The HTTP status."""
         return ERRORS[self.code][0]
 
-    def body(self) -> ErrorBody:
-        """The response body, or the data of an error event in a stream."""
-        detail = ErrorDetail(
-            message=self.message, type=ERRORS[self.code][1], param=self.param, code=self.code.value
-        )
-        return ErrorBody(error=detail)
-
-    def response(self) -> JSONResponse:
+    def response(self) -> Response:
         """The whole response, with the headers that tell a client whether to try again."""
         headers = dict(self.headers)
         if self.status in (429, 503):
@@ -133,15 +117,35 @@ class ApiError(Exception):
         return _ErrorResponse(self, headers)
 
 
-class _ErrorResponse(JSONResponse):
-    """Whoever sends it, the record of the request says which error it was."""
+def error_body(error: ApiError) -> ErrorBody:
+    """The body that OpenAI's clients read."""
+    detail = ErrorDetail(
+        message=error.message, type=ERRORS[error.code][1], param=error.param, code=error.code.value
+    )
+    return ErrorBody(error=detail)
+
+
+Shape: TypeAlias = Callable[[ApiError], Any]
+"""Makes the body of an error response."""
+ERROR_SHAPE = "gateway.error_shape"
+"""Key in an ASGI scope: the `Shape` of the path's dialect; without it, `error_body`."""
+
+
+class _ErrorResponse(Response):
+    """In the shape of the path, whoever sends it; the record of the request names the error."""
+
+    media_type = "application/json"
 
     def __init__(self, error: ApiError, headers: dict[str, str]) -> None:
-        super().__init__(error.body(), error.status, headers)
-        self._code = error.code
+        super().__init__(orjson.dumps(error_body(error)), error.status, headers)
+        self._error = error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        note_error(scope, self._code.value)
+        note_error(scope, self._error.code.value)
+        shape: Shape | None = scope.get(ERROR_SHAPE)
+        if shape is not None:
+            self.body = orjson.dumps(shape(self._error))
+            self.headers["content-length"] = str(len(self.body))
         await super().__call__(scope, receive, send)
 
 
@@ -208,11 +212,9 @@ class UnexpectedErrors:
     """
 
     def __init__(self, app: ASGIApp) -> None:
-        """Wrap ``app``."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application and answer in its place if it cannot."""
         started = False
 
         async def watched_send(message: Message) -> None:

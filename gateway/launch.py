@@ -1,7 +1,7 @@
 """Makes the pool of a plan: the one place where settings become its arguments."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway import machine
@@ -10,7 +10,6 @@ from gateway.pool.limits import Limits
 from gateway.pool.local import LocalPool
 from gateway.serving import ServingConfig
 from gateway.settings import Settings
-from gateway.warm_prompt import warm_prompts
 
 # With so many, one preparer may not keep up with the workers.
 _MANY_CORES = 8
@@ -24,15 +23,11 @@ class Launch:
         settings: what was asked for.
         target: body of a worker process.
         preparer: body of a preparer.
-        template_target: body of a template with a prefix.
-        preload: modules that load the model in the template.
     """
 
     settings: Settings
     target: Callable[..., None]
     preparer: Callable[..., None]
-    template_target: Callable[..., None]
-    preload: Sequence[str]
 
     def pool(self, plan: Plan) -> tuple[ServingConfig, LocalPool]:
         """The pool for a plan, not started, and what clients see of it."""
@@ -56,10 +51,7 @@ class Launch:
             preparer=self.preparer,
             preparers=2 if machine.usable_cores() >= _MANY_CORES else 1,
             parked=plan.parked,
-            template_target=self.template_target,
-            learns=plan.learns,
-            warm_prompts=warm_prompts(plan.warm_prompt),
-            preload=self.preload,
+            warm_prompt=plan.warm_prompt,
             limits=Limits(
                 start_timeout_s=settings.start_timeout,
                 stall_timeout_s=settings.stall_timeout,

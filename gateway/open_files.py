@@ -7,9 +7,9 @@ from gateway.http.limits import MOST_REFUSED
 logger = logging.getLogger(__name__)
 
 _FILES_PER_WORKER = 8
-"""Pipes and locks of a worker process, with some to spare."""
+"""Pipes of a worker process, with some to spare."""
 _FILES_OF_OURS = 64
-"""Templates, the event loop, log files, a start in progress."""
+"""The zygote, the event loop, log files, a start in progress."""
 _POOLS = 2
 """While the model is loaded again, its workers stand beside those of the one before."""
 _MOST_CONNECTIONS = 10_000

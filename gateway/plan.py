@@ -5,7 +5,6 @@ from pathlib import Path
 
 from gateway import demo_model, machine, memory_plan
 from gateway.hub import ModelSource, resolve
-from gateway.pool.warming import MOST_TEMPLATES
 from gateway.settings import Settings
 from gateway.warm_prompt import load_warm_prompt
 from shared.config import WorkerConfig
@@ -27,7 +26,6 @@ class Plan:
         worker: what every worker gets.
         workers: how many generations may run at the same time.
         parked: how many more worker processes there are.
-        learns: whether there is room for a template with a prefix that is found in what arrives.
         family: architecture and quantisation, for the summary.
         engine: which build of the engine's library serves, for the summary; empty for none.
         weight_bytes: the weights, which all workers share.
@@ -43,15 +41,13 @@ class Plan:
     weight_bytes: int
     worker_bytes: int
     parked: int = 0
-    learns: bool = False
     engine: str = ""
     warm_prompt: str | None = None
 
     @property
     def caches(self) -> int:
-        """How many KV caches there may be: of workers, and of templates with a prefix."""
-        templates = MOST_TEMPLATES if self.learns else int(self.warm_prompt is not None)
-        return self.workers + self.parked + templates
+        """How many KV caches there may be: of workers, and of a zygote with a warm prompt."""
+        return self.workers + self.parked + int(self.warm_prompt is not None)
 
     @property
     def most_bytes(self) -> int:
@@ -131,12 +127,12 @@ def fit(settings: Settings, source: ModelSource, *, is_beside: bool = False) -> 
     _check_worker_memory(settings.max_worker_memory, worker_bytes)
     cores = machine.usable_cores()
     fitting = memory_plan.fitting_workers(file, n_ctx, memory)
-    # A template that has evaluated the warm prompt has a KV cache of its own.
+    # A zygote that has evaluated the warm prompt has a KV cache of its own.
     warm = 0 if settings.warm_prompt is None else 1
     workers = settings.workers or max(1, min(cores, fitting - warm))
     parked = settings.parked
     if parked is None or is_beside:
-        left = fitting - workers - MOST_TEMPLATES
+        left = fitting - workers - warm
         parked = min(_MOST_PARKED if parked is None else parked, max(0, left))
     needed = workers + parked + warm
     if needed > fitting:
@@ -173,7 +169,6 @@ def fit(settings: Settings, source: ModelSource, *, is_beside: bool = False) -> 
         weight_bytes=weight_bytes,
         worker_bytes=worker_bytes,
         parked=parked,
-        learns=fitting >= workers + parked + MOST_TEMPLATES,
     )
 
 
@@ -200,7 +195,6 @@ def _fit_echo(settings: Settings) -> Plan:
         weight_bytes=0,
         worker_bytes=memory_plan.WORKER_BYTES,
         parked=settings.parked or 0,
-        learns=True,
     )
 
 

@@ -16,7 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from gateway.app import create_app
-from gateway.auth.access import access_for, exposed
+from gateway.auth import access_for, exposed
 from gateway.http.limits import HttpLimits
 from gateway.http.listener import notice_silence
 from gateway.http.protocol import HttpProtocol, protocol_with

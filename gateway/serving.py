@@ -7,8 +7,11 @@ from pathlib import Path
 
 from fastapi import Request
 
+from gateway.body import BodyReader
+from gateway.errors import ApiError, excerpt
 from gateway.observe.metrics import Metrics
 from gateway.pool.base import WorkerPool
+from shared.errors import ErrorCode
 
 
 def _version() -> str:
@@ -92,16 +95,32 @@ class Serving:
         config: what clients see of this server.
         pool: runs the generations.
         metrics: of all pools.
+        bodies: reads the bodies of requests.
         admin: None for no ``/admin``.
     """
 
     config: ServingConfig
     pool: WorkerPool
     metrics: Metrics
+    bodies: BodyReader
     admin: Admin | None = None
 
 
 def serving_of(request: Request) -> Serving:
     """The `Serving` of the application that got this request."""
     serving: Serving = request.app.state.serving
+    return serving
+
+
+def find(request: Request, name: str | None) -> Serving:
+    """What serves the model of this name; None, the short form, asks for whatever there is.
+
+    Raises:
+        ApiError: `MODEL_NOT_FOUND`, with the names there are.
+    """
+    serving = serving_of(request)
+    model_id = serving.config.model_id
+    if name is not None and name != model_id:
+        message = f"There is no model '{excerpt(name)}' here. This server has: '{model_id}'."
+        raise ApiError(ErrorCode.MODEL_NOT_FOUND, message, "model")
     return serving

@@ -5,21 +5,16 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, TypeVar
 
-import orjson
 from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from gateway.errors import as_api_error
+from gateway.errors import ApiError, as_api_error
 from gateway.observe.record import note_error
 
 Result = TypeVar("Result")
 
-DONE = b"data: [DONE]\n\n"
-"""The event that ends every complete stream."""
-
 HEADERS = {
-    "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache",
     "x-accel-buffering": "no",  # nginx would hold events back
 }
@@ -31,11 +26,6 @@ DIRECT_SEND = "gateway.direct_send"
 For what lies between the beginning and the end of a response, which no middleware is about: half a
 dozen wrappers around each token cost more than the token.
 """
-
-
-def event(content: object) -> bytes:
-    """One event whose data is ``content`` as a line of JSON."""
-    return b"data: %b\n\n" % orjson.dumps(content)
 
 
 async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
@@ -68,20 +58,29 @@ class EventStream(StreamingResponse):
     """A response made of events as they come, which owns the generator they come from.
 
     Nothing is sent before the first event is there. Until then an exception of the generator
-    becomes an ordinary error response; after that it is the last event of the stream, without
-    `DONE`. However the response ends, the generator is closed with it.
+    becomes an ordinary error response; after that it is the last event of the stream. However the
+    response ends, the generator is closed with it.
     """
 
-    def __init__(self, chunks: AsyncGenerator[bytes, None], end: Callable[[], bytes]) -> None:
+    def __init__(
+        self,
+        media_type: str,
+        chunks: AsyncGenerator[bytes, None],
+        end: Callable[[], bytes],
+        failed: Callable[[ApiError], bytes],
+    ) -> None:
         """Take what is to be sent.
 
         Args:
-            chunks: each one or several finished ``data:`` blocks, or nothing.
+            media_type: of the events.
+            chunks: each one or several finished events, or nothing.
             end: makes the last such chunk, when all others are there.
+            failed: makes it where they did not all come.
         """
-        super().__init__(chunks, headers=HEADERS)
+        super().__init__(chunks, headers={"content-type": media_type, **HEADERS})
         self._chunks = chunks
         self._end = end
+        self._failed = failed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events until they or the client are gone."""
@@ -114,5 +113,5 @@ class EventStream(StreamingResponse):
                 raise
             last_error = as_api_error(error)
             note_error(scope, last_error.code.value)
-            last = event(last_error.body())
+            last = self._failed(last_error)
         await send({"type": "http.response.body", "body": last, "more_body": False})

@@ -1,19 +1,10 @@
 """The prompt that all workers are born with (``WARM_PROMPT``)."""
 
-from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias
 
 from shared.errors import UsageError
-from shared.messages import Chat, Failed, ModelInfo, Prepare, Prepared, Question, Text
-from shared.model_info import PLAIN_ORIGIN
-
-Preparation: TypeAlias = Callable[[Question], Awaitable[Prepared | Failed]]
-WarmPrompts: TypeAlias = Callable[[ModelInfo, Preparation], Awaitable[Sequence[tuple[int, ...]]]]
 
 _SUFFIXES = (".txt", ".md", ".prompt")
-# What these two conversations have in common ends where a user begins to speak.
-_QUESTIONS = ("A", "0")
 
 
 def load_warm_prompt(setting: str | None) -> str | None:
@@ -57,39 +48,3 @@ def _looks_like_a_file(setting: str, path: Path) -> bool:
         return False
     is_a_word = len(setting.split()) == 1
     return is_a_word and ("/" in setting or path.suffix.lower() in _SUFFIXES)
-
-
-def warm_prompts(text: str | None) -> WarmPrompts | None:
-    """What gives prompts whose common beginning is ``text`` as a model's chats have it.
-
-    That is up to the end of the system message; for a model of which no chat format is known it is
-    the text itself. It raises `ValueError` if the chat format has no place for it.
-    """
-    if text is None:
-        return None
-
-    async def prompts(model: ModelInfo, prepare: Preparation) -> Sequence[tuple[int, ...]]:
-        questions = [Prepare("warm", Text(text))]
-        if model.chat_format_origin != PLAIN_ORIGIN:
-            system = {"role": "system", "content": text}
-            questions = [
-                Prepare(
-                    f"warm-{content}",
-                    Chat((system, {"role": "user", "content": content})),
-                    wants_text=True,
-                )
-                for content in _QUESTIONS
-            ]
-        ids = []
-        for question in questions:
-            answer = await prepare(question)
-            if isinstance(answer, Failed):
-                raise ValueError(f"a system message of it cannot be used: {answer.message}")
-            if question.wants_text and text.strip() not in answer.text:
-                raise ValueError(
-                    f"the chat template {model.chat_format!r} leaves out system messages"
-                )
-            ids.append(answer.ids)
-        return ids
-
-    return prompts

@@ -4,8 +4,9 @@ import orjson
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from gateway.openai.requests import ChatRequest, CompletionRequest
-from gateway.openai.validation import INDIFFERENT, UNSUPPORTED_UNLESS
+from gateway.dialects.chat import ChatRequest
+from gateway.dialects.completions import CompletionRequest
+from gateway.dialects.openai_request import INDIFFERENT, UNSUPPORTED_UNLESS
 from shared.sampling import SamplingParams
 
 _MODELS: dict[str, type[BaseModel]] = {"chats": ChatRequest, "completions": CompletionRequest}

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-# Environment variable through which the gateway hands a `WorkerConfig` (as JSON) to the template,
-# which takes no arguments.
-TEMPLATE_VARIABLE = "GGML_FASTAPI_TEMPLATE"
+# Environment variable through which the gateway hands the zygote a JSON object: ``config``, a
+# `WorkerConfig`, and ``preload``, the modules that it imports before it loads the model.
+ZYGOTE_VARIABLE = "GGML_FASTAPI_ZYGOTE"
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """One value that travels from the gateway's settings to the template and the workers.
+    """One value that travels from the gateway's settings to the zygote and the workers.
 
     Attributes:
         engine: ``ctransformers`` or ``echo``.
@@ -29,6 +29,7 @@ class WorkerConfig:
         chat_template: the setting ``CHAT_TEMPLATE``: a name of a format, or a path; None leaves the
             format to the model.
         echo_delay_ms: how long the echo engine takes for each evaluation.
+        name: of the process, for its log.
     """
 
     engine: str
@@ -45,3 +46,4 @@ class WorkerConfig:
     file_name: str = ""
     chat_template: str | None = None
     echo_delay_ms: float = 0.0
+    name: str = ""

@@ -18,8 +18,11 @@ from shared.messages import (
     Chat,
     Delta,
     Detokenize,
+    Ended,
     Failed,
     Finished,
+    Fork,
+    Forked,
     Generate,
     LoadFailed,
     Message,
@@ -32,6 +35,7 @@ from shared.messages import (
     SetThreads,
     Shutdown,
     Text,
+    Warm,
     Warmed,
 )
 from shared.sampling import SamplingParams
@@ -40,13 +44,14 @@ _TYPES: dict[str, type[Any]] = {
     cls.__name__: cls
     for cls in (
         Prepare, Detokenize, Generate, Cancel, SetThreads, Shutdown,
-        Ready, LoadFailed, Warmed, Progress, Prepared, Prefilled, Delta, Finished, Failed,
+        Ready, LoadFailed, Progress, Prepared, Prefilled, Delta, Finished, Failed,
+        Warm, Fork, Warmed, Forked, Ended,
     )
 }  # fmt: skip
 
 # Messages with token ids: on the wire Base64 of 32-bit integers, little-endian, which for a long
 # prompt takes a third of the time and of the bytes that a list of numbers does.
-_WITH_IDS = {"Detokenize", "Generate", "Prepared", "Finished"}
+_WITH_IDS = {"Detokenize", "Generate", "Prepared", "Finished", "Warmed"}
 # Other fields that JSON makes lists of.
 _TUPLES = {"Generate": ("stop", "stop_ids"), "Prepared": ("pieces", "stop")}
 

@@ -1,11 +1,13 @@
 """Every message between the gateway and its processes; `shared.encoding` has their one encoding.
 
-Down a queue go commands: `Generate`, `Cancel` and `SetThreads` to a worker, `Prepare` and
-`Detokenize` to a preparer, `Shutdown` to either. Up a pipe come events: `Ready`, `LoadFailed`,
+Down a pipe go commands: `Generate`, `Cancel` and `SetThreads` to a worker, `Prepare` and
+`Detokenize` to a preparer, `Shutdown` to either. Up another come events: `Ready`, `LoadFailed`,
 `Progress`, `Prefilled`, `Delta`, `Finished`, `Failed`, `Prepared`. Every `Generate` is answered by
 exactly one terminal event (`Finished` or `Failed`), in the order ``Prefilled, Delta*, terminal``;
-every `Prepare` and `Detokenize` by one `Prepared` or `Failed`. A template that evaluates a prefix
-says `Warmed` or `LoadFailed`.
+every `Prepare` and `Detokenize` by one `Prepared` or `Failed`.
+
+The zygote says `Ready` or `LoadFailed`, then takes `Warm`, which it answers by `Warmed` or
+`LoadFailed`, and `Fork`, which it answers by `Forked` and in the end by `Ended`.
 """
 
 from collections.abc import Mapping
@@ -113,6 +115,23 @@ class Shutdown:
     """End the worker process."""
 
 
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """Evaluate ``text`` as chats begin with it; all later forks have that in their KV caches."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Fork a process; its descriptors come along."""
+
+    #: of the process, for its log
+    name: str
+    #: its body, as ``module:function``
+    target: str
+
+
 Question: TypeAlias = Prepare | Detokenize
 Command: TypeAlias = Generate | Question | Cancel | SetThreads | Shutdown
 
@@ -133,9 +152,24 @@ class LoadFailed:
 
 @dataclass(frozen=True, slots=True)
 class Warmed:
-    """A template has ``prefix_tokens`` tokens in its KV cache, and so will have its forks."""
+    """The zygote has these tokens in its KV cache, and so will have its forks."""
 
-    prefix_tokens: int
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """A process was forked; a descriptor of it (`os.pidfd_open`) comes along."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A fork has ended; ``status`` is negative for a signal."""
+
+    pid: int
+    status: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +271,7 @@ class Prepared:
     stop: tuple[str, ...] = ()
 
 
-Lifecycle: TypeAlias = Ready | LoadFailed | Warmed | Progress | Prepared
+Lifecycle: TypeAlias = Ready | LoadFailed | Progress | Prepared
+ZygoteMessage: TypeAlias = Warm | Fork | Warmed | Forked | Ended
 Event: TypeAlias = Prefilled | Delta | Finished | Failed
-Message: TypeAlias = Command | Lifecycle | Event
+Message: TypeAlias = Command | Lifecycle | Event | ZygoteMessage

@@ -4,8 +4,8 @@ from contextlib import suppress
 
 WORKER = 500
 """Of a worker: it is replaced, and what it ran is run again."""
-TEMPLATE = 200
-"""Of a template: a worker may be taken before it, the gateway only after it."""
+ZYGOTE = 200
+"""Of a zygote: a worker may be taken before it, the gateway only after it."""
 
 
 def adjust(adjustment: int) -> None:

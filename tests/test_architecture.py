@@ -37,12 +37,7 @@ ONE_FILE_LIBRARIES = {
     "worker/tokenizer/tokenizer.py": {"tokenizers"},
     "worker/tokenizer/file.py": {"tokenizers"},
     "worker/tokenizer/pre_tokenizers.py": {"tokenizers"},
-    "worker/convert/conversion.py": {"tqdm"},
-    "worker/convert/source.py": {"safetensors"},
-    "worker/convert/tensors.py": {"gguf"},
-    "worker/main.py": {"multiprocess"},
-    "gateway/pool/fork_server.py": {"multiprocess"},
-    "gateway/pool/template.py": {"multiprocess"},
+    "worker/zygote.py": {"socket"},
     "gateway/http/connection.py": {"uvicorn"},
     "gateway/http/exchange.py": {"uvicorn"},
     "gateway/http/protocol.py": {"httptools"},
@@ -73,14 +68,22 @@ NARROWED = {
     },
     "gateway/pool/jobs.py": {"gateway.pool.prefix", "shared.messages"},
     "gateway/pool/estimates.py": {"shared.messages"},
-    "gateway/pool/learning.py": {"gateway.pool.prefix"},
     "gateway/pool/prefix.py": set(),
     "gateway/auth/": {
         "gateway.auth", "gateway.errors", "gateway.observe.record", "gateway.settings", "shared",
     },
-    "gateway/routes/": {
-        "gateway.auth", "gateway.chat", "gateway.errors", "gateway.observe", "gateway.openai",
-        "gateway.pool.base", "gateway.routes", "gateway.serving",
+    "gateway/ask.py": {"shared"},
+    "gateway/dialects/": {
+        "gateway.answer.pieces", "gateway.ask", "gateway.dialects", "gateway.errors", "shared",
+    },
+    "gateway/answer/": {
+        "gateway.answer", "gateway.ask", "gateway.chat", "gateway.errors", "gateway.pool.base",
+        "shared",
+    },
+    "gateway/answer/pieces.py": {"shared"},
+    "gateway/routes.py": {
+        "gateway.answer", "gateway.ask", "gateway.chat", "gateway.dialects", "gateway.errors",
+        "gateway.observe.record", "gateway.openapi", "gateway.pool.base", "gateway.serving",
         "gateway.sse", "shared",
     },
     "worker/loop.py": {
@@ -91,26 +94,31 @@ NARROWED = {
         "shared", "worker.engines", "worker.tokenizer.tokenizer", "worker.tokenizer.file",
         "worker.tokenizer.vocabulary",
     },
-    "worker/convert/": {"shared", "worker.convert"},
-    "worker/build/": {"shared", "worker.build", "worker.convert", "worker.engines"},
+    "worker/build/": {"shared", "worker.build", "worker.engines"},
 }  # fmt: skip
+# Which libraries parts of a room may use, if not all of the room's.
+NARROWED_LIBRARIES = {
+    "gateway/dialects/": {"orjson", "pydantic", "pydantic_core", "typing_extensions"},
+    "gateway/answer/": {"orjson"},
+    "gateway/ask.py": set[str](),
+}
 PURE = (
-    "gateway/auth/rate.py", "gateway/pool/estimates.py", "gateway/pool/jobs.py",
-    "gateway/pool/learning.py", "gateway/pool/prefix.py", "gateway/pool/scheduler.py",
+    "gateway/pool/estimates.py", "gateway/pool/jobs.py", "gateway/pool/prefix.py",
+    "gateway/pool/scheduler.py",
 )  # fmt: skip
 PURE_STDLIB = {"collections", "dataclasses", "itertools", "math", "typing"}
 IMPURE_BUILTINS = {"open", "print", "input", "exec", "eval", "__import__"}
 
 ENVIRONMENT_READERS = {
     "gateway/__main__.py",  # hands it to `Settings.load`, which reads nothing by itself
-    "gateway/pool/fork_server.py",  # the only way to tell a fork server something
-    "gateway/pool/template.py",  # PYTHONPATH is the user's, for every program; no setting of ours
-    "worker/template.py",  # gets it there; sets what libraries read when they are imported
-    "worker/build/toolchain.py",  # CC, CXX and PATH are the user's, for every program that builds
+    "gateway/pool/zygote.py",  # hands the zygote its own; PYTHONPATH is the user's
+    "gateway/pool/zygote_process.py",  # the same
+    "worker/zygote.py",  # gets it there; sets what libraries read when they are imported
+    "worker/build/command.py",  # CC, CXX and PATH are the user's, for every program that builds
     "gateway/demo_model.py",  # XDG_CACHE_HOME is the user's, for every program; no setting of ours
 }
 HEAVY = {
-    "ctransformers", "fastapi", "gguf", "huggingface_hub", "jinja2", "multiprocess", "numpy",
+    "ctransformers", "fastapi", "gguf", "huggingface_hub", "jinja2", "numpy",
     "opentelemetry", "orjson", "prometheus_client", "pydantic", "safetensors", "starlette",
     "tokenizers", "tqdm", "uvicorn", "uvloop",
 }  # fmt: skip
@@ -123,7 +131,6 @@ LONG_CHAINS = {"gateway": 17, "shared": 11}
 CIRCLES = (
     {"gateway/chat", "gateway/serving.py"},
     {"worker/grammar.py", "worker/grammar_compiler.py"},
-    {"worker/main.py", "worker/template.py"},
 )
 
 
@@ -175,6 +182,16 @@ def narrowed_imports(source: Source) -> Iterator[str]:
         if source.path == part or (part.endswith("/") and source.path.startswith(part)):
             for name in source.imports():
                 if name.split(".")[0] in ROOMS and not is_within(name, allowed):
+                    yield f"imports {name}"
+
+
+def narrowed_libraries(source: Source) -> Iterator[str]:
+    """A dialect is a function of bodies and pieces: no web framework."""
+    for part, allowed in NARROWED_LIBRARIES.items():
+        if source.path == part or (part.endswith("/") and source.path.startswith(part)):
+            for name in source.imports():
+                top = name.split(".")[0]
+                if top not in ROOMS and top not in STDLIB and top not in allowed:
                     yield f"imports {name}"
 
 
@@ -259,6 +276,7 @@ Rule = Callable[[Source], Iterator[str]]
 RULES: list[Rule] = [
     room_imports,
     narrowed_imports,
+    narrowed_libraries,
     purity,
     app_imports,
     composition,
@@ -295,20 +313,24 @@ BAD: list[tuple[Rule, str, str]] = [
     (room_imports, "worker/x.py", "import ctransformers"),
     (room_imports, "worker/engines/echo.py", "from ctransformers.llm import LLM"),
     (room_imports, "worker/engines/ctransformers.py", "import tokenizers"),
-    (room_imports, "worker/loop.py", "import multiprocess"),
+    (room_imports, "worker/loop.py", "import socket"),
     (room_imports, "gateway/x.py", "import numpy as np"),
     (room_imports, "gateway/x.py", "if True:\n    from ctransformers import LLM"),
     (room_imports, "gateway/x.py", "import tokenizers"),
     (room_imports, "gateway/x.py", "import worker.main"),
-    (room_imports, "gateway/pool/local.py", "import multiprocess"),
+    (room_imports, "gateway/pool/local.py", "import multiprocessing"),
     (room_imports, "gateway/pool/local.py", "import requests"),
     (narrowed_imports, "gateway/pool/local.py", "from gateway.errors import ApiError"),
     (narrowed_imports, "gateway/pool/scheduler.py", "from gateway.pool.local import LocalPool"),
     (narrowed_imports, "gateway/pool/prefix.py", "import shared.messages"),
-    (narrowed_imports, "gateway/auth/guard.py", "from gateway.pool.base import WorkerPool"),
-    (narrowed_imports, "gateway/routes/chat.py", "from gateway.pool import local"),
-    (narrowed_imports, "gateway/routes/chat.py", "from gateway.pool.handle import WorkerHandle"),
-    (narrowed_imports, "gateway/routes/chat.py", "from gateway import settings"),
+    (narrowed_imports, "gateway/auth/keys.py", "from gateway.pool.base import WorkerPool"),
+    (narrowed_imports, "gateway/routes.py", "from gateway.pool import local"),
+    (narrowed_imports, "gateway/routes.py", "from gateway import settings"),
+    (narrowed_imports, "gateway/dialects/chat.py", "from gateway.pool.base import WorkerPool"),
+    (narrowed_imports, "gateway/dialects/chat.py", "from gateway.answer.run import run"),
+    (narrowed_imports, "gateway/answer/run.py", "from gateway.dialects import Dialect"),
+    (narrowed_libraries, "gateway/dialects/chat.py", "from fastapi import Request"),
+    (narrowed_libraries, "gateway/answer/run.py", "import starlette.types"),
     (narrowed_imports, "worker/loop.py", "from worker.engines.echo import EchoEngine"),
     (narrowed_imports, "worker/loop.py", "from worker import engines"),
     (narrowed_imports, "worker/engines/echo.py", "from worker.loop import Loop"),
@@ -316,7 +338,6 @@ BAD: list[tuple[Rule, str, str]] = [
     (purity, "gateway/pool/scheduler.py", "import time"),
     (purity, "gateway/pool/scheduler.py", "import asyncio"),
     (purity, "gateway/pool/scheduler.py", "from os import path"),
-    (purity, "gateway/auth/rate.py", "import time"),
     (purity, "gateway/pool/prefix.py", "def f():\n    import io"),
     (purity, "gateway/pool/prefix.py", "open('x')"),
     (app_imports, "gateway/pool/local.py", "from gateway.app import create_app"),
@@ -344,7 +365,8 @@ GOOD: list[tuple[Rule, str, str]] = [
     (room_imports, "worker/engines/library.py", "import ctransformers, numpy, shared.model.gguf"),
     (room_imports, "worker/tokenizer/tokenizer.py", "from tokenizers import Regex"),
     (room_imports, "gateway/x.py", "import asyncio, fastapi.responses\nfrom gateway import sse"),
-    (narrowed_imports, "gateway/routes/chat.py", "from gateway.pool.base import WorkerPool"),
+    (narrowed_imports, "gateway/routes.py", "from gateway.pool.base import WorkerPool"),
+    (narrowed_libraries, "gateway/dialects/chat.py", "import json, orjson, pydantic"),
     (narrowed_imports, "gateway/pool_x.py", "from gateway.errors import ApiError"),
     (narrowed_imports, "worker/engines/x.py", "import numpy\nfrom worker.engines import base"),
     (purity, "gateway/pool/scheduler.py", "from collections import deque\nimport shared.messages"),
@@ -354,7 +376,7 @@ GOOD: list[tuple[Rule, str, str]] = [
     (composition, "gateway/__main__.py", "from worker.main import run_worker"),
     (composition, "worker/main.py", "from worker.loop import Loop"),
     (environment, "gateway/settings.py", "environment = {}\nenvironment['X']"),
-    (environment, "worker/template.py", "import os\nos.environ['X']"),
+    (environment, "worker/zygote.py", "import os\nos.environ['X']"),
     (light_at_module_level, "gateway/__main__.py", "import os\ndef f():\n    import fastapi"),
     (docstring, "shared/x.py", '"""X."""'),
     (size, "shared/x.py", "x = 1\n" * 300),
@@ -404,8 +426,6 @@ def test_the_gateway_names_the_worker_in_one_place() -> None:
     ]
     assert sorted(lines) == [
         f"{COMPOSITION_ROOT}: worker.build.command.main",
-        f"{COMPOSITION_ROOT}: worker.convert.command.main",
-        f"{COMPOSITION_ROOT}: worker.main.run_template",
         f"{COMPOSITION_ROOT}: worker.main.run_worker",
     ]
 
@@ -506,5 +526,5 @@ def test_the_whole_gateway_loads_no_engine() -> None:
 
 
 def test_the_loop_loads_no_engine() -> None:
-    loaded = loaded_by("import worker.loop, worker.sampling.sampler, worker.template")
+    loaded = loaded_by("import worker.loop, worker.sampling.sampler, worker.zygote")
     assert loaded & {"ctransformers", "tokenizers", "gateway", "fastapi", "pydantic"} == set()

@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 
 class Inbox(Protocol):
-    """The reading side of a worker's queue; see `worker.inbox.Inbox`."""
+    """The reading side of a worker's queue; see `worker.pipes.Inbox`."""
 
     def get(self) -> bytes:
         """The next encoded command; blocks until there is one."""
@@ -54,7 +54,7 @@ class Inbox(Protocol):
 
 
 class Outbox(Protocol):
-    """The writing side of a worker's pipe; see `worker.outbox.Outbox`."""
+    """The writing side of a worker's pipe; see `worker.pipes.Outbox`."""
 
     def send(self, events: Items[Event | Progress], /) -> None:
         """Send events to the gateway, or keep them where it does not read fast enough."""

@@ -18,8 +18,7 @@ from shared.messages import Chat, Detokenize, Failed, Prepare, Prepared, Progres
 from worker.engines.base import Engine
 from worker.grammar.grammars import Grammars
 from worker.grammar.trial import GrammarRefused, Trials, bound_memory
-from worker.inbox import Inbox
-from worker.outbox import Outbox
+from worker.pipes import Inbox, Outbox
 from worker.prompt.prompts import Parts, PromptError, Prompts
 from worker.sequence import text_of
 

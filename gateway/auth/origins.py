@@ -1,19 +1,21 @@
-"""Middleware for requests from web pages: which may come, and what their browser has to be told.
+"""Which web pages may use the server, and by which names of it.
 
 A browser sends some requests to any server, for any page, and only asks afterwards whether the page
-may read the answer (CORS). Here that would already have cost a generation, so that requests of
-pages which are not allowed are refused. Programs send no ``Origin``; nothing of this is about them.
+may read the answer (CORS). Here that would already have cost a generation: requests of pages that
+are not allowed are refused. Programs send no ``Origin``; nothing of this is about them.
+
+A page whose name is made to resolve to this machine (DNS rebinding) may send requests here that its
+browser takes for requests to the page's own server. They still carry that name in their ``Host``.
 """
 
 import re
-from collections.abc import Collection, Iterable
-from urllib.parse import urlsplit
+from collections.abc import Collection
+from ipaddress import ip_address
 
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.auth.hosts import is_local
 from gateway.errors import ApiError
 from shared.errors import ErrorCode
 
@@ -24,97 +26,52 @@ EXPOSED = (
 )  # fmt: skip
 """The response headers that a page may read."""
 
-PREFLIGHT_AGE_S = 600
-"""How long a browser need not ask again."""
-
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+_LOCAL = r"https?://(([^/:@]+\.)?localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?"
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
-class OriginCheck:
-    """Answers preflights, refuses pages that are not allowed, and marks what the others may read.
+class OriginCheck(CORSMiddleware):
+    """Refuses foreign pages, and tells browsers that other pages may read the answers.
 
-    Allowed are pages of this machine (whatever their port), those that this server itself serves,
-    and those that the settings name. Credentials are never allowed, so that ``*`` gives nothing
-    away that a page could not fetch by a server of its own.
+    Credentials are never allowed, so that ``*`` gives nothing away that a page could not fetch by a
+    server of its own.
     """
 
-    def __init__(self, app: ASGIApp, allowed: Collection[str]) -> None:
-        """Wrap ``app``; ``allowed`` are origins, in which ``*`` stands for any part of a name."""
-        self._app = app
-        self._allows_all = "*" in allowed
-        self._named = _pattern(allowed)
+    def __init__(self, app: ASGIApp, origins: Collection[str]) -> None:
+        """Wrap ``app``.
+
+        Args:
+            app: what answers.
+            origins: allowed besides those of this machine; ``*`` stands for any part of a name, and
+                alone for all pages.
+        """
+        names = [re.escape(origin).replace(r"\*", "[^/:]*") for origin in origins]
+        super().__init__(
+            app,
+            allow_origins=["*"] if "*" in origins else [],
+            allow_origin_regex=f"(?i:{'|'.join([_LOCAL, *names])})",
+            allow_methods=["GET", "HEAD", "POST", "OPTIONS"],
+            allow_headers=["*"],  # clients send many of their own; none of ours does harm
+            allow_private_network=True,
+            expose_headers=EXPOSED,
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application unless the request is a preflight or must not be served."""
         headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
         origin = headers.get("origin")
         if origin is None:
-            await self._app(scope, receive, send)
-            return
-        if not (self._allows(origin) or _is_own(origin, headers)):
+            await self.app(scope, receive, send)
+        elif self.is_allowed_origin(origin):
+            await super().__call__(scope, receive, send)
+        elif _is_own(origin, headers):
+            await self.app(scope, receive, send)
+        else:
             error = ApiError(
                 ErrorCode.ORIGIN_NOT_ALLOWED,
                 "Web pages of this origin may not use the server. If they should, start it with"
                 " the origin in CORS_ORIGINS.",
             )
             await error.response()(scope, receive, send)
-            return
-        granted = self._granted(origin)
-        if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
-            await Response(None, 204, granted | _preflight(headers))(scope, receive, send)
-            return
-
-        async def marking_send(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                marked = MutableHeaders(scope=message)
-                marked.update(granted)
-                marked["access-control-expose-headers"] = ", ".join(EXPOSED)
-            await send(message)
-
-        await self._app(scope, receive, marking_send)
-
-    def _allows(self, origin: str) -> bool:
-        return self._allows_all or _is_local(origin) or bool(self._named.fullmatch(origin.lower()))
-
-    def _granted(self, origin: str) -> dict[str, str]:
-        if self._allows_all:
-            return {"access-control-allow-origin": "*"}
-        return {"access-control-allow-origin": origin, "vary": "Origin"}
-
-
-def _preflight(headers: Headers) -> dict[str, str]:
-    granted = {
-        "access-control-allow-methods": "GET, HEAD, POST, OPTIONS",
-        "access-control-max-age": str(PREFLIGHT_AGE_S),
-    }
-    if wanted := headers.get("access-control-request-headers"):
-        # Clients send many of their own (x-stainless-...); none of ours does harm.
-        granted["access-control-allow-headers"] = wanted
-    if headers.get("access-control-request-private-network") == "true":
-        granted["access-control-allow-private-network"] = "true"
-    return granted
-
-
-def _pattern(origins: Iterable[str]) -> re.Pattern[str]:
-    names = (re.escape(origin).replace(r"\*", "[^/:]*") for origin in origins)
-    return re.compile("|".join(names) or "(?!)")
-
-
-def _parts(origin: str) -> tuple[str, str, int | None] | None:
-    """Scheme, host and port; None if ``origin`` is not one of a web page, but e.g. ``null``."""
-    try:
-        parts = urlsplit(origin.lower())
-        port = parts.port
-    except ValueError:
-        return None
-    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
-        return None
-    return parts.scheme, parts.hostname, port
-
-
-def _is_local(origin: str) -> bool:
-    parts = _parts(origin)
-    return parts is not None and is_local(parts[1])
 
 
 def _is_own(origin: str, headers: Headers) -> bool:
@@ -122,11 +79,57 @@ def _is_own(origin: str, headers: Headers) -> bool:
     # Only the browser can set this header. It knows better where a reverse proxy changes `Host`.
     if headers.get("sec-fetch-site") == "same-origin":
         return True
-    page = _parts(origin)
-    if page is None:
-        return False
-    scheme, name, port = page
     # A reverse proxy may have ended the TLS, so that our own scheme says nothing.
-    server = _parts(f"{scheme}://{headers.get('host', '')}")
-    default = _DEFAULT_PORTS[scheme]
-    return server is not None and (name, port or default) == (server[1], server[2] or default)
+    scheme, _, name = origin.lower().partition("://")
+    port = _DEFAULT_PORTS.get(scheme, "")
+    host = headers.get("host", "").lower()
+    return bool(port and name) and name.removesuffix(port) == host.removesuffix(port)
+
+
+def host_name(authority: str) -> str:
+    """The name or address in ``name:port``, in lower case, without brackets and a final dot."""
+    name = authority.strip().lower()
+    if name.startswith("["):
+        return name[1:].partition("]")[0]
+    return name.partition(":")[0].removesuffix(".")
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a host's name or address is one of this machine only, whatever a DNS server says."""
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")
+
+
+class HostCheck:
+    """Middleware that lets requests through whose ``Host`` is this machine's, or one of ``names``.
+
+    ``*.example.org`` names all below one. An address is always good: a page cannot be served from
+    one address and have its requests go to another.
+    """
+
+    def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
+        self._app = app
+        self._names = {name for name in names if not name.startswith("*.")}
+        self._endings = tuple(name[1:] for name in names if name.startswith("*."))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            for header, value in scope["headers"]:
+                if header == b"host" and not self._is_ours(host_name(value.decode("latin-1"))):
+                    raise ApiError(
+                        ErrorCode.HOST_NOT_ALLOWED,
+                        "The Host of this request is not a name of this server. If it should be,"
+                        " start the server with it in ALLOWED_HOSTS.",
+                    )
+        await self._app(scope, receive, send)
+
+    def _is_ours(self, name: str) -> bool:
+        if not name or name in self._names or is_loopback(name) or name.endswith(self._endings):
+            return True
+        try:
+            ip_address(name)
+        except ValueError:
+            return False
+        return True

@@ -1,16 +1,11 @@
 """The record of an HTTP request: the log line, the metrics and the span are made of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from starlette.types import Scope
 
 from gateway.pool.base import GenerationRecord
-from shared.messages import Delta
-
-EventT = TypeVar("EventT")
-ResultT = TypeVar("ResultT")
 
 _KEY = "gateway.record"
 
@@ -24,6 +19,10 @@ class Transcript:
 
     prompt: str
     completion: str = ""
+
+    def add(self, text: str) -> None:
+        """Note further text of the completion."""
+        self.completion += text
 
 
 @dataclass(slots=True)
@@ -129,17 +128,3 @@ def note_error(scope: Scope, code: str) -> None:
     """Note the code of an error; does nothing where there is no record."""
     if _KEY in scope:
         record_of(scope).error_code = code
-
-
-def transcribing(
-    record: RequestRecord, prompts: Sequence[str], feed: Callable[[int, EventT], ResultT]
-) -> Callable[[int, EventT], ResultT]:
-    """Wrap ``feed``, which takes the index and an event of a generation, to fill transcripts."""
-    record.transcripts = [Transcript(prompt) for prompt in prompts]
-
-    def feed_and_note(index: int, event: EventT) -> ResultT:
-        if isinstance(event, Delta):
-            record.transcripts[index].completion += event.text
-        return feed(index, event)
-
-    return feed_and_note

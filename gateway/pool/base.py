@@ -104,7 +104,6 @@ class WorkerStatus:
         restarts: how many processes before this one have died.
         reason: why the last one could not load, if so.
         cached_tokens: how many tokens its KV cache holds, as far as is known.
-        generation: of the template that its process was forked from.
         memory_bytes: its private memory when it was last measured; None if it has not been.
     """
 
@@ -114,23 +113,21 @@ class WorkerStatus:
     restarts: int
     reason: str | None = None
     cached_tokens: int = 0
-    generation: int = 0
     memory_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class TemplateStatus:
-    """What workers are forked from.
+class ZygoteStatus:
+    """The process that workers are forked from."""
 
-    Attributes:
-        generation: its number; 0 is the one that loaded the model.
-        prefix_tokens: how many tokens its KV cache holds, and so does that of every new worker.
-        learned: how many prefixes were found in what arrives and taken into a template.
-    """
-
-    generation: int = 0
+    #: None while there is none
+    pid: int | None = None
+    #: whether it has its model, so that it can be forked
+    is_loaded: bool = False
+    #: tokens that its KV cache holds, and so does that of every new worker
     prefix_tokens: int = 0
-    learned: int = 0
+    #: how many before it have ended
+    restarts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +194,7 @@ class PoolStatus:
         waiting: generations in the backlog.
         max_queue: the most that may wait.
         slots: how many may run at the same time; None if as many as there are workers.
-        template: what workers are forked from.
+        zygote: what workers are forked from.
         totals: what there has been since the start.
     """
 
@@ -208,7 +205,7 @@ class PoolStatus:
     waiting: int
     max_queue: int
     slots: int | None = None
-    template: TemplateStatus = TemplateStatus()
+    zygote: ZygoteStatus = ZygoteStatus()
     totals: Totals = Totals()
 
     @property

@@ -6,9 +6,6 @@ from enum import Enum
 
 from shared.exit_status import ended
 
-STATUS_LOST = 255
-"""What `multiprocess` says of a process whose fork server has died before it."""
-
 # What code raises that has gone wrong; any other signal was sent by somebody.
 _FAULTS = {
     signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP,
@@ -25,7 +22,6 @@ class Cause(str, Enum):
     STOPPED = "stopped"
     MEMORY = "memory"
     START_FAILED = "start_failed"
-    RENEWED = "renewed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +39,17 @@ class Death:
     @property
     def is_external(self) -> bool:
         """Whether somebody outside has ended it, so that its request is not to blame."""
-        return self.cause in (Cause.KILLED, Cause.STOPPED, Cause.RENEWED)
+        return self.cause in (Cause.KILLED, Cause.STOPPED)
 
     @classmethod
     def of(cls, exitcode: int | None) -> "Death":
         """The death of a process that we have not ended.
 
         Args:
-            exitcode: as `multiprocess` has it, negative for a signal; None, or `STATUS_LOST`, if
-                it could not be learned. Then nobody is blamed.
+            exitcode: negative for a signal; None if it could not be learned, since the zygote has
+                died before it. Then nobody is blamed.
         """
-        if exitcode is None or exitcode == STATUS_LOST:
+        if exitcode is None:
             return cls(Cause.KILLED, "died, and its exit status is lost")
         is_fault = exitcode >= 0 or -exitcode in _FAULTS
         how = ended(exitcode)

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Protocol
 
 from gateway.pool.base import GenerationRecord, Terms, Totals
-from gateway.pool.death import Cause, Death
+from gateway.pool.death import Death
 from gateway.pool.estimates import Estimates
 from gateway.pool.generation import Generation
-from gateway.pool.jobs import Renew, Start
+from gateway.pool.jobs import Start
 from gateway.pool.mailbox import Mailbox
 from gateway.pool.prefix import Prefix
 from gateway.pool.quarantine import Quarantine
@@ -36,9 +36,6 @@ class Workers(Protocol):
 
     def send(self, worker_id: int, command: Command) -> None:
         """Put a command on a worker's queue."""
-
-    def renew(self, worker_id: int) -> None:
-        """Replace the process of a worker that runs nothing."""
 
 
 class Dispatcher:
@@ -120,19 +117,14 @@ class Dispatcher:
         there = len(self.scheduler.waiting) + len(self.scheduler.running)
         return max(1, min(60, math.ceil(self.expected_wait_s() / max(1, there))))
 
-    def add_worker(
-        self, worker_id: int, born: Prefix, born_tokens: int, start_ms: float | None
-    ) -> None:
+    def add_worker(self, worker_id: int, born: Prefix, born_tokens: int) -> None:
         """Put a new worker into rotation.
 
         Args:
             worker_id: its number.
             born: the text in its KV cache.
             born_tokens: how many tokens that is.
-            start_ms: how long a fork took, in milliseconds; None if the model was loaded first.
         """
-        if start_ms is not None:
-            self.estimates.learn_start(start_ms)
         self.cached_tokens[worker_id] = born_tokens
         self._threads.add_worker(worker_id)
         self.scheduler.add_worker(worker_id, born)
@@ -149,10 +141,9 @@ class Dispatcher:
 
     def rescue(self, worker_id: int, death: Death) -> None:
         """Save what a dead worker ran, if that can be done."""
-        if death.cause is not Cause.RENEWED:
-            deaths, cause = self.totals.deaths, death.cause.value
-            deaths = {**deaths, cause: deaths.get(cause, 0) + 1}
-            self.totals = replace(self.totals, deaths=deaths)
+        deaths, cause = self.totals.deaths, death.cause.value
+        deaths = {**deaths, cause: deaths.get(cause, 0) + 1}
+        self.totals = replace(self.totals, deaths=deaths)
         now_s = time.monotonic()
         for generation in self._orphans.pop(worker_id, ()):
             request_id = generation.request.request_id
@@ -200,13 +191,10 @@ class Dispatcher:
         now_s = time.monotonic()
         started: list[Start] = []
         while (step := self.scheduler.next(now_s)) is not None:
-            if isinstance(step, Renew):
-                self._workers.renew(step.worker_id)
-            else:
-                generation = self._generations[step.request.request_id]
-                generation.note_start(step, now_s)
-                generation.expire_with(self._expire)
-                started.append(step)
+            generation = self._generations[step.request.request_id]
+            generation.note_start(step, now_s)
+            generation.expire_with(self._expire)
+            started.append(step)
         for worker_id, threads in self._threads.share(
             self.scheduler.running, [step.worker_id for step in started]
         ):

@@ -28,7 +28,6 @@ class Estimates:
         cached_share: of the tokens of a prompt, those that were in a KV cache.
         slowest_prefill_ms: the most milliseconds per token of a prompt so far; 0 before the first.
         slowest_decode_ms: the same of generated tokens.
-        start_ms: milliseconds from the order to replace a worker until the new one is ready.
     """
 
     prefill_ms_per_token: float = 8.0
@@ -37,7 +36,6 @@ class Estimates:
     cached_share: float = 0.0
     slowest_prefill_ms: float = 0.0
     slowest_decode_ms: float = 0.0
-    start_ms: float = 40.0
 
     def learn_prefill(self, event: Prefilled) -> None:
         """Take note of a prompt."""
@@ -56,10 +54,6 @@ class Estimates:
             self.decode_ms_per_token += _WEIGHT * (measured - self.decode_ms_per_token)
             self.slowest_decode_ms = max(measured, self.slowest_decode_ms)
         self.completion_tokens += _WEIGHT * (event.completion_tokens - self.completion_tokens)
-
-    def learn_start(self, start_ms: float) -> None:
-        """Take note of a worker that was replaced."""
-        self.start_ms += _WEIGHT * (start_ms - self.start_ms)
 
     @property
     def stall_s(self) -> float:

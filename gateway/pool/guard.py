@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 from gateway.pool.base import GenerationRecord, PoolRefused, State, Terms
 from gateway.pool.dispatcher import Dispatcher
-from gateway.pool.handle import WorkerHandle
 from gateway.pool.keeper import WorkerKeeper
 from gateway.pool.limits import Limits
 from gateway.pool.mailbox import Mailbox
 from gateway.pool.memory import MemoryWatch
+from gateway.pool.process import WorkerProcess
 from gateway.pool.rescue import KILLS_WORKERS
-from gateway.pool.starting import Starter
 from gateway.pool.watchdog import Watchdog
+from gateway.pool.zygote import Zygote
 from shared.errors import ErrorCode
 from shared.messages import Generate
 
@@ -31,7 +31,7 @@ class Guard:
         self,
         keepers: Sequence[WorkerKeeper],
         dispatcher: Dispatcher,
-        starter: Starter,
+        zygote: Zygote,
         limits: Limits,
     ) -> None:
         """Prepare; nothing is watched before `begin`.
@@ -39,7 +39,7 @@ class Guard:
         Args:
             keepers: of the workers.
             dispatcher: which has the backlog.
-            starter: which has the template.
+            zygote: what they are forked from.
             limits: the bounds.
         """
         self._keepers = keepers
@@ -57,7 +57,7 @@ class Guard:
             self._handles,
             running,
             self._stall_s,
-            lambda: starter.look() or bool(scheduler.waiting),
+            lambda: zygote.look() or bool(scheduler.waiting),
         )
         self._measuring: asyncio.Task[None] | None = None
 
@@ -77,7 +77,7 @@ class Guard:
         if self._measuring is not None:
             await asyncio.gather(self._measuring, return_exceptions=True)
 
-    def _handles(self) -> dict[int, WorkerHandle]:
+    def _handles(self) -> dict[int, WorkerProcess]:
         return {
             keeper.worker_id: keeper.handle
             for keeper in self._keepers

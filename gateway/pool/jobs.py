@@ -14,14 +14,12 @@ class Waiting:
         request: the generation.
         prefix: its prompt.
         expected_ms: how long it is expected to take.
-        awaits: the worker that is being replaced for it.
         passed_since_s: since when it could have started, but waited for a worker that suits it.
     """
 
     request: Generate
     prefix: Prefix
     expected_ms: float = 0.0
-    awaits: int | None = None
     passed_since_s: float | None = None
 
 
@@ -84,17 +82,8 @@ class Start:
         request: which.
         worker_id: where.
         prefix: its prompt.
-        continues: whether that worker's cache holds its conversation so far.
     """
 
     request: Generate
     prefix: Prefix
-    worker_id: int
-    continues: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Renew:
-    """Replace a free worker's process, since a new one is born with what this one lacks."""
-
     worker_id: int

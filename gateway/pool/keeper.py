@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal, Protocol
 
 from gateway.pool.base import WorkerStatus
 from gateway.pool.death import Cause, Death
-from gateway.pool.handle import WorkerHandle
-from gateway.pool.starting import Started, Starter, StartTimeout
+from gateway.pool.process import WorkerProcess
+from gateway.pool.zygote import NotLoaded, Zygote
 from shared.logging import request_id_var
 from shared.messages import (
     Delta,
@@ -36,14 +37,8 @@ _MAX_BACKOFF_S = 30.0
 class Listener(Protocol):
     """Who is told what becomes of a worker."""
 
-    def on_ready(self, worker_id: int, model: ModelInfo, fork_s: float | None) -> None:
-        """A new process has its model.
-
-        Args:
-            worker_id: where.
-            model: what the process has.
-            fork_s: seconds since its start began; None if the model was loaded first.
-        """
+    def on_ready(self, worker_id: int, model: ModelInfo) -> None:
+        """A new process has its model."""
 
     def on_event(self, event: Event) -> None:
         """It sent an event of a generation, which names the generation."""
@@ -53,9 +48,6 @@ class Listener(Protocol):
 
     def on_death(self, worker_id: int, death: Death) -> None:
         """It is dead, or there has never been one: then without `on_gone`."""
-
-    def on_timeout(self, reason: str) -> None:
-        """A process had no model in time."""
 
     def on_failed(self) -> None:
         """No process can be started at present; it is tried again, ever more seldom."""
@@ -69,34 +61,34 @@ class WorkerKeeper:
         state: ``ready`` once the process has its model; ``failed`` if that has not come about
             for several processes in a row.
         handle: the process, if there is one.
-        restarts: how many processes have died, those not counted that `renew` has ended.
+        restarts: how many processes have died.
         reason: why the last one could not be used, if so.
-        renewing: `renew` has ended one, and the next is not ready yet.
         memory_bytes: private memory of the process, if it has been measured.
     """
 
-    def __init__(self, worker_id: int, starter: Starter, listener: Listener) -> None:
+    def __init__(
+        self, worker_id: int, zygote: Zygote, target: Callable[..., None], listener: Listener
+    ) -> None:
         """Prepare; nothing is started.
 
         Args:
             worker_id: number of the place.
-            starter: starts the processes.
+            zygote: what the processes are forked from.
+            target: their body.
             listener: who is told.
         """
         self.worker_id = worker_id
         self.state: Literal["starting", "ready", "failed"] = "starting"
-        self.handle: WorkerHandle | None = None
+        self.handle: WorkerProcess | None = None
         self.restarts = 0
         self.reason: str | None = None
-        self.renewing = False
         self.memory_bytes: int | None = None
-        self._starter = starter
+        self._zygote = zygote
+        self._target = target
         self._listener = listener
-        self._newest: WorkerHandle | None = None
-        self._load_failed = False
-        self._too_long: str | None = None
+        # There is no hope for the next process, so that the place has failed at once.
+        self._is_hopeless = False
         self._expiry: asyncio.TimerHandle | None = None
-        self._started: Started | None = None
         self._began_s = 0.0
 
     async def keep(self, closing: asyncio.Event) -> None:
@@ -107,14 +99,10 @@ class WorkerKeeper:
             was_ready, death = await self._run_safely(closing)
             if closing.is_set():
                 return
-            if death.cause is Cause.RENEWED:
-                continue
-            self.renewing = False
             self.restarts += 1
             is_young = time.monotonic() - self._began_s < _YOUNG_S and not death.is_external
             failures = failures + 1 if is_young or not was_ready else 0
-            is_hopeless = self._load_failed or self._too_long is not None
-            if not was_ready and (is_hopeless or failures >= _FAILURES_UNTIL_FAILED):
+            if not was_ready and (self._is_hopeless or failures >= _FAILURES_UNTIL_FAILED):
                 logger.error("worker %d cannot be started: %s", self.worker_id, self.reason)
                 self.state = "failed"
                 self._listener.on_failed()
@@ -139,20 +127,13 @@ class WorkerKeeper:
             restarts=self.restarts,
             reason=self.reason,
             cached_tokens=cached_tokens if self.state == "ready" else 0,
-            generation=self.handle.generation if self.handle else 0,
             memory_bytes=self.memory_bytes,
         )
 
-    def renew(self) -> None:
-        """Replace the process, which runs nothing, by a new one from the newest template."""
-        if self.handle is not None:
-            self.renewing = True
-            self.handle.kill(Death(Cause.RENEWED, "was replaced"))
-
     def kill(self) -> None:
-        """End the process at once, also one whose start nobody waits for any more."""
-        if self._newest is not None:
-            self._newest.kill()
+        """End the process at once."""
+        if self.handle is not None:
+            self.handle.kill()
 
     async def _run_safely(self, closing: asyncio.Event) -> tuple[bool, Death]:
         """The same as `_run`; whatever goes wrong in it, the next process is due."""
@@ -164,7 +145,7 @@ class WorkerKeeper:
         self._cancel_expiry()
         self.kill()
         is_gone = self.handle is None
-        self.handle = self.memory_bytes = self._newest = None
+        self.handle = self.memory_bytes = None
         if self.state == "ready":
             self.state = "starting"
         death = Death(Cause.START_FAILED, "was lost by a mistake of the server")
@@ -178,29 +159,23 @@ class WorkerKeeper:
 
     async def _run(self, closing: asyncio.Event) -> tuple[bool, Death]:
         """Start a process and serve until it is dead; whether it was ever ready, and its death."""
-        self._load_failed, self._too_long = False, None
-        self._began_s = time.monotonic()
+        self._is_hopeless = False
         try:
-            started = await self._starter.start(f"worker-{self.worker_id}", closing, self._begun)
+            name = f"worker-{self.worker_id}"
+            handle = await WorkerProcess.start(self._zygote, self._target, name)
         except Exception as error:  # whatever it is, the next try is due
-            self.reason = f"a worker could not be started: {error}"
-            if isinstance(error, StartTimeout):
-                self._too_long = self.reason = str(error)
-                self._listener.on_timeout(self.reason)
+            self._is_hopeless = isinstance(error, NotLoaded)
+            self.reason = str(error) if self._is_hopeless else f"no worker was forked: {error}"
             death = Death(Cause.START_FAILED, self.reason)
             self._listener.on_death(self.worker_id, death)
             return False, death
-        if started is None:
-            return False, Death(Cause.START_FAILED, "was not started")
-        self._started, self._began_s = started, started.began_s
-        self.handle = handle = started.handle
+        self._began_s = time.monotonic()
+        self.handle = handle
         handle.attach(self._on_message)
         if closing.is_set():
             handle.kill()
-        if started.limit is not None:
-            limit_s, too_long = started.limit
-            loop = asyncio.get_running_loop()
-            self._expiry = loop.call_later(limit_s, self._expire, handle, too_long)
+        loop = asyncio.get_running_loop()
+        self._expiry = loop.call_later(self._zygote.fork_s, self._expire, handle)
         await handle.exited
         self._cancel_expiry()
         was_ready = self.state == "ready"
@@ -208,16 +183,12 @@ class WorkerKeeper:
         if was_ready:
             self.state = "starting"
         self._listener.on_gone(self.worker_id)
-        exitcode, death = await asyncio.to_thread(handle.reap)
-        self._newest = None
+        exitcode, death = await handle.reap()
         if not was_ready:
             death = replace(death, cause=Cause.START_FAILED)
-        if self._load_failed:
-            # The next try is to load the model, not to fork from the failure.
-            await self._starter.reload()
-        elif not was_ready and self._too_long is None:
-            self.reason = f"a worker died before it was ready (exit status {exitcode})"
-        if not (closing.is_set() or death.cause is Cause.RENEWED):
+            if not self._is_hopeless:
+                self.reason = f"a worker died before it was ready (exit status {exitcode})"
+        if not closing.is_set():
             logger.warning(
                 "worker %d (pid %d) %s; exit status %s",
                 self.worker_id, handle.pid, death.why, exitcode,
@@ -225,13 +196,10 @@ class WorkerKeeper:
         self._listener.on_death(self.worker_id, death)
         return was_ready, death
 
-    def _begun(self, handle: WorkerHandle) -> None:
-        self._newest = handle
-
-    def _expire(self, handle: WorkerHandle, too_long: str) -> None:
-        self._too_long = self.reason = too_long
+    def _expire(self, handle: WorkerProcess) -> None:
+        self._is_hopeless = True
+        self.reason = f"no worker got ready within {self._zygote.fork_s:g} s"
         handle.kill(Death(Cause.START_FAILED, "was not ready in time"))
-        self._listener.on_timeout(too_long)
 
     def _cancel_expiry(self) -> None:
         if self._expiry is not None:
@@ -244,15 +212,11 @@ class WorkerKeeper:
                 self._listener.on_event(message)
             case Ready(model):
                 self._cancel_expiry()
-                self.state, self.reason, self.renewing = "ready", None, False
-                assert self._started is not None, "it has just spoken"
-                start_s = time.monotonic() - self._began_s
-                self._starter.note_ready(self._started, start_s)
-                fork_s = start_s if self._started.is_fork else None
-                self._listener.on_ready(self.worker_id, model, fork_s)
+                self.state, self.reason = "ready", None
+                self._listener.on_ready(self.worker_id, model)
             case Progress():
                 pass
             case LoadFailed(reason):
-                self._load_failed, self.reason = True, reason
+                self._is_hopeless, self.reason = True, reason
             case _:
                 raise ValueError(f"a worker sent a command: {type(message).__name__}")

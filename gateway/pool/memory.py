@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from gateway.machine import available_memory
 from gateway.pool.death import Cause, Death
-from gateway.pool.handle import WorkerHandle
 from gateway.pool.keeper import WorkerKeeper
 from gateway.pool.proc import private_bytes
+from gateway.pool.process import WorkerProcess
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class MemoryWatch:
         self._free_bytes = free_bytes
         self._next = 0
         self._due_s = 0.0
-        self._measured: dict[int, tuple[WorkerHandle, int]] = {}
+        self._measured: dict[int, tuple[WorkerProcess, int]] = {}
 
     async def run(self) -> None:
         """Measure until cancelled."""
@@ -116,7 +116,7 @@ class MemoryWatch:
         return spent_s
 
 
-def _replace(handle: WorkerHandle, took: int, most_bytes: int) -> None:
+def _replace(handle: WorkerProcess, took: int, most_bytes: int) -> None:
     why = (
         f"took {took // _MIB} MiB of memory, more than the {most_bytes // _MIB} MiB of"
         " MAX_WORKER_MEMORY, and was ended"

@@ -10,14 +10,15 @@ import logging
 import signal
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
 from gateway.pool.base import PoolRefused
 from gateway.pool.death import Cause, Death
-from gateway.pool.handle import WorkerHandle
 from gateway.pool.proc import activity
-from gateway.pool.starting import Starter
+from gateway.pool.process import WorkerProcess
+from gateway.pool.zygote import Zygote
 from shared.errors import ErrorCode
 from shared.messages import (
     Chat,
@@ -43,6 +44,8 @@ _MOST_BACKOFF_S = 5.0
 _RETRY_AFTER_S = 1
 _UNAVAILABLE_RETRY_S = 5
 
+_TRIAL = Prepare("trial", Chat(({"role": "user", "content": "Hi"},)))
+
 logger = logging.getLogger(__name__)
 
 
@@ -64,7 +67,7 @@ class _Place:
     """One place for a preparer; processes come and go in it."""
 
     name: str
-    process: WorkerHandle | None = None
+    process: WorkerProcess | None = None
     is_ready: bool = False
     at_work: _Open | None = None
     #: by request id: those that it is done with, but for the trial of their grammar
@@ -72,18 +75,27 @@ class _Place:
     timer: asyncio.TimerHandle | None = None
 
 
+def _log_trial(answer: "asyncio.Future[Prepared | Failed | PoolRefused]") -> None:
+    if not answer.cancelled() and isinstance(failed := answer.result(), Failed):
+        logger.warning("a chat of one message has no prompt: %s", failed.message)
+
+
 class Preparers:
     """Keeps the preparers, and gives each question to one that is free."""
 
-    def __init__(self, starter: Starter, *, preparers: int, most: int) -> None:
+    def __init__(
+        self, zygote: Zygote, target: Callable[..., None], *, preparers: int, most: int
+    ) -> None:
         """Prepare; nothing is started.
 
         Args:
-            starter: starts the processes.
+            zygote: what the processes are forked from.
+            target: their body.
             preparers: how many there are.
             most: how many questions may be open at once.
         """
-        self._starter = starter
+        self._zygote = zygote
+        self._target = target
         self._most = most
         self._n_open = 0
         self._places = [_Place(f"preparer-{place}") for place in range(preparers)]
@@ -92,7 +104,10 @@ class Preparers:
         self._closing = asyncio.Event()
 
     def begin(self) -> None:
-        """Start the processes."""
+        """Start the processes, and try the chat template: they log what is wrong with it."""
+        loop = asyncio.get_running_loop()
+        self._waiting.append(_Open(_TRIAL, loop.create_future()))
+        self._waiting[-1].answer.add_done_callback(_log_trial)
         self._tasks = [asyncio.create_task(self._keep(place)) for place in self._places]
 
     async def prepare(self, question: Question) -> Prepared | Failed:
@@ -148,7 +163,7 @@ class Preparers:
             place.process.send(place.at_work.question)
             self._watch(place, place.process, time.monotonic())
 
-    def _watch(self, place: _Place, process: WorkerHandle, since_s: float) -> None:
+    def _watch(self, place: _Place, process: WorkerProcess, since_s: float) -> None:
         """Kill a process that was stopped, or takes too long however little of it it works."""
         if time.monotonic() - since_s > _MOST_S or activity(process.pid).state in ("T", "t"):
             process.kill(Death(Cause.STALLED, "did not answer"))
@@ -199,20 +214,14 @@ class Preparers:
 
     async def _run(self, place: _Place) -> None:
         """Start a process, and let it serve until it is dead."""
-
-        def begun(process: WorkerHandle) -> None:
-            place.process = process
-
-        started = await self._starter.start(place.name, self._closing, begun)
-        if started is None:
-            return
-        process = started.handle
+        process = await WorkerProcess.start(self._zygote, self._target, place.name)
+        place.process = process
         process.attach(partial(self._on_message, place))
         if self._closing.is_set():
             process.kill()
         self._watch(place, process, time.monotonic())
         await process.exited
-        exitcode, death = await asyncio.to_thread(process.reap)
+        exitcode, death = await process.reap()
         opened, place.process, place.is_ready = self._free(place), None, False
         if self._closing.is_set():
             return

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gateway.pool.base import PoolLoad, PoolStatus, State, TemplateStatus
+from gateway.pool.base import PoolLoad, PoolStatus, State, ZygoteStatus
 from gateway.pool.dispatcher import Dispatcher
 from gateway.pool.keeper import WorkerKeeper
 from shared.messages import ModelInfo
@@ -31,7 +31,7 @@ def status_of(
     model: ModelInfo | None,
     dispatcher: Dispatcher,
     keepers: Sequence[WorkerKeeper],
-    template: TemplateStatus,
+    zygote: ZygoteStatus,
 ) -> PoolStatus:
     """What the pool and each worker is doing; see `PoolStatus`."""
     scheduler = dispatcher.scheduler
@@ -49,6 +49,6 @@ def status_of(
         waiting=len(scheduler.waiting),
         max_queue=scheduler.max_queue,
         slots=scheduler.slots,
-        template=template,
+        zygote=zygote,
         totals=replace(dispatcher.totals, evictions=scheduler.evictions),
     )

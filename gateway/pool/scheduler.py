@@ -4,7 +4,7 @@ from collections import deque
 from itertools import islice
 
 from gateway.pool.estimates import Estimates
-from gateway.pool.jobs import Renew, Running, Start, Waiting, Worker
+from gateway.pool.jobs import Running, Start, Waiting, Worker
 from gateway.pool.prefix import EMPTY, Prefix
 from shared.messages import Generate
 
@@ -13,9 +13,6 @@ _LOOKAHEAD = 16
 # What a token in a cache is worth that nobody asks for now, against one that is: as much while
 # there is an unused worker; else so much where it was used last, and the less the longer ago.
 _WORTH_OF_NEWEST = 0.5
-# A process is replaced for a gain of so many times what that takes, and waited for so much longer.
-_WORTH_A_START = 2.0
-_LONGEST_START = 20.0
 
 
 class Scheduler:
@@ -31,7 +28,6 @@ class Scheduler:
         max_queue: the most generations that may wait.
         slots: how many may run at the same time.
         estimates: how long things take.
-        newborn: what the cache of a new worker holds.
         waiting: the backlog, oldest first.
         waiting_ms: how long all in it are expected to take, one after the other.
         running: request id -> worker id.
@@ -46,7 +42,6 @@ class Scheduler:
         self.max_queue = max_queue
         self.slots = slots
         self.estimates = estimates
-        self.newborn = EMPTY
         self.can_rewind = True
         self.waiting: deque[Waiting] = deque()
         self.waiting_ms = 0.0
@@ -56,7 +51,6 @@ class Scheduler:
         self._running: dict[str, Running] = {}
         # Least recently used first.
         self._free: dict[int, Worker] = {}
-        self._renewing: set[int] = set()
 
     @property
     def startable(self) -> int:
@@ -88,7 +82,6 @@ class Scheduler:
 
     def add_worker(self, worker_id: int, born: Prefix = EMPTY) -> None:
         """A worker is ready; its cache holds ``born``."""
-        self._renewing.discard(worker_id)
         self._free[worker_id] = Worker(born, born)
 
     def remove_worker(self, worker_id: int) -> None:
@@ -118,7 +111,7 @@ class Scheduler:
             worker.cached = Prefix(worker.cached.ids[: running.shared])
         self._free[running.worker_id] = worker
 
-    def next(self, now_s: float) -> Start | Renew | None:
+    def next(self, now_s: float) -> Start | None:
         """Decide what is to be done next; to be called until there is nothing.
 
         Args:
@@ -133,35 +126,11 @@ class Scheduler:
                 return step
         return None
 
-    def renew_blank(self) -> Renew | None:
-        """Have a free worker replaced that was never used, and was born with something else."""
-        for worker_id, worker in self._free.items():
-            if worker.is_blank and worker.born is not self.newborn:
-                return self._renew(worker_id)
-        return None
-
-    def _step(self, waiting: Waiting, now_s: float) -> Start | Renew | None:
+    def _step(self, waiting: Waiting, now_s: float) -> Start | None:
         request, prompt = waiting.request, waiting.prefix
-        if waiting.awaits in self._renewing:
-            longest_ms = _LONGEST_START * self.estimates.start_ms
-            if self._may_wait(waiting, longest_ms, 0.0, now_s):
-                return None
         worker_id, shared = self._cheapest(prompt)
         worker = self._free[worker_id]
-        born_shared = self._shared(self.newborn, prompt)
-        gain_ms = self.estimates.prefill_ms(born_shared - shared)
-        may_renew = len(self._renewing) < self.slots - len(self.running)
-        if gain_ms > _WORTH_A_START * self.estimates.start_ms:
-            if may_renew:
-                return self._renew(self._least_valuable(), waiting)
-            if self._may_wait(waiting, gain_ms, self.estimates.start_ms, now_s):
-                return None
         evicts = not worker.is_continued(shared)
-        continues = not (worker.is_blank or evicts)
-        is_old = worker.born is not self.newborn
-        if evicts and is_old and born_shared >= shared > 0 and may_renew:
-            # So that the template that it came from can go some day.
-            return self._renew(worker_id, waiting)
         if self._waits_for_busy(waiting, shared, now_s):
             return None
         self.evictions += evicts
@@ -172,7 +141,7 @@ class Scheduler:
         self._running[request.request_id] = Running(
             worker_id, worker, prompt, shared, now_s, expected_ms
         )
-        return Start(request, prompt, worker_id, continues)
+        return Start(request, prompt, worker_id)
 
     def _shared(self, cached: Prefix, prompt: Prefix) -> int:
         """How many tokens of a prompt would not have to be evaluated behind this cache."""
@@ -254,14 +223,3 @@ class Scheduler:
         for running in self._running.values():
             if running.awaited_by == request_id:
                 running.awaited_by = None
-
-    def _least_valuable(self) -> int:
-        """A free worker that was never used, else the one that was not used for the longest."""
-        return min(self._free, key=lambda worker_id: not self._free[worker_id].is_blank)
-
-    def _renew(self, worker_id: int, waiting: Waiting | None = None) -> Renew:
-        if waiting is not None:
-            waiting.awaits = worker_id
-        self.evictions += not self._free.pop(worker_id).is_blank
-        self._renewing.add(worker_id)
-        return Renew(worker_id)

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import time
-from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -21,14 +20,14 @@ _LAST_READS = 32
 class StderrLog:
     """Reads the pipe of one worker; however much comes, little is held, and little logged."""
 
-    def __init__(self, name: str, pipe: Any) -> None:
+    def __init__(self, name: str, pipe: int) -> None:
         """Prepare.
 
         Args:
             name: of the worker, for the log.
-            pipe: the reading end, a `multiprocess` ``Connection``; is closed by `close`.
+            pipe: the descriptor of the reading end; is closed by `close`.
         """
-        os.set_blocking(pipe.fileno(), False)
+        os.set_blocking(pipe, False)
         self._name = name
         self._pipe = pipe
         self._line = b""
@@ -41,13 +40,13 @@ class StderrLog:
     def attach(self) -> None:
         """Begin to read, on the running event loop."""
         self._pause = None
-        asyncio.get_running_loop().add_reader(self._pipe.fileno(), self._read)
+        asyncio.get_running_loop().add_reader(self._pipe, self._read)
 
     def close(self) -> None:
         """Log what is still in the pipe, the last words of a dead worker, and close it."""
-        if self._pipe.closed:
+        if self._pipe < 0:
             return
-        asyncio.get_running_loop().remove_reader(self._pipe.fileno())
+        asyncio.get_running_loop().remove_reader(self._pipe)
         if self._pause is not None:
             self._pause.cancel()
         reads = 0
@@ -56,7 +55,8 @@ class StderrLog:
         if self._line:
             self._end_line()
         self._tell_left_out()
-        self._pipe.close()
+        os.close(self._pipe)
+        self._pipe = -1
 
     def _read(self) -> None:
         n_bytes = self._take()
@@ -64,14 +64,14 @@ class StderrLog:
         if n_bytes and not is_flood:
             return
         loop = asyncio.get_running_loop()
-        loop.remove_reader(self._pipe.fileno())
+        loop.remove_reader(self._pipe)
         if n_bytes:
             self._pause = loop.call_later(_PAUSE_S, self.attach)
 
     def _take(self) -> int:
         """Read once; how many bytes there were: 0 at the end, -1 if there are none yet."""
         try:
-            chunk = os.read(self._pipe.fileno(), _READ_BYTES)
+            chunk = os.read(self._pipe, _READ_BYTES)
         except BlockingIOError:
             return -1
         now_s = time.monotonic()

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import islice
 
 from gateway.pool.death import Cause, Death
-from gateway.pool.handle import WorkerHandle
 from gateway.pool.proc import activity
+from gateway.pool.process import WorkerProcess
 
 TICK_S = 0.5
 """Between two looks while something runs. A worker that runs says something about as often."""
@@ -33,7 +33,7 @@ class _Watch:
         cpu_s: the CPU time that it had used at the first.
     """
 
-    handle: WorkerHandle
+    handle: WorkerProcess
     heard: int
     limit_s: float
     ticks: int = 0
@@ -50,7 +50,7 @@ class Watchdog:
 
     def __init__(
         self,
-        handles: Callable[[], Mapping[int, WorkerHandle]],
+        handles: Callable[[], Mapping[int, WorkerProcess]],
         running: Mapping[str, int],
         limit_s: Callable[[], float],
         on_tick: Callable[[], bool],
@@ -68,7 +68,7 @@ class Watchdog:
         self._limit_s = limit_s
         self._on_tick = on_tick
         self._watches: dict[str, _Watch] = {}
-        self._stopped: set[WorkerHandle] = set()
+        self._stopped: set[WorkerProcess] = set()
         self._next_idle = 0
         self._timer: asyncio.TimerHandle | None = None
         self._is_busy = True
@@ -94,7 +94,7 @@ class Watchdog:
         loop = asyncio.get_running_loop()
         # First of all: whatever goes wrong in this tick, there is another.
         self._timer = loop.call_later(_IDLE_TICK_S, self._tick)
-        handles, stopped = self._handles(), set[WorkerHandle]()
+        handles, stopped = self._handles(), set[WorkerProcess]()
         self._look_at_running(handles, stopped)
         self._look_at_idle(handles, stopped)
         self._stopped = stopped
@@ -105,7 +105,7 @@ class Watchdog:
             self._timer = loop.call_later(TICK_S, self._tick)
 
     def _look_at_running(
-        self, handles: Mapping[int, WorkerHandle], stopped: set[WorkerHandle]
+        self, handles: Mapping[int, WorkerProcess], stopped: set[WorkerProcess]
     ) -> None:
         limit_s, watches = self._limit_s(), dict[str, _Watch]()
         for request_id, worker_id in self._running.items():
@@ -133,18 +133,18 @@ class Watchdog:
         self._watches = watches
 
     def _look_at_idle(
-        self, handles: Mapping[int, WorkerHandle], stopped: set[WorkerHandle]
+        self, handles: Mapping[int, WorkerProcess], stopped: set[WorkerProcess]
     ) -> None:
         busy = set(self._running.values())
         idle = [handle for worker_id, handle in handles.items() if worker_id not in busy]
         begin = self._next_idle if self._next_idle < len(idle) else 0
         self._next_idle = begin + _IDLE_PER_TICK
-        looked_at: Iterable[WorkerHandle] = islice(idle, begin, self._next_idle)
+        looked_at: Iterable[WorkerProcess] = islice(idle, begin, self._next_idle)
         for handle in {*looked_at, *self._stopped.intersection(idle)}:
             if activity(handle.pid).state == "T":
                 self._note_stopped(handle, stopped)
 
-    def _note_stopped(self, handle: WorkerHandle, stopped: set[WorkerHandle]) -> None:
+    def _note_stopped(self, handle: WorkerProcess, stopped: set[WorkerProcess]) -> None:
         """Kill a worker that was stopped at the last tick, too: nobody wanted just a moment."""
         if handle in self._stopped:
             handle.kill(Death(Cause.STOPPED, "was stopped by a signal and replaced"))

@@ -1,6 +1,5 @@
 """What a system prompt that all requests share costs: how many of its tokens are evaluated."""
 
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -11,9 +10,6 @@ from scripts.benchmarks.setup import Setup
 from scripts.benchmarks.target import Connection, Target, checked, unlike_any, words
 from shared.config import WorkerConfig
 from shared.messages import Chat
-
-_LEARNED_WITHIN_S = 60
-"""How long the pool may take to learn a prefix."""
 
 
 class PromptTokens:
@@ -60,11 +56,7 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def measure(setup: Setup, results: Results) -> None:
-    """Add how many tokens were evaluated for requests that share a long system prompt.
-
-    Raises:
-        TimeoutError: the pool has not learned the prompt in time.
-    """
+    """Add how many tokens were evaluated for requests that share a long system prompt."""
     n_requests, n_tokens = setup.choose(50, 6), setup.choose(1000, 200)
     system = words(n_tokens)
     tokens = PromptTokens(setup.model)
@@ -77,7 +69,6 @@ def measure(setup: Setup, results: Results) -> None:
         target = Target("this server", server.url)
         warm_up = [_question(system, -number) for number in range(1, setup.choose(12, 4) + 1)]
         _ask(target, warm_up)
-        _wait_until_learned(server, setup.choose(_LEARNED_WITHIN_S, 5))
         evaluated = _ask(target, chats)
     distinct = distinct_tokens(prompts, [tokens.of(chat) for chat in warm_up])
     name = f"{what}: prompt tokens evaluated ÷ distinct ones, after {len(warm_up)} others"
@@ -107,13 +98,3 @@ def _ask(target: Target, chats: Sequence[Sequence[dict[str, str]]]) -> int:
 
     _, evaluated = target.side_by_side([partial(work, share=chats[k::2]) for k in range(2)])
     return sum(evaluated)
-
-
-def _wait_until_learned(server: Server, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        template = server.ready().get("template") or {}
-        if template.get("learned"):
-            return
-        time.sleep(0.05)
-    raise TimeoutError(f"the shared prompt was not learned within {seconds:.0f} s")

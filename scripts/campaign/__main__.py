@@ -67,7 +67,7 @@ def plan_of(options: argparse.Namespace, seed: int) -> Plan:
         seed=seed,
         settings=settings,
         limits=Limits(short, long, words, _REQUEST_TIMEOUT_S, _QUEUE_TIMEOUT_S),
-        schedule=Schedule(options.kill_every, options.stop_every, options.template_every),
+        schedule=Schedule(options.kill_every, options.stop_every, options.zygote_every),
         clients=options.clients,
         burst=10 * (options.workers + _MAX_QUEUE),
         reload=options.reload,
@@ -101,11 +101,11 @@ def _parser() -> argparse.ArgumentParser:
         help="a worker is stopped (default: 10)",
     )
     add(
-        "--template-every",
+        "--zygote-every",
         type=float,
         default=60.0,
         metavar="S",
-        help="the template is killed (default: 60)",
+        help="the zygote is killed (default: 60)",
     )
     add("--releases", type=int, default=100, metavar="N", help="measured first (default: 100)")
     add("--reload", action="store_true", help="tell it to load its model again half-way")

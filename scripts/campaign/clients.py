@@ -69,12 +69,12 @@ class Report:
         readiness: how soon ``/ready`` answered.
         faults: what was done, how often.
         successor_ms: from a worker's kill to its successor's being ready.
-        after_template_ms: the same, while there was no template.
+        after_zygote_ms: the same, while there was no zygote.
         release: how soon a worker is free when its client goes.
         before: what the gateway held before.
         after: and after.
-        templates_before: what each template held before.
-        templates_after: and after.
+        zygotes_before: what each zygote held before.
+        zygotes_after: and after.
         exit_status: of the gateway.
         exit_s: how long it took to end.
     """
@@ -87,12 +87,12 @@ class Report:
     readiness: Readiness = field(default_factory=Readiness)
     faults: Counter[str] = field(default_factory=Counter)
     successor_ms: list[float] = field(default_factory=list)
-    after_template_ms: list[float] = field(default_factory=list)
+    after_zygote_ms: list[float] = field(default_factory=list)
     release: ReleaseTimes | None = None
     before: Footprint | None = None
     after: Footprint | None = None
-    templates_before: list[Footprint] = field(default_factory=list)
-    templates_after: list[Footprint] = field(default_factory=list)
+    zygotes_before: list[Footprint] = field(default_factory=list)
+    zygotes_after: list[Footprint] = field(default_factory=list)
     exit_status: int | None = None
     exit_s: float = 0.0
 

@@ -1,4 +1,4 @@
-"""Kills workers and templates, stops workers, and measures how soon their successors are there."""
+"""Kills workers and zygotes, stops workers, and measures how soon their successors are there."""
 
 import asyncio
 import random
@@ -29,13 +29,13 @@ class Schedule:
     Attributes:
         kill_s: a worker is killed.
         stop_s: a worker is stopped, and never told to go on.
-        template_s: a template is killed.
+        zygote_s: a zygote is killed.
         own_share: of the kills, those by a signal that looks like a worker's own doing.
     """
 
     kill_s: float = 2.0
     stop_s: float = 10.0
-    template_s: float = 60.0
+    zygote_s: float = 60.0
     own_share: float = 0.15
 
 
@@ -51,7 +51,7 @@ class Faults:
         log: what was done, for the oracle.
         counts: how often, by what.
         successor_ms: from the kill of a worker to its successor's being ready.
-        after_template_ms: the same, where there was no template for some of that time.
+        after_zygote_ms: the same, where there was no zygote for some of that time.
         stopped: processes that were stopped.
         missing: workers without a successor, with what ``/ready`` said.
     """
@@ -62,20 +62,20 @@ class Faults:
     log: FaultLog = field(default_factory=FaultLog)
     counts: Counter[str] = field(default_factory=Counter)
     successor_ms: list[float] = field(default_factory=list)
-    after_template_ms: list[float] = field(default_factory=list)
+    after_zygote_ms: list[float] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     stopped: set[int] = field(default_factory=set)
     _seen_s: dict[int, float] = field(default_factory=dict)
 
     async def run(self) -> None:
         """Do harm until cancelled."""
-        kills, stops, templates = (
-            random.Random(f"{self.seed} {what}") for what in ("kills", "stops", "templates")
+        kills, stops, zygotes = (
+            random.Random(f"{self.seed} {what}") for what in ("kills", "stops", "zygotes")
         )
         await asyncio.gather(
             self._every(self.schedule.kill_s, partial(self._kill, kills)),
             self._every(self.schedule.stop_s, partial(self._stop, stops)),
-            self._every(self.schedule.template_s, partial(self._kill_template, templates)),
+            self._every(self.schedule.zygote_s, partial(self._kill_zygote, zygotes)),
         )
 
     async def _every(self, interval_s: float, action: Any) -> None:
@@ -104,7 +104,7 @@ class Faults:
             return
         victim = min(grown, key=order)
         is_stopped = victim["pid"] in self.stopped
-        had_template = bool(self.server.templates())
+        had_zygote = bool(self.server.zygotes())
         killed_s = time.monotonic()
         (self.log.own if is_own and not is_stopped else self.log.outside).append(killed_s)
         if not send_signal(victim["pid"], number, self.server.pid):
@@ -124,13 +124,11 @@ class Faults:
         )
         took_ms = (time.monotonic() - killed_s) * 1e3
         # One that was killed a moment ago may not have been gone yet when it was looked for.
-        is_without = not had_template or any(
-            at_s >= killed_s - _DYING_S for at_s in self.log.templates
-        )
+        is_without = not had_zygote or any(at_s >= killed_s - _DYING_S for at_s in self.log.zygotes)
         if status is None:
             self.missing.append(f"worker {victim['worker_id']} (pid {victim['pid']})")
         elif is_without:
-            self.after_template_ms.append(took_ms)
+            self.after_zygote_ms.append(took_ms)
         else:
             self.successor_ms.append(took_ms)
 
@@ -147,14 +145,14 @@ class Faults:
             self.stopped.add(victim["pid"])
             self.counts["SIGSTOP"] += 1
 
-    async def _kill_template(self, source: random.Random, _: Probe) -> None:
-        draw, templates = source.random(), self.server.templates()
-        if not templates:
+    async def _kill_zygote(self, source: random.Random, _: Probe) -> None:
+        draw, zygotes = source.random(), self.server.zygotes()
+        if not zygotes:
             return
-        victim = templates[int(draw * len(templates))]
-        self.log.templates.append(time.monotonic())
+        victim = zygotes[int(draw * len(zygotes))]
+        self.log.zygotes.append(time.monotonic())
         if send_signal(victim, signal.SIGKILL, self.server.pid):
-            self.counts["template SIGKILL"] += 1
+            self.counts["zygote SIGKILL"] += 1
 
     async def _workers(self, probe: Probe) -> list[dict[str, Any]]:
         status = await probe.get()

@@ -46,14 +46,14 @@ class FaultLog:
     Attributes:
         outside: deaths of workers that are no request's doing: SIGKILL, SIGSTOP.
         own: deaths of workers that look like a request's own doing: SIGSEGV, SIGABRT.
-        templates: deaths of templates, which excuse nothing: living workers go on.
+        zygotes: deaths of zygotes, which excuse nothing: living workers go on.
         crowd: when how many generations were asked for and not ended, at each change.
         max_queue: how many generations the server lets wait.
     """
 
     outside: list[float] = field(default_factory=list)
     own: list[float] = field(default_factory=list)
-    templates: list[float] = field(default_factory=list)
+    zygotes: list[float] = field(default_factory=list)
     crowd: list[tuple[float, int]] = field(default_factory=list)
     max_queue: int = 0
 

@@ -37,8 +37,8 @@ def as_json(report: Report) -> dict[str, Any]:
         "gateway": {
             "before": asdict(report.before) if report.before else None,
             "after": asdict(report.after) if report.after else None,
-            "templates_before": [asdict(held) for held in report.templates_before],
-            "templates_after": [asdict(held) for held in report.templates_after],
+            "zygotes_before": [asdict(held) for held in report.zygotes_before],
+            "zygotes_after": [asdict(held) for held in report.zygotes_after],
             "exit_status": report.exit_status,
             "exit_s": report.exit_s,
         },
@@ -72,9 +72,9 @@ def figures(report: Report) -> list[Figure]:
             _percentile("worker dead → successor ready, p50", report.successor_ms, 50, "≤ 50"),
             _percentile("worker dead → successor ready, p99", report.successor_ms, 99, "≤ 200"),
         ]
-    if report.after_template_ms:
-        name = "worker dead → successor ready, no template meanwhile, p99"
-        found.append(_percentile(name, report.after_template_ms, 99))
+    if report.after_zygote_ms:
+        name = "worker dead → successor ready, no zygote meanwhile, p99"
+        found.append(_percentile(name, report.after_zygote_ms, 99))
     if report.release:
         release = report.release
         found.append(

@@ -18,8 +18,8 @@ IDLE_WITHIN_S = 30.0
 _GONE_WITHIN_S = 2.0
 _SETTLES_WITHIN_S = 10.0
 _ANSWERED_WITHIN_S = 60.0
-PER_TEMPLATE = 5
-"""Descriptors that the gateway holds for a template with a prefix, as long as that lives.
+PER_ZYGOTE = 5
+"""Descriptors that the gateway holds for a zygote with a prefix, as long as that lives.
 
 The pipe that tells it to end, two that tell of the process and its status, and two pidfds: one to
 end it by, one to notice its death.
@@ -29,14 +29,14 @@ _MORE_DESCRIPTORS = 2
 _MORE_THREADS = 8
 # What arenas of glibc hold back differs by a few MiB from run to run.
 _MORE_RSS_SHARE, _MORE_RSS_MIB = 0.05, 6.0
-# A template has one for each living fork; which fork is whose differs.
-_MORE_TEMPLATE_DESCRIPTORS = 4
+# A zygote has one for each living fork; which fork is whose differs.
+_MORE_ZYGOTE_DESCRIPTORS = 4
 
 
-def template_footprints(server: CampaignServer) -> list[Footprint]:
-    """What each template holds now."""
+def zygote_footprints(server: CampaignServer) -> list[Footprint]:
+    """What each zygote holds now."""
     held = []
-    for pid in server.templates():
+    for pid in server.zygotes():
         with suppress(OSError):
             held.append(footprint(pid))
     return held
@@ -100,26 +100,26 @@ async def _check_stopped(server: CampaignServer, faults: Faults, report: Report)
 
 
 async def _check_growth(server: CampaignServer, report: Report) -> None:
-    before, templates_before = report.before, report.templates_before
+    before, zygotes_before = report.before, report.zygotes_before
     if before is None:
         return
     deadline_s = time.monotonic() + _SETTLES_WITHIN_S
     while True:
         report.after = footprint(server.pid)
-        report.templates_after = template_footprints(server)
-        more = max(0, len(report.templates_after) - len(templates_before))
-        grown = grown_by(before, report.after, _MORE_DESCRIPTORS + more * PER_TEMPLATE)
-        most = max((held.descriptors for held in templates_before), default=0)
+        report.zygotes_after = zygote_footprints(server)
+        more = max(0, len(report.zygotes_after) - len(zygotes_before))
+        grown = grown_by(before, report.after, _MORE_DESCRIPTORS + more * PER_ZYGOTE)
+        most = max((held.descriptors for held in zygotes_before), default=0)
         grown += [
-            f"a template: {held.descriptors} descriptors, before at most {most}"
-            for held in report.templates_after
-            if held.descriptors > most + _MORE_TEMPLATE_DESCRIPTORS
+            f"a zygote: {held.descriptors} descriptors, before at most {most}"
+            for held in report.zygotes_after
+            if held.descriptors > most + _MORE_ZYGOTE_DESCRIPTORS
         ]
         if not grown or time.monotonic() > deadline_s:
             break
         await asyncio.sleep(0.1)
     for what in grown:
-        growth = f"{asdict(before)} -> {asdict(report.after)}, {more} more templates"
+        growth = f"{asdict(before)} -> {asdict(report.after)}, {more} more zygotes"
         report.violate("it has grown", what, growth, server.last_words())
 
 

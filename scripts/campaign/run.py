@@ -10,7 +10,7 @@ from scripts.campaign.exchange import PROMPT, exchange
 from scripts.campaign.faults import Faults
 from scripts.campaign.processes import footprint
 from scripts.campaign.release import measure_release
-from scripts.campaign.rest import IDLE_WITHIN_S, check_end, check_rest, template_footprints
+from scripts.campaign.rest import IDLE_WITHIN_S, check_end, check_rest, zygote_footprints
 from scripts.campaign.server import (
     CampaignError,
     CampaignServer,
@@ -44,7 +44,7 @@ async def run(plan: Plan) -> Report:
             report.release = await measure_release(server.port, model, plan.n_releases, has_chunks)
         await probe.until(is_idle, IDLE_WITHIN_S)
         report.before = footprint(server.pid)
-        report.templates_before = template_footprints(server)
+        report.zygotes_before = zygote_footprints(server)
         faults = Faults(server, plan.schedule, plan.seed)
         await disturb(server, traffic, faults, report)
         if short := report.parts.violations():
@@ -85,7 +85,7 @@ async def disturb(server: CampaignServer, traffic: Traffic, faults: Faults, repo
                 await task
         report.faults = faults.counts
         report.successor_ms = faults.successor_ms
-        report.after_template_ms = faults.after_template_ms
+        report.after_zygote_ms = faults.after_zygote_ms
         for missing in faults.missing:
             report.violate("no successor", missing, server.last_words())
         for failure in report.readiness.failures:

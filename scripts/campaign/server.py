@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 from gateway.settings import Settings
 from scripts.bench_sides import END_WITH_US, ROOT
-from scripts.campaign.processes import catches, processes_of_session
+from scripts.campaign.processes import processes_of_session
 
 START_WITHIN_S = 60.0
 END_WITHIN_S = 20.0
@@ -57,13 +59,17 @@ class CampaignServer:
         """Whether the gateway runs."""
         return self._process.poll() is None
 
-    def templates(self) -> list[int]:
+    def zygotes(self) -> list[int]:
         """The processes that workers can be forked from now: not one that still loads."""
-        return [
-            pid
-            for pid in processes_of_session(self.pid)
-            if pid != self.pid and catches(pid, signal.SIGCHLD)
-        ]
+        try:
+            with urlopen(f"http://127.0.0.1:{self.port}/ready", timeout=2) as response:
+                status = json.load(response)
+        except HTTPError as error:
+            status = json.load(error)
+        except OSError:
+            return []
+        zygote = status.get("zygote", {})
+        return [zygote["pid"]] if zygote.get("is_loaded") else []
 
     def mistakes(self) -> list[str]:
         """Lines of the log that tell of a mistake in the server, however it went on."""

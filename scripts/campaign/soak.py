@@ -19,7 +19,7 @@ from scripts.campaign import report as reports
 from scripts.campaign.clients import Plan, Report
 from scripts.campaign.faults import Faults, Schedule
 from scripts.campaign.processes import footprint, private_mib
-from scripts.campaign.rest import PER_TEMPLATE, check_end, check_rest
+from scripts.campaign.rest import PER_ZYGOTE, check_end, check_rest
 from scripts.campaign.run import disturb
 from scripts.campaign.server import CampaignError, CampaignServer, Probe, campaign_server, is_idle
 from scripts.campaign.traffic import Limits, learn
@@ -28,8 +28,8 @@ from shared.errors import UsageError
 GROWTH_GOAL_PERCENT = 2.0
 """How much more memory there may be in the last sixth of the time than in the second one."""
 _MARKS = 12
-_GROWING = ("gateway_mib", "workers_mib", "templates_mib")
-_COUNTED = ("templates", "descriptors", "threads")
+_GROWING = ("gateway_mib", "workers_mib", "zygotes_mib")
+_COUNTED = ("zygotes", "descriptors", "threads")
 # From sixth to sixth, at the median: connections come and go.
 _MORE = 2
 
@@ -42,8 +42,8 @@ class Sample:
         at_s: seconds since the traffic began.
         gateway_mib: resident memory of the gateway.
         workers_mib: private memory of all workers together.
-        templates_mib: and of what they are forked from.
-        templates: how many of these there are.
+        zygotes_mib: and of what they are forked from.
+        zygotes: how many of these there are.
         descriptors: of the gateway.
         threads: of the gateway.
     """
@@ -51,8 +51,8 @@ class Sample:
     at_s: float
     gateway_mib: float
     workers_mib: float
-    templates_mib: float
-    templates: int
+    zygotes_mib: float
+    zygotes: int
     descriptors: int
     threads: int
 
@@ -79,8 +79,8 @@ def held_more(samples: Sequence[Sample]) -> list[str]:
         {name: median(getattr(each, name) for each in some) for name in _COUNTED}
         for some in (early, late)
     )
-    more = max(0.0, now["templates"] - was["templates"]) * PER_TEMPLATE
-    allowed = {"templates": math.inf, "descriptors": _MORE + more, "threads": _MORE}
+    more = max(0.0, now["zygotes"] - was["zygotes"]) * PER_ZYGOTE
+    allowed = {"zygotes": math.inf, "descriptors": _MORE + more, "threads": _MORE}
     return [
         f"{name}: {was[name]:g}, and {now[name]:g} at the end"
         for name in _COUNTED
@@ -134,14 +134,14 @@ async def _sample(server: CampaignServer, every_s: float, samples: list[Sample])
         while True:
             with suppress(OSError):
                 workers = (await probe.get())["workers"]
-                held, templates = footprint(server.pid), server.templates()
+                held, zygotes = footprint(server.pid), server.zygotes()
                 samples.append(
                     Sample(
                         at_s=time.monotonic() - started_s,
                         gateway_mib=held.rss_mib,
                         workers_mib=sum(private_mib(w["pid"]) for w in workers if w["pid"]),
-                        templates_mib=sum(map(private_mib, templates)),
-                        templates=len(templates),
+                        zygotes_mib=sum(map(private_mib, zygotes)),
+                        zygotes=len(zygotes),
                         descriptors=held.descriptors,
                         threads=held.threads,
                     )
@@ -172,7 +172,7 @@ def draw(samples: Sequence[Sample], path: Path) -> None:
     for name, label, marker in (
         ("gateway_mib", "gateway (resident)", "o"),
         ("workers_mib", "all workers (private)", "s"),
-        ("templates_mib", "templates (private)", "^"),
+        ("zygotes_mib", "zygotes (private)", "^"),
     ):
         values = [getattr(sample, name) for sample in samples]
         plot.plot(minutes, values, marker=marker, markevery=spacing, linewidth=1.8, label=label)

@@ -2,11 +2,11 @@
 """Makes the small reference models of tests/models: random weights, and what they ought to compute.
 
 Every variant is a model of the transformers library with a tokenizer trained here; the library's
-own results are the reference, and the converter of this project writes the model files.
+own results are the reference. `tests/models/conversion.py` writes the files for the engine.
 
 The tests do not need this script, only what it has written. To run it:
 
-    pip install "ggml-fastapi[convert]" "transformers==5.23.0" "torch==2.13.0" "tokenizers==0.23.3"
+    pip install "ggml-fastapi[test]" "transformers==5.23.0" "torch==2.13.0" "tokenizers==0.23.3"
     python scripts/models/make_test_models.py [VARIANT ...]
 
 The same versions of these, and of Python, whose library is the training text, give the same files.
@@ -18,7 +18,6 @@ import json
 import platform
 import shutil
 import sys
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,8 +38,7 @@ from scripts.models.family_tokenizers import (  # noqa: E402
     make_tokenizer,
     special_texts,
 )
-from worker.convert.conversion import convert  # noqa: E402
-from worker.convert.tensors import WeightType  # noqa: E402
+from tests.models.conversion import written  # noqa: E402
 
 TARGET = ROOT / "tests" / "models"
 N_CTX = 256
@@ -185,7 +183,7 @@ def row_scales(tokenizer: Tokenizer, n_rows: int) -> torch.Tensor:
 
 
 def storage_type(name: str) -> torch.dtype:
-    """Checkpoints mix the types of floats, as the converter has to read all of them."""
+    """Checkpoints mix the types of floats, as the conversion has to read all of them."""
     if "norm" in name or "ln_" in name:
         return torch.float32
     return torch.bfloat16 if "mlp" in name or "ffn" in name else torch.float16
@@ -240,7 +238,7 @@ def heed_alibi_bias_max(most: int) -> None:
     )
 
 
-def save(name: str, model: Any, family: Family, tokenizer_file: Path) -> None:
+def save(name: str, model: Any, family: Family) -> None:
     """Write the model as a folder, and the folder as the files that the engine reads."""
     folder = TARGET / "hf" / name
     shutil.rmtree(folder, ignore_errors=True)
@@ -253,11 +251,8 @@ def save(name: str, model: Any, family: Family, tokenizer_file: Path) -> None:
         tensors[key] = weight.detach().to(storage_type(key)).contiguous()
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "tokenizer_config.json").write_text(json.dumps(family.settings, indent=2) + "\n")
-    with tempfile.TemporaryDirectory() as temporary:
-        whole = Path(shutil.copytree(folder, Path(temporary) / name))
-        shutil.copy(tokenizer_file, whole / "tokenizer.json")
-        for suffix in VARIANTS[name].suffixes:
-            convert(whole, TARGET / f"{name}{suffix}", WeightType.F16)
+    for suffix in VARIANTS[name].suffixes:
+        (TARGET / f"{name}{suffix}").write_bytes(written(name, suffix))
 
 
 def main() -> None:
@@ -285,7 +280,7 @@ def main() -> None:
         for name in names:
             if VARIANTS[name].family == family_name:
                 model, found = find_model(VARIANTS[name], tokenizer)
-                save(name, model, family, file)
+                save(name, model, family)
                 references["models"][name] = found
                 print(name, "seed", found["seed"], repr(found["greedy_text"]))
     path.write_text(json.dumps(references, ensure_ascii=False, separators=(",", ":")) + "\n")

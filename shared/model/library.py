@@ -20,7 +20,7 @@ from pathlib import Path
 from shared.errors import UsageError
 from shared.exit_status import ended
 
-RECIPE = 1
+RECIPE = 2
 """Counts changes to how the library is made or tested; what an older recipe made is not used."""
 _VECTORS = ("avx512f", "avx2", "avx", "sse4_2", "sve", "asimd", "neon")
 """Flags of the widest vectors first; for people only."""
@@ -101,11 +101,8 @@ class Record:
     compiler: str  #: first line of what it says of itself
     options: str  #: of the compiler
     compared_with: str  #: the library that the self-test compared it with
-    models: int  #: that the self-test evaluated
     #: the largest difference of logits from that library's, as a part of their standard deviation
     difference: float | None
-    prefill: float | None  #: tokens per second, divided by that library's
-    decode: float | None
     sha256: str  #: of the library
 
     def to_json(self) -> bytes:

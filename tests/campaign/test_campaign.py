@@ -27,7 +27,7 @@ def test_nothing_is_lost_wrong_or_late_while_workers_die() -> None:
         seed=5,
         settings=SETTINGS,
         limits=Limits(short=8, long=40, words=12, request_timeout_s=30.0, queue_timeout_s=15.0),
-        schedule=Schedule(kill_s=0.7, stop_s=0.0, template_s=3.0, own_share=0.2),
+        schedule=Schedule(kill_s=0.7, stop_s=0.0, zygote_s=3.0, own_share=0.2),
         clients=8,
         burst_s=2.5,
         burst=60,
@@ -38,6 +38,6 @@ def test_nothing_is_lost_wrong_or_late_while_workers_die() -> None:
     # It has done what it is for.
     assert found.outcomes["answered"] >= 10, found.outcomes
     assert found.outcomes["left"] >= 5, found.outcomes
-    assert found.faults["SIGKILL"] >= 2 and found.faults["template SIGKILL"] >= 1, found.faults
+    assert found.faults["SIGKILL"] >= 2 and found.faults["zygote SIGKILL"] >= 1, found.faults
     assert found.exit_status == 0
     json.dumps(reports.as_json(found))

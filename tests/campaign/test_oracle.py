@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import ApiError
+from gateway.errors import ApiError, error_body
 from scripts.campaign.ask import Answer, Ask, Rubbish
 from scripts.campaign.oracle import FaultLog, judge, judge_rubbish
 from shared.errors import ErrorCode
@@ -30,7 +30,7 @@ DONE = "[DONE]"
 NOTHING = FaultLog()
 CROWD = FaultLog(crowd=[(99.0, 3), (100.5, 9), (100.9, 2)], max_queue=8)
 FEW = FaultLog(crowd=[(99.0, 9), (99.5, 8), (102.0, 9)], max_queue=8)
-TEMPLATE_KILLED = FaultLog(templates=[100.2, 100.4, 100.6])
+ZYGOTE_KILLED = FaultLog(zygotes=[100.2, 100.4, 100.6])
 
 
 def chunk(text: str = "", reason: str | None = None, index: int = 0) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def chunk(text: str = "", reason: str | None = None, index: int = 0) -> dict[str
 
 
 def failure(code: ErrorCode) -> Any:
-    return ApiError(code, "Why.").body()
+    return error_body(ApiError(code, "Why."))
 
 
 def sse(*events: Any) -> bytes:
@@ -168,12 +168,12 @@ WRONG: dict[str, tuple[Ask, Answer, FaultLog, str]] = {
     "a late queue timeout": (
         STREAM, refused(ErrorCode.QUEUE_TIMEOUT, ended_s=106.1), NOTHING, "late: queue_timeout"
     ),
-    "broken by the template's death": (
-        STREAM, streamed(chunk("Hel"), failure(ErrorCode.WORKER_CRASHED)), TEMPLATE_KILLED,
+    "broken by the zygote's death": (
+        STREAM, streamed(chunk("Hel"), failure(ErrorCode.WORKER_CRASHED)), ZYGOTE_KILLED,
         "nothing was done to any worker",
     ),
-    "given up by the template's death": (
-        WHOLE, refused(ErrorCode.MODEL_UNAVAILABLE), FaultLog(templates=[100.5] * 20),
+    "given up by the zygote's death": (
+        WHOLE, refused(ErrorCode.MODEL_UNAVAILABLE), FaultLog(zygotes=[100.5] * 20),
         "given up after 0 deaths",
     ),
     "left after wrong text": (

@@ -59,7 +59,7 @@ def test_growth_that_is_too_much_or_not_known_is_a_failure(
 
 def test_a_soak_sees_descriptors_and_threads_that_stay() -> None:
     assert held_more(soaked(descriptors=42, threads=7)) == []
-    assert held_more(soaked(descriptors=45, templates=2)) == []
+    assert held_more(soaked(descriptors=45, zygotes=2)) == []
     assert held_more(soaked(descriptors=43)) == ["descriptors: 40, and 43 at the end"]
     assert held_more(soaked(threads=8)) == ["threads: 5, and 8 at the end"]
     assert held_more([]) == ["there are too few samples to compare"]

@@ -10,10 +10,8 @@ from pathlib import Path
 import pytest
 
 from shared.model.gguf_reader import read_gguf
-from shared.model.inspect import inspect
 from tests.gguf_files import tiny_llama
 from tests.hub import Hub, serve_hub
-from tests.models.reference import references
 from tests.serving import ROOT, Server, served
 
 ADDRESS = "localhost:8000"
@@ -131,12 +129,6 @@ def test_the_inspecting_command(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "servable: yes" in done.stdout
-
-
-def test_the_converting_command(tmp_path: Path) -> None:
-    references()["starcoder-mqa"].copy_folder(tmp_path).rename(tmp_path / "HF_DIR")
-    subprocess.run(command_line("ggml-fastapi convert"), cwd=tmp_path, check=True)
-    assert inspect(tmp_path / "OUT.bin").quantisation == "Q4_0"
 
 
 def test_the_rewriting_command(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import openai
 import pytest
 
+from tests.golden.tokens import TOKENS_OF_LINES, tokens_of_lines
 from tests.serving import Server, chat
 
 TEXTS = [
@@ -47,6 +48,10 @@ def test_a_text_survives_being_tokenized(demo_server: Server, text: str) -> None
         assert answer["count"] == len(answer["tokens"])
         back = post(demo_server, "/detokenize", tokens=answer["tokens"])
         assert back == {"content": text, "prompt": text}
+
+
+def test_the_tokens_of_many_lines(demo_server: Server) -> None:
+    assert tokens_of_lines(demo_server) == TOKENS_OF_LINES["demo"]
 
 
 def test_what_is_counted_is_what_is_charged(demo_server: Server) -> None:

@@ -4,11 +4,10 @@ The echo engine repeats the prompt, or the last message. So a prompt that follow
 is the call of a tool, is an answer that does.
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
-
-import orjson
 
 CHAT, CHATS, COMPLETIONS = "/v1/chat/completions", "/v2/chat/completions", "/v1/completions"
 EMBEDDINGS, INPUT_TOKENS = "/v1/embeddings", "/v1/chat/completions/input_tokens"
@@ -27,7 +26,7 @@ class Case:
     def content(self) -> bytes:
         if self.body is None:
             return b""
-        return self.body if isinstance(self.body, bytes) else orjson.dumps(self.body)
+        return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
 
 
 def user(text: Any) -> dict[str, Any]:
@@ -116,6 +115,13 @@ CHAT_BODIES: dict[str, dict[str, Any]] = {
     "arguments that are no JSON": {"model": "echo", "messages": [{"role": "assistant",
         "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f",
         "arguments": "{"}}]}, user("And?")]},
+    "strange letters": chat("a\0b \u202eabc\u200f 👩‍👩‍👧‍👦🏳️‍🌈 <|im_end|></s>"),
+    "systems, twice and late": {"model": "echo", "messages": [
+        {"role": "system", "content": "a"}, user(""), {"role": "system", "content": "b"},
+        {"role": "assistant", "content": None}, user([{"type": "text", "text": "\0"},
+        {"type": "text", "text": "😀"}])]},
+    "null everywhere": chat("Hi", **dict.fromkeys(["temperature", "top_p", "stop", "n", "seed",
+        "stream", "stream_options", "logprobs", "tools", "max_tokens"])),
     "one token": chat("Anything", max_tokens=1),
     "max_completion_tokens": chat("Everything", max_tokens=1, max_completion_tokens=4),
     "stop": chat("up to here STOP and no further", stop=["nowhere", " STOP"]),

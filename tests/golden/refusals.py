@@ -29,7 +29,7 @@ BAD_CHATS: dict[str, dict[str, Any]] = {
     "nothing to go on from": {"messages": [{"role": "assistant", "content": ""}]},
     "temperature": chat("x", temperature=7),
     "temperature as text": chat("x", temperature="hot"),
-    "top_p": chat("x", top_p=0),
+    "top_p": chat("x", top_p=-0.1),
     "max_tokens": chat("x", max_tokens=0),
     "max_tokens over the context": chat("x", max_tokens=10**6),
     "n": chat("x", n=0),
@@ -78,13 +78,51 @@ BAD_COMPLETIONS: dict[str, Any] = {
     "more than it ever takes": prompt("x", n=1000),
     "tools": prompt("x", tools=TOOLS),
 }
+# Values that fields of a completion do not take.
+WRONG: dict[str, list[Any]] = {
+    "prompt": [None, {"text": "Hi"}, ["Hi", 5], [1, 2, 10**9], [[1], [10**9]], "\0" * 300_000,
+        "😀" * 100_000],
+    "model": [5, "\0😀"],
+    "max_tokens": [True, "5", 1.5, 10**30, -(10**30), 10**18],
+    "temperature": [-0.1, 2.1, 10**300, True],
+    "top_p": [1.5],
+    "top_k": [-2, 10**30],
+    "min_p": [2],
+    "presence_penalty": [3],
+    "frequency_penalty": [-3],
+    "repetition_penalty": [0],
+    "seed": [0.5, 2**100],
+    "n": [-1, 10**9, True],
+    "stream": ["yes", 1],
+    "stop": [5, [f"stop {i}" for i in range(10_000)], list(range(10_000)), ["x" * 100_000]],
+    "guided_json": [[]],
+}  # fmt: skip
+IMAGE = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+WRONG_MESSAGES: list[Any] = [
+    None, user("Hi"), ["Hi"], [None], [{"role": 1, "content": "Hi"}], [{"content": "Hi"}],
+    [user(5)], [user("Hi"), user({})], [user([{"type": "text", "text": "x"}, IMAGE])],
+    [user([{"type": "text"}])], [user("a" * 1_000_000)], [user("Hi")] * 20_000,
+]  # fmt: skip
 BAD_BODIES: dict[str, bytes] = {
     "empty": b"",
-    "no JSON": b"{",
+    "half an object": b'{"prompt": "Hi"',
     "a list": b"[]",
+    "a string": b'"Hi"',
+    "null": b"null",
     "not UTF-8": b'{"prompt": "\xff"}',
+    "a key that is not UTF-8": b'{"\xc0\x80": 1}',
+    "UTF-16": '{"prompt": "Hi"}'.encode("utf-16"),
+    "single quotes": b"{'prompt': 'Hi'}",
+    "a comma too many": b'{"prompt": "Hi",}',
+    "two objects": b'{"prompt": "Hi"}{"prompt": "Hi"}',
+    "deep nesting": b"[" * 100_000,
+    "deep nesting in a field": b'{"prompt":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "deep objects": b'{"a":' * 100_000,
+    "NaN": b'{"prompt": "Hi", "temperature": NaN}',
+    "Infinity": b'{"prompt": "Hi", "top_p": -Infinity}',
+    "1e400": b'{"prompt": "Hi", "temperature": 1e400}',
     "a lone surrogate": rb'{"prompt": "\ud800"}',
-    "a NUL": b"\0",
+    "a NUL": b'{"prompt": "\0"}',
 }
 
 
@@ -93,6 +131,12 @@ def refusals() -> Iterator[tuple[str, Case]]:
         yield f"bad chat: {name}", Case(CHAT, body)
     for name, body in BAD_COMPLETIONS.items():
         yield f"bad completion: {name}", Case(COMPLETIONS, body)
+    for name, values in WRONG.items():
+        for place, value in enumerate(values):
+            yield f"wrong {name}, {place}", Case(COMPLETIONS, {"prompt": "Hi", name: value})
+    for path in (CHAT, CHATS):
+        for place, messages in enumerate(WRONG_MESSAGES):
+            yield f"wrong messages, {place}: {path}", Case(path, {"messages": messages})
     for name, content in BAD_BODIES.items():
         yield f"bad body: {name}", Case(COMPLETIONS, content)
     others: list[tuple[str, str, Any]] = [
@@ -119,8 +163,9 @@ def refusals() -> Iterator[tuple[str, Case]]:
     ]  # fmt: skip
     for name, path, body in others:
         yield f"bad {name}", Case(path, body)
-    media = {"content-type": "text/plain"}
-    yield "bad media type", Case(COMPLETIONS, b'{"prompt": "Hi"}', headers=media)
+    for media in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
+        headers = {"content-type": media}
+        yield f"bad {media}", Case(COMPLETIONS, b'{"prompt": "Hi"}', headers=headers)
     yield "bad method", Case(CHAT, method="GET")
     yield "bad method: models", Case("/v1/models", {}, method="DELETE")
     yield "bad model", Case("/v1/models/gpt-4o", method="GET")

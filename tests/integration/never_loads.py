@@ -1,4 +1,4 @@
-"""Preloaded, it keeps the template from ever being ready."""
+"""Preloaded, it keeps the zygote from ever being ready."""
 
 import signal
 

@@ -1,4 +1,4 @@
-"""Preloaded, it takes note of what each fork of the template has been born with."""
+"""Preloaded, it takes note of what each fork of the zygote has been born with."""
 
 import os
 import sys

@@ -18,7 +18,6 @@ from tests.serving import DEADLINE_S, START_S, wait_for_end
 from worker.main import run_preparer, run_worker
 
 LIMIT_S = 90.0
-PRELOAD = ("worker.template",)
 LONG = "x" * 4000
 """A prompt that an echo worker with a delay answers for longer than any test runs."""
 
@@ -38,7 +37,6 @@ async def started(
     delay_ms: float = 0.0,
     target: Callable[..., None] = run_worker,
     config: WorkerConfig | None = None,
-    preload: Sequence[str] = PRELOAD,
     **options: Any,
 ) -> AsyncIterator[LocalPool]:
     """A pool whose first worker is ready, or that has failed; checks that it leaves nothing."""
@@ -48,7 +46,6 @@ async def started(
         max_queue=max_queue,
         target=target,
         preparer=run_preparer,
-        preload=preload,
         **options,
     )
     try:

@@ -115,21 +115,14 @@ def tells_threads(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
 def tells_imports(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
     """Begins like a worker, and says which modules it had to import for that."""
     from tests.integration.notes_modules import born_with
-    from worker import main, template
-    from worker.inbox import Inbox
+    from worker import zygote
     from worker.loop import Loop
-    from worker.outbox import Outbox
 
-    main._be_killed_with_gateway()
-    Loop(template.engine_for(config), 1, Inbox(inbox), Outbox(outbox.fileno()))
+    engine, _, grammars = zygote.loaded()
+    Loop(engine, 1, inbox, outbox, grammars)
     imported = sorted(name for name in sys.modules if name not in born_with)
     ours = [name for name in imported if not name.startswith("tests.") and name != "tests"]
     _send(outbox, LoadFailed(f"imported {ours}, main is {sys.modules['__main__'].__name__}"))
-
-
-def has_no_prefix(*arguments: Any) -> None:
-    """A template that says that it could not be made."""
-    os.write(arguments[-1].fileno(), encode(LoadFailed("no")) + b"\n")
 
 
 def obeys(config: WorkerConfig, inbox: Any, outbox: Any) -> None:

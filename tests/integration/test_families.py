@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from safetensors import safe_open
 
+from tests.golden.tokens import TOKENS_OF_LINES, tokens_of_lines
 from tests.models.reference import FOLDER, Reference, references, tokenized_texts
+from tests.models.source import read_safetensors
 from tests.serving import Server, served
 
 CASES = [(reference, path) for reference in references().values() for path in reference.paths]
@@ -100,6 +101,7 @@ def test_tokens_are_those_of_the_reference(case: Case) -> None:
         plain = http.post("/tokenize", json={"content": text, "parse_special": False}).json()
         back = http.post("/detokenize", json={"tokens": plain["tokens"]}).json()["content"]
         assert back == text
+    assert tokens_of_lines(case.server) == TOKENS_OF_LINES[case.reference.family]
     model = http.get("/v1/models").json()["data"][0]
     outside = http.post("/detokenize", json={"tokens": [0, model["n_vocab"]]})
     assert outside.json()["error"]["param"] == "tokens[1]"
@@ -109,10 +111,9 @@ def test_tokens_are_those_of_the_reference(case: Case) -> None:
 
 def hidden_state(reference: Reference, at: int) -> NDArray[np.float64]:
     """What the output layer turned into the logits behind so many greedy tokens; of length 1."""
-    with safe_open(FOLDER / "hf" / reference.name / "model.safetensors", "np") as weights:
-        names = ("lm_head.weight", "transformer.word_embeddings.weight")
-        name = next(name for name in names if name in weights.keys())  # noqa: SIM118
-        head = weights.get_tensor(name).astype(np.float64)
+    weights = read_safetensors(FOLDER / "hf" / reference.name / "model.safetensors")
+    names = ("lm_head.weight", "transformer.word_embeddings.weight")
+    head = next(weights[name] for name in names if name in weights).astype(np.float64)
     logits = np.asarray(reference.logits[at])
     state, *_ = np.linalg.lstsq(head[: len(logits)], logits, rcond=None)
     return np.asarray(state / np.linalg.norm(state))

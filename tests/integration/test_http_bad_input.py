@@ -1,34 +1,30 @@
-"""Bad input: the right status, the one error body, and no harm done."""
+"""Bad input that is not in the table of tests/golden: by the byte, and with a real model."""
 
 import http.client
+from typing import Any
 
 import httpx
 import pytest
 
-from tests.integration.bad_input import CASES, Case, check
-from tests.serving import Server
+from tests.serving import Server, chat
+
+LIMIT = 2 << 20
+# Each is longer than the context of the model, and hard on a tokenizer.
+TOO_LONG = ["a" * 1_000_000, " " * 1_000_000, "\0" * 300_000, "😀" * 100_000, "word " * 6000]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_bad_input(echo_server: Server, case: Case) -> None:
-    check(echo_server, case)
-
-
-def test_bad_input_with_a_real_model(demo_server: Server) -> None:
-    for case in CASES:
-        check(demo_server, case)
-    assert "Traceback" not in demo_server.stderr
-
-
-def test_no_bad_input_is_a_mistake_of_the_server(echo_server: Server) -> None:
-    # After the table above, if it ran: nothing in it made the server log an exception.
-    assert "Traceback" not in echo_server.stderr
-
-
-def test_max_tokens_may_be_null(echo_server: Server) -> None:
-    # Not in the table: a real model would take its time for the default.
-    answer = echo_server.http.post("/v1/completions", json={"prompt": "Hi", "max_tokens": None})
-    assert answer.json() == "Hi"
+@pytest.mark.parametrize("place", range(len(TOO_LONG)))
+def test_what_does_not_fit_into_a_real_model(demo_server: Server, place: int) -> None:
+    deaths = demo_server.deaths()
+    bodies: dict[str, dict[str, Any]] = {
+        "/v1/completions": {"prompt": TOO_LONG[place]},
+        "/v1/chat/completions": chat(TOO_LONG[place]),
+    }
+    for path, body in bodies.items():
+        answer = demo_server.http.post(path, json=body)
+        assert answer.status_code == 400
+        assert answer.json()["error"]["code"] == "context_length_exceeded"
+    assert demo_server.deaths() == deaths and "Traceback" not in demo_server.stderr
 
 
 def test_a_long_body_is_refused_before_it_is_sent(echo_server: Server) -> None:
@@ -41,7 +37,8 @@ def test_a_long_body_is_refused_before_it_is_sent(echo_server: Server) -> None:
     connection.close()
 
 
-def test_a_body_within_the_limit_is_read(echo_server: Server) -> None:
-    padding = b" " * (1 << 20)
-    answer = echo_server.http.post("/v1/completions", content=b'{"prompt": "Hi"}' + padding)
-    assert answer.json() == "Hi"
+def test_a_body_may_come_in_chunks_up_to_the_limit(echo_server: Server) -> None:
+    for padding, status in ((b" " * (1 << 20), 200), (b" " * LIMIT, 413)):
+        parts = iter((b'{"prompt": "Hi"}', padding[:9], padding[9:]))
+        answer = echo_server.http.post("/v1/completions", content=parts)
+        assert answer.status_code == status

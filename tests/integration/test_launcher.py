@@ -199,10 +199,10 @@ def complaint_on(port: str) -> str:
     return line
 
 
-def test_a_template_that_dies_at_once(tmp_path: Path) -> None:
+def test_a_zygote_that_dies_at_once(tmp_path: Path) -> None:
     # Runs at the start of each Python.
     (tmp_path / "sitecustomize.py").write_text(
-        "import os, sys\nif 'forkserver' in ' '.join(sys.orig_argv):\n    os.abort()\n"
+        "import os, sys\nif 'worker.zygote' in ' '.join(sys.orig_argv):\n    os.abort()\n"
     )
     ended = run_main("--workers", "2", MODEL_TYPE="echo", PYTHONPATH=str(tmp_path))
     assert ended.returncode == 1, ended
@@ -265,10 +265,10 @@ def test_a_public_address_without_a_key_is_warned_of() -> None:
 
 def test_a_model_that_cannot_be_loaded_is_status_1(tmp_path: Path) -> None:
     model = tiny_llama("bytes").write(tmp_path / "model.gguf")
-    # Runs at the start of each Python, and takes the library away from the template alone.
+    # Runs at the start of each Python, and takes the library away from the zygote alone.
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"
-        "if 'forkserver' in ' '.join(sys.orig_argv):\n"
+        "if 'worker.zygote' in ' '.join(sys.orig_argv):\n"
         "    sys.modules['ctransformers'] = None\n"
     )
     ended = run_main("--workers", "2", MODEL_NAME=str(model), PYTHONPATH=str(tmp_path))

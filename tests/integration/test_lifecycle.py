@@ -30,7 +30,7 @@ def check_that_nothing_is_left(server: Server) -> None:
 def test_no_process_outlives_a_killed_gateway() -> None:
     with served_echo(delay_ms=20) as server, streamed(server, long_chat()) as stream:
         next(stream)
-        # The gateway, the template, and two workers at least.
+        # The gateway, the zygote, and two workers at least.
         assert len(server.processes()) >= 4
         assert set(server.worker_pids()) < set(server.processes())
         os.kill(server.process.pid, signal.SIGKILL)
@@ -46,29 +46,29 @@ def test_no_worker_outlives_a_killed_gateway_for_an_evaluation() -> None:
         assert isinstance(asking.exception(), httpx.TransportError)
 
 
-def test_no_template_that_loads_outlives_a_killed_gateway(tmp_path: Path) -> None:
+def test_no_zygote_that_loads_outlives_a_killed_gateway(tmp_path: Path) -> None:
     # Runs at the start of each Python.
     (tmp_path / "sitecustomize.py").write_text(
         "import sys, time\n"
-        "if 'forkserver' in ' '.join(sys.orig_argv):\n"
+        "if 'worker.zygote' in ' '.join(sys.orig_argv):\n"
         "    from worker import engines\n"
         "    def load(config):\n"
-        "        print('the template loads', flush=True)\n"
+        "        print('the zygote loads', flush=True)\n"
         "        time.sleep(600)\n"
         "    engines.load = load\n"
     )
     with launched(MODEL_TYPE="echo", PYTHONPATH=str(tmp_path)) as server:
-        server.wait_for_output("the template loads")
+        server.wait_for_output("the zygote loads")
         os.kill(server.process.pid, signal.SIGKILL)
         assert server.wait_until_gone(timeout=2) == []
 
 
-def test_no_template_outlives_a_killed_gateway() -> None:
+def test_no_zygote_outlives_a_killed_gateway() -> None:
     warm = ("--warm-prompt", "You are kind.", "--chat-template", "chatml")
     with served_echo(*warm, delay_ms=20) as server, streamed(server, long_chat()) as stream:
         next(stream)
-        # The gateway, two templates, three workers.
-        assert len(server.processes()) >= 6
+        # The gateway, the zygote, two workers at least.
+        assert len(server.processes()) >= 4
         os.kill(server.process.pid, signal.SIGKILL)
         assert server.wait_until_gone(timeout=2) == []
 
@@ -232,22 +232,22 @@ def test_a_signal_to_all_when_nothing_runs(number: signal.Signals) -> None:
 def test_a_signal_while_the_model_loads(
     number: signal.Signals, to_the_group: bool, tmp_path: Path
 ) -> None:
-    # Runs at the start of each Python; with it the template never gets to load the model.
+    # Runs at the start of each Python; with it the zygote never gets to load the model.
     (tmp_path / "sitecustomize.py").write_text(
         "import signal, sys\n"
-        "if 'forkserver' in ' '.join(sys.orig_argv):\n"
-        "    print('the template loads', flush=True)\n"
+        "if 'worker.zygote' in ' '.join(sys.orig_argv):\n"
+        "    print('the zygote loads', flush=True)\n"
         "    signal.pause()\n"
     )
     with launched(MODEL_TYPE="echo", PYTHONPATH=str(tmp_path)) as server:
-        server.wait_for_output("the template loads")
+        server.wait_for_output("the zygote loads")
         (os.killpg if to_the_group else os.kill)(server.process.pid, number)
         check_that_nothing_is_left(server)
     assert "Traceback" not in server.stderr
     assert "ready" not in server.stdout
     if not to_the_group:
         # The second worker did not load it once more.
-        assert server.stdout.count("the template loads") == 1
+        assert server.stdout.count("the zygote loads") == 1
 
 
 def test_servers_do_not_meet() -> None:

@@ -145,14 +145,14 @@ def test_a_warm_prompt_is_in_every_workers_cache(tmp_path: Path) -> None:
     (tmp_path / "system.txt").write_text(system)
     with served(WARM_PROMPT=str(tmp_path / "system.txt"), WORKERS="1", PARKED="2") as server:
         status = server.ready()
-        n_tokens = status["template"]["prefix_tokens"]
+        n_tokens = status["zygote"]["prefix_tokens"]
         assert n_tokens > 15
         assert [worker["cached_tokens"] for worker in status["workers"]] == [n_tokens] * 3
         for question in ("Who are you?", "How are you?", "Why?"):
             prompt_tokens, cached_tokens = chat_usage(server, system, question)
             assert n_tokens <= cached_tokens < prompt_tokens
         metrics = server.http.get("/metrics").text
-        assert f"ggml_template_prefix_tokens {n_tokens:.1f}" in metrics
+        assert f"ggml_zygote_prefix_tokens {n_tokens:.1f}" in metrics
 
 
 def test_a_warm_prompt_must_leave_room_in_the_context() -> None:

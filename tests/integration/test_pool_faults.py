@@ -15,7 +15,6 @@ from shared.errors import ErrorCode
 from shared.messages import Delta
 from tests.integration import targets
 from tests.integration.pools import (
-    PRELOAD,
     all_idle,
     ask,
     collect,
@@ -57,7 +56,7 @@ def test_a_file_that_is_no_model(content: bytes | None, tmp_path: Path) -> None:
 @pytest.mark.parametrize("target", [targets.exits_at_once, targets.raises_at_once])
 def test_workers_that_end_at_once(target: Callable[..., None]) -> None:
     async def work() -> None:
-        async with started(target=target, preload=()) as pool:
+        async with started(target=target) as pool:
             status = await until(pool, lambda status: status.state == "failed")
             assert status.reason is not None and "died before it was ready" in status.reason
             assert all(worker.restarts >= 3 for worker in status.workers)
@@ -70,7 +69,7 @@ def test_workers_that_end_at_once(target: Callable[..., None]) -> None:
 def test_workers_that_send_garbage_are_killed(name: str) -> None:
     async def work() -> None:
         config = WorkerConfig("echo", name)
-        async with started(target=targets.sends_garbage, config=config, preload=()) as pool:
+        async with started(target=targets.sends_garbage, config=config) as pool:
             status = await until(pool, lambda status: status.state == "failed")
             assert status.reason is not None and "exit status -9" in status.reason
 
@@ -79,7 +78,7 @@ def test_workers_that_send_garbage_are_killed(name: str) -> None:
 
 def test_workers_that_close_their_pipe_but_live_are_killed() -> None:
     async def work() -> None:
-        async with started(target=targets.closes_its_pipe, workers=1, preload=()) as pool:
+        async with started(target=targets.closes_its_pipe, workers=1) as pool:
             status = await until(pool, lambda status: status.state == "failed")
             assert status.reason is not None and "exit status -9" in status.reason
 
@@ -97,7 +96,7 @@ def test_workers_that_close_their_pipe_but_live_are_killed() -> None:
 def test_workers_that_go_wrong_when_asked(target: Callable[..., None]) -> None:
     async def work() -> None:
         config = WorkerConfig("echo", "text")
-        async with ready(target=target, config=config, preload=()) as pool:
+        async with ready(target=target, config=config) as pool:
             pids = pids_of(pool)
             events = await collect(pool.generate(ask("x")))
             assert failure_of(events) == "worker_crashed"
@@ -116,7 +115,6 @@ def test_a_pool_can_be_closed_while_no_worker_is_ready() -> None:
             max_queue=1,
             target=targets.never_ready,
             preparer=targets.never_ready,
-            preload=PRELOAD,
         )
         starting = asyncio.create_task(pool.start())
         status = await until(pool, lambda _: len(pids_of(pool)) == 2)
@@ -133,7 +131,7 @@ def test_a_pool_can_be_closed_while_no_worker_is_ready() -> None:
 NEVER_LOADS = ("tests.integration.never_loads",)
 
 
-@pytest.mark.parametrize("preload", [PRELOAD, NEVER_LOADS, ("no.such.module",)])
+@pytest.mark.parametrize("preload", [(), NEVER_LOADS, ("no.such.module",)])
 @pytest.mark.parametrize("turns", [0, 1, 2, 1000])
 def test_a_pool_can_be_closed_as_soon_as_it_is_started(
     preload: tuple[str, ...], turns: int
@@ -141,7 +139,7 @@ def test_a_pool_can_be_closed_as_soon_as_it_is_started(
     async def work() -> None:
         pool = LocalPool(
             WorkerConfig("echo"), workers=2, max_queue=1, target=targets.never_ready,
-            preparer=targets.never_ready, preload=preload,
+            preparer=targets.never_ready,
         )  # fmt: skip
         starting = asyncio.create_task(pool.start())
         for _ in range(turns):
@@ -162,7 +160,7 @@ def test_the_threads_are_shared_out_among_those_that_run() -> None:
     async def work() -> None:
         config = WorkerConfig("echo", threads=6)
         async with (
-            ready(target=targets.tells_threads, config=config, workers=3, preload=()) as pool,
+            ready(target=targets.tells_threads, config=config, workers=3) as pool,
             aclosing(pool.generate(ask("first"))) as first,
         ):
             assert await next_threads(first) == "6"

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from gateway.pool.base import PoolRefused
-from gateway.pool.handle import WorkerHandle
 from gateway.pool.local import LocalPool
+from gateway.pool.process import WorkerProcess
 from shared.errors import ErrorCode
 from shared.messages import Delta, Event, Finished, Generate, Prefilled
 from tests.integration.pools import (
@@ -51,13 +51,13 @@ def worker_events(monkeypatch: pytest.MonkeyPatch) -> list[Event]:
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """All commands that any worker was sent."""
     seen: list[Any] = []
-    original = WorkerHandle.send
+    original = WorkerProcess.send
 
-    def send(handle: WorkerHandle, command: Any) -> None:
+    def send(handle: WorkerProcess, command: Any) -> None:
         seen.append(command)
         original(handle, command)
 
-    monkeypatch.setattr(WorkerHandle, "send", send)
+    monkeypatch.setattr(WorkerProcess, "send", send)
     return seen
 
 

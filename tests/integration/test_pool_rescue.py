@@ -48,7 +48,7 @@ async def is_refused(pool: LocalPool, request: Generate) -> bool:
 @pytest.mark.parametrize("order", ["SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "exit"])
 def test_a_request_that_kills_workers_is_not_taken_any_more(order: str) -> None:
     async def work() -> None:
-        async with ready(target=targets.obeys, preload=()) as pool:
+        async with ready(target=targets.obeys) as pool:
             events = await collect(pool.generate(ask(order)))
             assert failure_of(events) == "worker_crashed"
             assert len(events) == 1
@@ -62,7 +62,7 @@ def test_a_request_that_kills_workers_is_not_taken_any_more(order: str) -> None:
 
 def test_a_request_that_kills_in_mid_stream_is_not_taken_for_ever() -> None:
     async def work() -> None:
-        async with ready(target=targets.obeys, preload=()) as pool:
+        async with ready(target=targets.obeys) as pool:
             for _ in range(3):
                 events = await collect(pool.generate(ask("text SIGSEGV")))
                 assert text_of(events) == "text"
@@ -90,7 +90,7 @@ def test_equal_requests_that_lose_one_worker_each_are_answered() -> None:
 
 def test_a_death_by_bad_luck_is_forgotten_when_the_request_succeeds(tmp_path: Path) -> None:
     async def work() -> None:
-        async with ready(target=targets.obeys, preload=()) as pool:
+        async with ready(target=targets.obeys) as pool:
             mark = tmp_path / "mark"
             for _ in range(3):
                 events = await collect(pool.generate(ask(f"once {mark} SIGSEGV")))
@@ -208,17 +208,17 @@ def test_the_text_of_a_model_is_the_same_after_a_kill(demo_model: Path) -> None:
     run(work())
 
 
-def test_workers_go_on_when_their_template_is_dead() -> None:
+def test_workers_go_on_when_their_zygote_is_dead() -> None:
     async def work() -> None:
         async with ready(workers=1, delay_ms=20) as pool:
             (worker,) = pids_of(pool)
-            template = parent_of(worker)
+            zygote = parent_of(worker)
             async with aclosing(pool.generate(ask(LONG))) as events:
                 await anext(events)
-                await kill(template)
+                await kill(zygote)
                 assert isinstance(await anext(events), Delta)
                 assert isinstance(await anext(events), Delta)
-                # How a worker ends whose template is dead cannot be learned; nobody is blamed.
+                # How a worker ends whose zygote is dead cannot be learned; nobody is blamed.
                 await kill(worker, signal.SIGSEGV)
                 *_, last = [event async for event in events]
                 assert failure_of([last]) == "worker_crashed"

@@ -96,7 +96,7 @@ def test_a_worker_that_is_stopped_for_a_moment_lives() -> None:
 def test_a_worker_that_makes_no_progress(order: str) -> None:
     async def work() -> None:
         limits = Limits(stall_timeout_s=1.0)
-        async with ready(target=targets.obeys, preload=(), limits=limits) as pool:
+        async with ready(target=targets.obeys, limits=limits) as pool:
             events = await collect(pool.generate(ask(order)))
             assert failure_of(events) == "worker_crashed"
             with pytest.raises(PoolRefused) as refused:
@@ -110,7 +110,7 @@ def test_a_worker_that_makes_no_progress(order: str) -> None:
 def test_an_abandoned_generation_that_never_ends() -> None:
     async def work() -> None:
         limits = Limits(stall_timeout_s=1.0)
-        async with ready(target=targets.obeys, preload=(), workers=1, limits=limits) as pool:
+        async with ready(target=targets.obeys, workers=1, limits=limits) as pool:
             async with aclosing(pool.generate(ask("text spin"))) as events:
                 await anext(events)
             await until(pool, died("stalled"))
@@ -148,7 +148,7 @@ def test_workers_are_not_blamed_while_the_gateway_itself_stands_still() -> None:
     run(work())
 
 
-def test_a_template_that_is_stopped() -> None:
+def test_a_zygote_that_is_stopped() -> None:
     async def work() -> None:
         async with ready(workers=1) as pool:
             (victim,) = pids_of(pool)
@@ -160,11 +160,10 @@ def test_a_template_that_is_stopped() -> None:
     run(work())
 
 
-@pytest.mark.parametrize("preload", [(), NEVER_LOADS])
-def test_a_model_that_never_loads(preload: tuple[str, ...]) -> None:
+def test_a_model_that_never_loads() -> None:
     async def work() -> None:
         limits = Limits(start_timeout_s=1.0)
-        async with started(target=targets.never_ready, preload=preload, limits=limits) as pool:
+        async with started(preload=NEVER_LOADS, limits=limits) as pool:
             status = pool.status()
             assert status.state == "failed"
             assert status.reason is not None and "within 1 s" in status.reason
@@ -176,7 +175,7 @@ def test_a_model_that_never_loads(preload: tuple[str, ...]) -> None:
 def test_a_worker_that_takes_too_much_memory() -> None:
     async def work() -> None:
         limits = Limits(max_worker_memory=100 * MIB)
-        async with ready(target=targets.obeys, preload=(), limits=limits) as pool:
+        async with ready(target=targets.obeys, limits=limits) as pool:
             *_, last = await collect(pool.generate(ask("take 200")))
             assert failure_of([last]) == "worker_crashed"
             assert "100 MiB of MAX_WORKER_MEMORY" in str(last)

@@ -1,63 +1,60 @@
-"""A running server says no to each parameter that it lacks, in both forms of an answer."""
+"""A running server does with each parameter what the README's table says."""
 
+import json
+import re
 from typing import Any
 
 import pytest
 
-from gateway.openai.requests import ChatRequest, CompletionRequest
-from gateway.openai.validation import INDIFFERENT, UNSUPPORTED_UNLESS
-from tests.serving import Server
+from tests.serving import ROOT, Server, chat
 
-CHATS = "/v1/chat/completions"
-COMPLETIONS = "/v1/completions"
-BODIES: dict[str, dict[str, Any]] = {
-    CHATS: {"messages": [{"role": "user", "content": "Hi"}]},
-    COMPLETIONS: {"prompt": "Hi"},
-}
-FIELDS = {CHATS: set(ChatRequest.model_fields), COMPLETIONS: set(CompletionRequest.model_fields)}
+PATHS = {"/v1/chat/completions": 1, "/v1/completions": 2}
+"""Where the table says it, by the column."""
 # What clients might send. A name that is not here gets what nobody would.
 LIKELY: dict[str, Any] = {
-    "audio": {"voice": "alloy", "format": "wav"},
-    "function_call": {"name": "f"},
-    "functions": [{"name": "f", "parameters": {"type": "object"}}],
-    "modalities": ["text", "audio"],
-    "prediction": {"type": "content", "content": "Hi"},
+    "echo": True,
     "reasoning_effort": "high",
-    "response_format": {"type": "json_object"},
     "service_tier": "flex",
     "store": True,
+    "suffix": "x",
     "tool_choice": "required",
     "tools": [{"type": "function", "function": {"name": "f"}}],
-    "top_logprobs": 1,
     "verbosity": "low",
     "web_search_options": {},
 }
-REFUSED = [
-    (path, name)
-    for path, fields in FIELDS.items()
-    for name in UNSUPPORTED_UNLESS
-    if name not in fields
-]
+
+
+def rows(path: str, what: str) -> dict[str, str]:
+    """The parameters that the table calls ``what``, and what it says of them."""
+    lines = re.findall(r"(?m)^\| `\w+` \|.*\|$", (ROOT / "README.md").read_text("utf-8"))
+    cells = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in lines]
+    return {row[0]: row[3] for row in cells if row[PATHS[path] : PATHS[path] + 1] == [what]}
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize(("path", "name"), REFUSED)
-def test_refused(echo_server: Server, path: str, name: str, stream: bool) -> None:
-    value = LIKELY.get(name, {"what": "nobody sends"})
-    body = {"model": echo_server.model, **BODIES[path], "stream": stream, name: value}
-    answer = echo_server.http.post(path, json=body)
-    assert answer.status_code == 400
-    error = answer.json()["error"]
-    assert (error["param"], error["code"]) == (name, "unsupported_parameter")
-    assert f"'{name}'" in error["message"]
+@pytest.mark.parametrize("path", PATHS)
+def test_what_is_refused(echo_server: Server, path: str, stream: bool) -> None:
+    refused = rows(path, "refused")
+    assert len(refused) > 12
+    for name in refused:
+        more = {"prompt": "Hi", "stream": stream, name: LIKELY.get(name, {"what": "nobody sends"})}
+        answer = echo_server.http.post(path, json=chat("Hi", model=echo_server.model, **more))
+        error = answer.json()["error"]
+        assert answer.status_code == 400
+        assert (error["param"], error["code"]) == (name, "unsupported_parameter")
+        assert f"'{name}'" in error["message"]
 
 
-@pytest.mark.parametrize("path", FIELDS)
+@pytest.mark.parametrize("path", PATHS)
 def test_what_asks_for_nothing_is_taken(echo_server: Server, path: str) -> None:
-    values = {name: value for name, neutral in UNSUPPORTED_UNLESS.items() for value in neutral[:1]}
-    idle = dict.fromkeys(INDIFFERENT, "anything")
-    neutral = {name: value for name, value in values.items() if name not in FIELDS[path]}
-    for more in (neutral, dict.fromkeys(UNSUPPORTED_UNLESS), idle):
-        body = {"model": echo_server.model, **BODIES[path], "max_tokens": 2, **more}
+    refused, neutral = rows(path, "refused"), rows(path, "neutral")
+    unless = {
+        name: json.loads(values.split("`")[1] if "`" in values else values)
+        for name, said in refused.items()
+        if (values := said.partition("refused unless it is ")[2])
+    }
+    assert len(unless) > 5 and len(neutral) > 5
+    for more in (unless, dict.fromkeys(refused), dict.fromkeys(neutral, "anything")):
+        body = chat("Hi", model=echo_server.model, prompt="Hi", max_tokens=2, **more)
         answer = echo_server.http.post(path, json=body)
         assert answer.status_code == 200, answer.text

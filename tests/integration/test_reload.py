@@ -29,13 +29,13 @@ from tests.serving import (
 
 MODELS = Path(__file__).parents[1] / "models"
 KEY = {"authorization": "Bearer admin-secret"}
-# Keeps templates from loading for as long as a file is there.
+# Keeps zygotes from loading for as long as a file is there.
 HOLD = """
 import pathlib, sys, time
-if 'forkserver' in ' '.join(sys.orig_argv):
+if 'worker.zygote' in ' '.join(sys.orig_argv):
     hold = pathlib.Path(__file__).with_name('hold')
     if hold.exists():
-        print('the template is held', flush=True)
+        print('the zygote is held', flush=True)
     while hold.exists():
         time.sleep(0.005)
 """
@@ -254,7 +254,7 @@ def test_one_at_a_time(tmp_path: Path) -> None:
     with served_echo(PYTHONPATH=str(tmp_path)) as server, ThreadPoolExecutor(1) as threads:
         hold.touch()
         first = threads.submit(reload, server)
-        server.wait_for_output("the template is held")
+        server.wait_for_output("the zygote is held")
         check_error(reload(server), 409, "reload_running")
         server.process.send_signal(signal.SIGHUP)
         server.wait_for_output("SIGHUP: A model is being loaded already", "stderr")
@@ -270,7 +270,7 @@ def test_sigterm_wins(signals: int, tmp_path: Path) -> None:
     with served_echo(PYTHONPATH=str(tmp_path)) as server, ThreadPoolExecutor(1) as threads:
         (tmp_path / "hold").touch()
         reloading = threads.submit(reload, server)
-        server.wait_for_output("the template is held")
+        server.wait_for_output("the zygote is held")
         for _ in range(signals):
             server.process.terminate()
         assert server.wait_for_exit(DEADLINE_S) == 0, server.log()

@@ -4,13 +4,13 @@ import array
 import fcntl
 import os
 import select
+import subprocess
+import sys
 import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import multiprocess
 import pytest
 
 from shared.config import WorkerConfig
@@ -27,8 +27,7 @@ from shared.messages import (
     Shutdown,
 )
 from shared.sampling import SamplingParams
-from tests.serving import DEADLINE_S, START_S
-from worker.main import run_worker
+from tests.serving import DEADLINE_S, ROOT, START_S
 
 TEXT = "".join(chr(ord("a") + number % 26) for number in range(8000))
 """Its deltas are several times what a pipe holds."""
@@ -38,27 +37,32 @@ class Worker:
     """A worker process, and the gateway's ends of its queue and pipe."""
 
     def __init__(self) -> None:
-        context = multiprocess.get_context("spawn")
-        self.queue: Any = context.SimpleQueue()
-        self.reader, writer = context.Pipe(duplex=False)
-        self.process: Any = context.Process(
-            target=run_worker,
-            args=(WorkerConfig("echo", n_ctx=3 * len(TEXT)), self.queue, writer),
-            daemon=True,
+        commands, self.commands = os.pipe()
+        self.reader, events = os.pipe()
+        config = WorkerConfig("echo", n_ctx=3 * len(TEXT))
+        code = (
+            "from shared.config import WorkerConfig; from worker import zygote;"
+            "from worker.main import run_worker; from worker.pipes import Inbox, Outbox;"
+            f"zygote._load(config := {config!r});"
+            f"run_worker(config, Inbox({commands}), Outbox({events}))"
         )
-        self.process.start()
-        writer.close()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code], cwd=ROOT, pass_fds=(commands, events)
+        )
+        os.close(events)
+        # Kept, to see whether all commands are read.
+        self.unread = commands
         self.rest = b""
 
     def send(self, command: Command) -> None:
-        self.queue.put(encode(command))
+        os.write(self.commands, encode(command) + b"\n")
 
     def receive(self, timeout: float = DEADLINE_S) -> list[Message]:
         """What there is, at least one message."""
         lines: list[bytes] = []
         while not lines:
             assert select.select([self.reader], [], [], timeout)[0]
-            *lines, self.rest = (self.rest + os.read(self.reader.fileno(), 1 << 20)).split(b"\n")
+            *lines, self.rest = (self.rest + os.read(self.reader, 1 << 20)).split(b"\n")
         return [decode(line) for line in lines]
 
     def wait_until_it_waits(self) -> None:
@@ -66,10 +70,10 @@ class Worker:
         deadline = time.monotonic() + DEADLINE_S
         unread = array.array("i", [0])
         while time.monotonic() < deadline:
-            fcntl.ioctl(self.reader.fileno(), termios.FIONREAD, unread)
+            fcntl.ioctl(self.reader, termios.FIONREAD, unread)
             stat = Path(f"/proc/{self.process.pid}/stat").read_text()
             is_asleep = stat.rpartition(")")[2].split()[0] == "S"
-            if unread[0] > 1 << 15 and self.queue.empty() and is_asleep:
+            if unread[0] > 1 << 15 and not select.select([self.unread], [], [], 0)[0] and is_asleep:
                 return
             time.sleep(0.001)
         raise AssertionError("the worker does not wait for its reader")
@@ -81,9 +85,9 @@ def worker() -> Iterator[Worker]:
     assert isinstance(worker.receive(START_S)[0], Ready)
     yield worker
     worker.process.kill()
-    worker.process.join()
-    worker.reader.close()
-    worker.queue.close()
+    worker.process.wait()
+    for descriptor in (worker.reader, worker.commands, worker.unread):
+        os.close(descriptor)
 
 
 def generate() -> Generate:
@@ -120,5 +124,4 @@ def test_hears_commands_while_it_waits(worker: Worker) -> None:
     worker.send(Cancel("r"))
     worker.wait_until_it_waits()
     worker.send(Shutdown())
-    worker.process.join(DEADLINE_S)
-    assert worker.process.exitcode == 0
+    assert worker.process.wait(DEADLINE_S) == 0

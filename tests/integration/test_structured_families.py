@@ -8,9 +8,10 @@ from typing import Any
 import jsonschema
 import pytest
 
-from gateway.openai.tool_calls import Arguments, CallBegun, ToolCallReader
-from gateway.openai.tool_choice import bound_of, tool_use
-from gateway.openai.validation import chat_request
+from gateway.answer.constraint import constraint_of
+from gateway.answer.pieces import CallArguments, CallBegun
+from gateway.answer.reader import CallParser
+from gateway.dialects.chat import CHAT
 from scripts.benchmarks.schemas import schemas
 from tests.models.reference import FOLDER
 from tests.serving import Server, served
@@ -60,19 +61,19 @@ def test_calls_of_tools(server: Server) -> None:
         # The form of calls alone: to tell of the tools takes more tokens than there is context.
         tools = [{"type": "function", "function": {"name": f"f{i}", "parameters": schema}}
                  for i in range(2)]  # fmt: skip
-        request = chat_request(
+        ask = CHAT.read(
             {"messages": [{"role": "user", "content": "x"}], "tools": tools,
              "tool_choice": "required", "parallel_tool_calls": False}
         )  # fmt: skip
-        grammar = bound_of(request, tool_use(request)).grammar
+        grammar = constraint_of(ask).grammar
         assert grammar is not None
         text = completed(server, seed, guided_grammar=grammar.source)
         if text is None:
             continue
         n_whole += 1
-        begun, *pieces = ToolCallReader().push(text)
+        begun, *pieces = CallParser().push(text)
         assert isinstance(begun, CallBegun) and begun.name in ("f0", "f1")
-        said = "".join(piece.text for piece in pieces if isinstance(piece, Arguments))
+        said = "".join(piece.text for piece in pieces if isinstance(piece, CallArguments))
         jsonschema.validate(json.loads(said), schema, cls=jsonschema.Draft202012Validator)
     assert n_whole >= 3
 

@@ -15,9 +15,9 @@ def test_a_memory_limit_that_no_worker_can_keep() -> None:
 
 
 def test_a_model_that_does_not_load_in_time(tmp_path: Path) -> None:
-    # Runs at the start of each Python; with it the template never gets to load the model.
+    # Runs at the start of each Python; with it the zygote never gets to load the model.
     (tmp_path / "sitecustomize.py").write_text(
-        "import signal, sys\nif 'forkserver' in ' '.join(sys.orig_argv):\n    signal.pause()\n"
+        "import signal, sys\nif 'worker.zygote' in ' '.join(sys.orig_argv):\n    signal.pause()\n"
     )
     done = run_main(MODEL_TYPE="echo", START_TIMEOUT="1", PYTHONPATH=str(tmp_path))
     assert done.returncode == 1

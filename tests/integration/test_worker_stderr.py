@@ -4,6 +4,7 @@ import ctypes
 import logging
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,12 @@ from tests.integration.pools import all_idle, ask, collect, descriptors, run, st
 from tests.integration.targets import MODEL
 
 LOG = "gateway.pool.stderr_log"
+
+
+@pytest.fixture(autouse=True)
+def bodies_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the zygote, which imports this file."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
 
 
 def _ready(inbox: Any, outbox: Any) -> None:
@@ -60,7 +67,7 @@ def lines_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def test_lines_carry_the_name_of_the_worker(caplog: pytest.LogCaptureFixture) -> None:
     async def work() -> None:
-        async with started(target=speaks, workers=1, preload=()) as pool:
+        async with started(target=speaks, workers=1) as pool:
             await until(pool, all_idle)
 
     run(work())
@@ -87,7 +94,7 @@ def test_last_words_are_not_lost(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     async def work() -> None:
-        async with started(target=target, workers=1, preload=()) as pool:
+        async with started(target=target, workers=1) as pool:
             await until(pool, lambda status: status.state == "failed")
 
     run(work())
@@ -99,7 +106,7 @@ def test_last_words_are_not_lost(
 
 def test_a_flood_is_cut_short_and_ends(caplog: pytest.LogCaptureFixture) -> None:
     async def work() -> None:
-        async with started(target=floods, workers=1, preload=()) as pool:
+        async with started(target=floods, workers=1) as pool:
             await until(pool, lambda status: status.workers[0].restarts >= 1)
 
     run(work())
@@ -115,7 +122,7 @@ def test_the_log_of_a_worker_is_not_taken_for_it(
 ) -> None:
     async def work() -> None:
         config = WorkerConfig("echo", log_level="DEBUG")
-        async with started(config=config, workers=1, target=logs, preload=()) as pool:
+        async with started(config=config, workers=1, target=logs) as pool:
             await until(pool, all_idle)
 
     run(work())

@@ -1,6 +1,7 @@
 """``ggml-fastapi build-engine``: compiles the engine's library for this machine's CPU.
 
-The library serves from the next start on, if it passes a comparison with ctransformers' own.
+pip builds the source distribution of ctransformers. The library serves from the next start on, if
+it passes a comparison with the package's own.
 """
 
 import argparse
@@ -9,19 +10,26 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from shared.atomic_file import atomic_file
 from shared.errors import EngineError, UsageError
+from shared.exit_status import ended
 from shared.model.library import (
+    FILE_NAME,
+    LOCAL,
     RECIPE,
     Cpu,
     Record,
@@ -32,56 +40,37 @@ from shared.model.library import (
     package_library,
     record_path,
 )
-from worker.build.compilation import compiled, compiler_options
-from worker.build.self_test import self_test
-from worker.build.source import unpacked_source
-from worker.build.toolchain import find_toolchain
+from worker.build.self_test import MODELS, self_test
 
+_TARGET_OPTIONS = {"x86_64": "-march=native", "aarch64": "-mcpu=native"}
+_OPTIONS = (
+    # The inner loops are dot products of some ten blocks, whose overhead was a fifth of the time.
+    "-funroll-loops",
+    # Else products are rounded in the vectorised part of a loop and not in what is left over, and
+    # so a token's logits depend on where the chunk that it is evaluated in ends.
+    "-ffp-contract=off",
+)
+"""Beside CMake's own for a release (``-O3``)."""
+_COMPILERS = {
+    "CC": ("C", ("cc", "gcc", "clang")),
+    "CXX": ("C++", ("c++", "g++", "clang++")),
+}
+_PIP_OPTIONS = (
+    # No cache: a wheel in it may have been built with other options.
+    "--disable-pip-version-check", "--no-input", "--no-deps", "--no-cache-dir",
+    "--progress-bar=off", "--no-binary", "ctransformers",
+)  # fmt: skip
 _SCRATCH = "tmp-"
-_SCRATCH_BYTES = 256 << 20
-"""What a build writes, cmake and ninja included, with room to spare."""
 _CLEARING_S = 10.0
+_SHOWN_LINES = 20
 
 
 def main(arguments: Sequence[str], cache_dir: Path) -> int:
-    """Run the command line.
-
-    Args:
-        arguments: without the program's and the command's name.
-        cache_dir: where the library is put, in a folder ``engine``.
+    """Run the command line; the library is put into the folder ``engine`` of the cache.
 
     Returns:
         The exit status: 0; 1 if the library could not be built; 2 for a mistake in the arguments.
     """
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    logging.basicConfig(format=f"{parser.prog}: %(message)s", force=True)
-    try:
-        if options.check:
-            library = choose(None, cache_dir)
-            print(f"{library.label}\n{library.path}".rstrip())
-        else:
-            with _terminated_as_interrupted():
-                _build(cache_dir, options.source, options.force)
-    except UsageError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 2
-    except EngineError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"{parser.prog}: {where}{error.strerror or error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(
-            f"{parser.prog}: interrupted; no library has been put into the cache", file=sys.stderr
-        )
-        return 1
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ggml-fastapi build-engine", description=__doc__, allow_abbrev=False
     )
@@ -89,93 +78,161 @@ def _parser() -> argparse.ArgumentParser:
         "--check", action="store_true", help="only say which library the server would use"
     )
     parser.add_argument("--force", action="store_true", help="build it even if there is one")
-    parser.add_argument(
-        "--source", type=Path, metavar="FILE",
-        help="ctransformers' source distribution, or a folder with it (default: fetched with pip)",
-    )  # fmt: skip
-    return parser
+    options = parser.parse_args(arguments)
+    logging.basicConfig(format=f"{parser.prog}: %(message)s", force=True)
+    try:
+        if options.check:
+            library = choose(None, cache_dir)
+            print(f"{library.label}\n{library.path}")
+        else:
+            _build(cache_dir, options.force)
+        return 0
+    except (EngineError, UsageError) as error:
+        said = str(error)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        said = f"{where}{error.strerror or error}"
+    except KeyboardInterrupt:
+        said = "interrupted; no library has been put into the cache"
+    print(f"{parser.prog}: {said}", file=sys.stderr)
+    return 1
 
 
-def _build(cache_dir: Path, given: Path | None, force: bool) -> None:
-    if platform.system() != "Linux":
-        raise EngineError("it works on Linux only; elsewhere ctransformers' own library serves")
+def _build(cache_dir: Path, force: bool) -> None:
     cpu, version = Cpu.here(), engine_version()
     target = library_path(cache_dir, version, cpu)
+    # SIGTERM cleans up as Ctrl-C does.
+    signal.signal(signal.SIGTERM, _interrupt)
     with _only_one(target.parent):
         there = None if force else find(cache_dir, version, cpu)
         if there is not None:
             _say(f"There is a native build already (--force builds it anew):\n{there}")
             return
         with _scratch_in(target.parent) as scratch:
-            library, record = _tested(scratch, cpu, version, given)
-            _keep(library, record, target)
+            keep(*_tested(scratch, cpu, version), target)
     _say(f"The server uses it from its next start on: {target}")
 
 
-def _tested(scratch: Path, cpu: Cpu, version: str, given: Path | None) -> tuple[Path, Record]:
-    # First, since it is what is most often missing, and known without a download.
-    toolchain = find_toolchain(scratch)
-    _say(f"Getting the source of ctransformers {version} ...")
-    source = unpacked_source(given, version, scratch)
-    options = compiler_options()
-    _say(f"Compiling for {cpu.name} with {toolchain.compiler}, {options} (some 30 s) ...")
-    library = compiled(source, scratch / "build", toolchain)
-    reference = _reference(cpu)
-    _say(f"Comparing it with {reference[1]} ...")
-    models = scratch / "models"
-    models.mkdir()
-    test = self_test(library, reference[0], models)
-    if test.prefill is not None and test.decode is not None:
-        _say(
-            f"{test.models} models agree to rounding; prefill is {test.prefill:.2f} times as fast,"
-            f" decode {test.decode:.2f} times."
-        )
+def _tested(scratch: Path, cpu: Cpu, version: str) -> tuple[Path, Record]:
+    compilers = {variable: _compiler(variable) for variable in _COMPILERS}
+    compiler = _first_line([*shlex.split(compilers["CXX"]), "--version"])
+    options = " ".join(filter(None, (_TARGET_OPTIONS.get(platform.machine()), *_OPTIONS)))
+    _say(f"Compiling for {cpu.name} with {compiler}, {options} (a minute or so) ...")
+    library = _compiled(scratch, version, {**compilers, "CFLAGS": options, "CXXFLAGS": options})
+    try:
+        reference = package_library(cpu)
+        path, label = reference.path, reference.label
+    except UsageError:
+        path, label = "", "itself, as ctransformers has no library for this machine"
+    _say(f"Comparing it with {label} ...")
+    (scratch / "models").mkdir()
+    difference = self_test(library, path, scratch / "models")
+    if difference is not None:
+        _say(f"{len(MODELS)} models agree to rounding.")
+    sha256 = hashlib.sha256(library.read_bytes()).hexdigest()
     return library, Record(
-        recipe=RECIPE,
-        engine=version,
-        cpu=cpu.name,
-        cpu_digest=cpu.digest,
-        compiler=toolchain.compiler,
-        options=options,
-        compared_with=reference[1],
-        models=test.models,
-        difference=test.difference,
-        prefill=test.prefill,
-        decode=test.decode,
-        sha256=hashlib.sha256(library.read_bytes()).hexdigest(),
+        RECIPE, version, cpu.name, cpu.digest, compiler, options, label, difference, sha256
     )
 
 
-def _reference(cpu: Cpu) -> tuple[str, str]:
-    """Path and name of the library to compare with."""
-    try:
-        library = package_library(cpu)
-    except UsageError:
-        return "", "itself, as ctransformers has no library for this machine"
-    return library.path, library.label
+def _compiled(scratch: Path, version: str, variables: Mapping[str, str]) -> Path:
+    """Let pip build the source distribution, and return the library.
+
+    Raises:
+        EngineError: it cannot.
+    """
+    if find_spec("pip") is None:
+        raise EngineError(
+            "this Python environment has no pip (uv makes them so): install it with"
+            " `uv pip install pip`"
+        )
+    # These alone are to decide, so that what is in the cache can be told by its name.
+    empty = dict.fromkeys(("CPPFLAGS", "LDFLAGS", "CMAKE_ARGS", "SKBUILD_CONFIGURE_OPTIONS"), "")
+    # No instruction sets of the source's own choice.
+    ours = {"CT_INSTRUCTIONS": "basic", "TMPDIR": str(scratch)}
+    installed = scratch / "installed"
+    where = ("--target", str(installed), f"ctransformers=={version}")
+    _run(
+        [sys.executable, "-m", "pip", "install", *_PIP_OPTIONS, *where],
+        {**os.environ, **empty, **variables, **ours},
+    )
+    library = installed / "ctransformers" / "lib" / LOCAL / FILE_NAME
+    if not library.is_file():
+        raise EngineError("the compilation ended well, but made no library")
+    return library
 
 
-def _keep(library: Path, record: Record, target: Path) -> None:
+def _run(command: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Run pip to its end, without a word if it succeeds."""
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=environment,
+        start_new_session=True,
+    ) as process:
+        try:
+            output, _ = process.communicate()
+        except BaseException:
+            # Told to end, ninja ends its compilers, which are in process groups of their own.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            raise
+    if process.returncode:
+        lines = [line.strip() for line in output.splitlines() if line.strip()]
+        telling = [line for line in lines if "error" in line.lower()] or lines
+        raise EngineError(
+            f"building ctransformers with pip failed ({ended(process.returncode)}): check the"
+            " network and pip's settings, or name another compiler with CC and CXX; pip says:"
+            + "".join(f"\n    {line}" for line in telling[:_SHOWN_LINES])
+        )
+
+
+def _compiler(variable: str) -> str:
+    language, usual = _COMPILERS[variable]
+    named = os.environ.get(variable, "").strip()
+    if named:
+        words = shlex.split(named)
+        if words and shutil.which(words[0]):
+            return named
+        raise EngineError(f"{variable}={named}: there is no such {language} compiler")
+    for name in usual:
+        if shutil.which(name):
+            return name
+    raise EngineError(
+        f"no {language} compiler was found ({variable}, {', '.join(usual)}): install one (on Debian"
+        " and Ubuntu: apt install g++; on Fedora: dnf install gcc-c++), or name it with"
+        f" {variable}; until then ctransformers' own library serves, where it has one"
+    )
+
+
+def _first_line(command: list[str]) -> str:
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+    )
+    return done.stdout.partition("\n")[0].strip()
+
+
+def keep(library: Path, record: Record, target: Path) -> None:
     """Put both into the cache, in place of those of an older build; on failure that one stays.
 
     Raises:
-        EngineError: they cannot be written.
+        UsageError: they cannot be written.
     """
     content, described = library.read_bytes(), record.to_json()
-    try:
-        with (
-            _not_interrupted(),
-            atomic_file(record_path(target), len(described)) as (about, _),
-            atomic_file(target, len(content)) as (output, _),
-        ):
-            # All that a full disk may refuse comes before either takes its name. The library is
-            # the first to: without the record that describes it, it is not used.
-            about.write(described)
-            about.flush()
-            os.fsync(about.fileno())
-            output.write(content)
-    except UsageError as error:
-        raise EngineError(str(error)) from error
+    with (
+        atomic_file(record_path(target), len(described)) as (about, _),
+        atomic_file(target, len(content)) as (output, _),
+    ):
+        # All that a full disk may refuse comes before either takes its name. The library is
+        # the first to: without the record that describes it, it is not used.
+        about.write(described)
+        about.flush()
+        os.fsync(about.fileno())
+        output.write(content)
 
 
 @contextmanager
@@ -190,12 +247,6 @@ def _only_one(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX)
         for stale in folder.glob(f"{_SCRATCH}*"):
             shutil.rmtree(stale, ignore_errors=True)
-        free = shutil.disk_usage(folder).free
-        if free < _SCRATCH_BYTES:
-            raise EngineError(
-                f"{folder}: {_SCRATCH_BYTES >> 20} MiB are needed for the build, and"
-                f" {free >> 20} MiB are free there"
-            )
         yield
 
 
@@ -212,31 +263,8 @@ def _scratch_in(folder: Path) -> Iterator[Path]:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-@contextmanager
-def _not_interrupted() -> Iterator[None]:
-    """Ignore signals that would interrupt a block, which takes milliseconds."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        for number in before:
-            signal.signal(number, signal.SIG_IGN)
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Clean up after SIGTERM, too."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def _say(text: str) -> None:

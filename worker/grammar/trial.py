@@ -20,7 +20,7 @@ MOST_CPU_S = 2
 """Seconds of CPU time that a grammar may take to be compiled."""
 _MOST_S = 20.0
 _MOST_BYTES = 1 << 30
-_LONGEST_REPORT = 1 << 16
+_LONGEST_REPORT = 1 << 20
 # At the same time; each may take as much memory as it is allowed.
 _MOST_TRIALS = 2
 _MOST_KNOWN = 64

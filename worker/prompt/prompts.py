@@ -42,6 +42,7 @@ class Prompts:
         special = engine.special_tokens
         control = [text for text, token in special.items() if not engine.token_bytes(token)]
         self._special = SpecialTokens(special, control)
+        self.name = chat_format.name
         self._info = engine.info
         self._format = chat_format
         self._describes_tools = describes_tools(chat_format.source)

@@ -12,8 +12,6 @@ import httpx
 import uvicorn
 
 from gateway.app import create_app
-from gateway.openai.requests import GenerationRequest
-from gateway.openai.translate import AnswerPlan, check_answer, plan_answer
 from gateway.pool.base import (
     DEFAULT_TERMS,
     GenerationRecord,
@@ -102,18 +100,6 @@ def _rendered(prompt: Chat | Text | None) -> str:
 def text_of(ids: Sequence[int]) -> str:
     """The text of ids that `bytewise` has made."""
     return bytes(token for token in ids if token < 256).decode("utf-8", "replace")
-
-
-def planned(
-    request: GenerationRequest,
-    prompts: Sequence[str] = ("x",),
-    stop: tuple[str, ...] = (),
-    **more: Any,
-) -> AnswerPlan:
-    """The plan of a request whose prompts are these."""
-    check_answer(request)
-    prepared = [Prepared("", tuple(text.encode()), text, stop=stop) for text in prompts]
-    return plan_answer(request, prompts=prepared, config=CONFIG, model=MODEL, **more)
 
 
 class ScriptedPool:

@@ -73,7 +73,7 @@ def test_a_text_becomes_a_vector() -> None:
         "object": "list",
         "data": [{"object": "embedding", "index": 0, "embedding": [97.0, 0.0, 1.0, -2.0]}],
         "model": "org/model",
-        "usage": {"prompt_tokens": 0, "total_tokens": 0},  # the scripted pool notes nothing
+        "usage": {"prompt_tokens": 5, "total_tokens": 5},  # the scripted pool notes nothing
     }
     assert generation.embeds and generation.max_tokens == 0
     assert text_of(generation.ids) == "a"
@@ -227,7 +227,7 @@ def test_more_texts_than_the_pool_can_take_go_through_it_bit_by_bit() -> None:
     assert [entry["embedding"][0] for entry in answer["data"]] == [ord(text) for text in texts]
     assert [entry["index"] for entry in answer["data"]] == list(range(50))
     assert (pool.most, pool.running) == (CONFIG.workers, 0)
-    assert answer["usage"] == {"prompt_tokens": 150, "total_tokens": 150}
+    assert answer["usage"] == {"prompt_tokens": 250, "total_tokens": 250}
 
 
 def test_a_refusal_ends_all() -> None:

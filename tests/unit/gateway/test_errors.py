@@ -5,7 +5,7 @@ import logging
 import pytest
 from starlette.exceptions import HTTPException
 
-from gateway.errors import DEFAULT_RETRY_AFTER, ERRORS, ApiError, as_api_error, failure
+from gateway.errors import DEFAULT_RETRY_AFTER, ERRORS, ApiError, as_api_error, error_body, failure
 from gateway.pool.base import PoolRefused
 from shared.errors import ErrorCode
 from shared.messages import Failed
@@ -15,7 +15,7 @@ from shared.messages import Failed
 def test_every_code_has_a_status_that_openai_clients_understand(code: ErrorCode) -> None:
     error = ApiError(code, "Why.", "where")
     assert error.status in (400, 401, 403, 404, 405, 408, 409, 413, 415, 429, 431, 500, 503, 504)
-    assert ERRORS[code][1] == error.body()["error"]["type"]
+    assert ERRORS[code][1] == error_body(error)["error"]["type"]
     response = error.response()
     assert response.status_code == error.status
     assert ("retry-after" in response.headers) == (error.status in (429, 503))
@@ -23,7 +23,7 @@ def test_every_code_has_a_status_that_openai_clients_understand(code: ErrorCode)
 
 
 def test_the_body_has_the_four_fields() -> None:
-    detail = ApiError(ErrorCode.INVALID_VALUE, "Why.", "n").body()["error"]
+    detail = error_body(ApiError(ErrorCode.INVALID_VALUE, "Why.", "n"))["error"]
     assert detail == {
         "message": "Why.",
         "type": "invalid_request_error",

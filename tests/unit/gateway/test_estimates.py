@@ -11,11 +11,9 @@ def test_what_is_measured_again_and_again_is_believed() -> None:
     for _ in range(100):
         estimates.learn_prefill(Prefilled("r", 300, 100, 400.0))
         estimates.learn_completion(Finished("r", "stop", 50, 1000.0))
-        estimates.learn_start(25.0)
     assert estimates.prefill_ms_per_token == pytest.approx(2.0)
     assert estimates.decode_ms_per_token == pytest.approx(20.0)
     assert estimates.completion_tokens == pytest.approx(50)
-    assert estimates.start_ms == pytest.approx(25.0)
     assert estimates.prefill_ms(300) == pytest.approx(600.0)
     assert estimates.generation_ms(300, None) == pytest.approx(600.0 + 50 * 20)
     assert estimates.generation_ms(300, 10) == pytest.approx(600.0 + 10 * 20)

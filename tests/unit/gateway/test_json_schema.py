@@ -5,9 +5,9 @@ from typing import Any
 
 import jsonschema
 import pytest
-from pydantic_core import PydanticCustomError
 
-from gateway.openai.json_schema import prepared, usable
+from gateway.answer.json_schema import check_schema, prepared
+from gateway.errors import ApiError
 from scripts.benchmarks.schemas import schemas
 
 TEXT = {"type": "string"}
@@ -79,8 +79,8 @@ def test_what_is_prepared_allows_no_more_than_the_schema() -> None:
     ],
 )
 def test_what_would_go_wrong_unseen_is_refused(schema: Any, reason: str) -> None:
-    with pytest.raises(PydanticCustomError, match=reason):
-        usable(schema)
+    with pytest.raises(ApiError, match=reason):
+        check_schema(schema, "x")
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_what_would_go_wrong_unseen_is_refused(schema: Any, reason: str) -> None
     ],
 )
 def test_what_can_be_kept_to_is_not(schema: Any) -> None:
-    assert usable(schema) is schema
+    check_schema(schema, "x")
 
 
 @pytest.mark.parametrize("control", ["\0", "\x07", "\x0b", "\x1f", "\x7f"])
@@ -104,11 +104,11 @@ def test_characters_that_are_not_written_are_in_no_name_and_no_value(control: st
         {"const": {control: 1}},
         {"items": {"properties": {f"a{control}": TEXT}}},
     ):
-        with pytest.raises(PydanticCustomError, match="no control characters"):
-            usable(schema)
-    usable({"description": control, "properties": {"a": {"default": control}}})
+        with pytest.raises(ApiError, match="no control characters"):
+            check_schema(schema, "x")
+    check_schema({"description": control, "properties": {"a": {"default": control}}}, "x")
 
 
 def test_those_that_are_written_with_a_letter_are_written() -> None:
     text = "\b\f\n\r\t\x80\u2028"
-    usable({"const": text, "enum": [text], "properties": {text: TEXT}})
+    check_schema({"const": text, "enum": [text], "properties": {text: TEXT}}, "x")

@@ -12,9 +12,9 @@ from gateway.pool.base import (
     TEXT_GAP_BOUNDS_S,
     GenerationRecord,
     PoolStatus,
-    TemplateStatus,
     Totals,
     WorkerStatus,
+    ZygoteStatus,
 )
 from shared.errors import ErrorCode
 from tests.unit.gateway.fakes import CONFIG, READY, ScriptedPool, request
@@ -23,13 +23,13 @@ STATUS = replace(
     READY,
     workers=(
         WorkerStatus(0, "running", 10, 1, cached_tokens=7, memory_bytes=1000),
-        WorkerStatus(1, "idle", 11, 2, cached_tokens=30, generation=2),
-        WorkerStatus(2, "idle", 12, 0, generation=2),
+        WorkerStatus(1, "idle", 11, 2, cached_tokens=30),
+        WorkerStatus(2, "idle", 12, 0),
         WorkerStatus(3, "starting", None, 0),
     ),
     waiting=3,
     slots=2,
-    template=TemplateStatus(generation=2, prefix_tokens=30, learned=1),
+    zygote=ZygoteStatus(pid=99, is_loaded=True, prefix_tokens=30, restarts=2),
     totals=Totals(
         prompt_tokens=100, cached_tokens=60, completion_tokens=40, evictions=5,
         deaths={"killed": 2, "crashed": 1}, quarantined=1,

@@ -21,14 +21,13 @@ EXPECTED = {
     "ggml_requests_waiting": 3,
     "ggml_requests_waiting_limit": 4,
     "ggml_cached_conversation_tokens": 37,
-    "ggml_template_generation": 2,
-    "ggml_template_prefix_tokens": 30,
+    "ggml_zygote_restarts": 2,
+    "ggml_zygote_prefix_tokens": 30,
     "ggml_memory_bound_bytes": 123,
     "ggml_prompt_tokens_total": 100,
     "ggml_cached_tokens_total": 60,
     "ggml_generation_tokens_total": 40,
     "ggml_cache_evictions_total": 5,
-    "ggml_prefixes_learned_total": 1,
     "ggml_requests_quarantined_total": 1,
     "ggml_worker_deaths_total{cause=killed}": 2,
     "ggml_worker_deaths_total{cause=crashed}": 1,
@@ -133,7 +132,9 @@ def test_the_linter_sees_what_is_wrong() -> None:
 
 def test_ready_says_what_is_cached_where() -> None:
     content = request(ScriptedPool(status=STATUS), "GET", "/ready").json()
-    assert content["template"] == {"generation": 2, "prefix_tokens": 30, "learned": 1}
+    assert content["zygote"] == {
+        "pid": 99, "is_loaded": True, "prefix_tokens": 30, "restarts": 2,
+    }  # fmt: skip
     assert content["evictions"] == 5
     assert content["workers"][1] == {
         "worker_id": 1,
@@ -142,7 +143,6 @@ def test_ready_says_what_is_cached_where() -> None:
         "restarts": 2,
         "reason": None,
         "cached_tokens": 30,
-        "generation": 2,
         "memory_bytes": None,
     }
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.openai.logprobs import TextLogprobsFold, chat_logprobs, joined
+from gateway.dialects.openai_answer import TextLogprobsFold, chat_logprobs, joined
 from shared.logprobs import Candidate, TokenLogprobs
 
 

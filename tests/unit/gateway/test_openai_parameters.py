@@ -5,8 +5,9 @@ from openai.types import completion_create_params as completions
 from openai.types.chat import completion_create_params as chats
 from pydantic import BaseModel
 
-from gateway.openai.requests import ChatRequest, CompletionRequest, ManyChatsRequest
-from gateway.openai.validation import INDIFFERENT, UNSUPPORTED_UNLESS
+from gateway.dialects.chat import ChatRequest, ManyChatsRequest
+from gateway.dialects.completions import CompletionRequest
+from gateway.dialects.openai_request import INDIFFERENT, UNSUPPORTED_UNLESS
 
 CHAT = {
     *chats.CompletionCreateParamsNonStreaming.__annotations__,

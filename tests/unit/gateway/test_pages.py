@@ -23,12 +23,11 @@ def test_ready_tells_the_state_of_each_worker() -> None:
                 "restarts": 0,
                 "reason": None,
                 "cached_tokens": 0,
-                "generation": 0,
                 "memory_bytes": None,
             }
             for i in range(2)
         ],
-        "template": {"generation": 0, "prefix_tokens": 0, "learned": 0},
+        "zygote": {"pid": None, "is_loaded": False, "prefix_tokens": 0, "restarts": 0},
         "evictions": 0,
     }
 

@@ -140,12 +140,12 @@ def test_context_length(file: ModelSource, tmp_path: Path) -> None:
 
 def test_parked_workers_take_the_memory_that_is_left(file: ModelSource, have: SetMachine) -> None:
     plan = fit(Settings(), file)
-    assert (plan.workers, plan.parked, plan.learns) == (4, 16, True)
-    assert plan.caches == 22
-    for places, parked, learns in ((2, 0, False), (3, 0, False), (4, 0, True), (20, 16, True)):
+    assert (plan.workers, plan.parked) == (4, 16)
+    assert plan.caches == 20
+    for places, parked in ((2, 0), (3, 1), (4, 2), (20, 16)):
         have(2, memory_for(places))
         plan = fit(Settings(), file)
-        assert (plan.workers, plan.parked, plan.learns) == (2, parked, learns), places
+        assert (plan.workers, plan.parked) == (2, parked), places
         assert plan.most_bytes <= memory_for(places)
     have(2, None)
     assert fit(Settings(), file).parked == 16
@@ -156,7 +156,7 @@ def test_parked_workers_as_they_were_asked_for(file: ModelSource, have: SetMachi
     assert fit(Settings(parked=100), file).parked == 100
     have(2, memory_for(5))
     plan = fit(Settings(parked=3), file)
-    assert (plan.workers, plan.parked, plan.learns) == (2, 3, False)
+    assert (plan.workers, plan.parked) == (2, 3)
     with pytest.raises(UsageError, match=r"^2 workers and 4 parked ones .*; lower WORKERS, PARKED"):
         fit(Settings(parked=4), file)
 
@@ -165,7 +165,7 @@ def test_beside_another_model_only_parked_workers_are_spared(
     tmp_path: Path, file: ModelSource, have: SetMachine
 ) -> None:
     have(2, memory_for(5))
-    for asked, parked in ((100, 1), (1, 1), (0, 0), (None, 1)):
+    for asked, parked in ((100, 3), (1, 1), (0, 0), (None, 3)):
         plan = fit(Settings(workers=2, parked=asked), file, is_beside=True)
         assert (plan.workers, plan.parked) == (2, parked), asked
     have(2, memory_for(1))
@@ -200,7 +200,7 @@ def test_a_warm_prompt_has_a_cache_of_its_own(file: ModelSource, have: SetMachin
         fit(replace(settings, workers=2), file)
     have(2, memory_for(3))
     plan = replace(fit(settings, file), warm_prompt="You are kind.")
-    assert (plan.workers, plan.parked, plan.learns, plan.caches) == (2, 0, False, 3)
+    assert (plan.workers, plan.parked, plan.caches) == (2, 0, 3)
 
 
 def test_a_warm_prompt_is_read_with_the_plan(file: ModelSource) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.pool.death import STATUS_LOST, Cause, Death
+from gateway.pool.death import Cause, Death
 from gateway.pool.quarantine import Quarantine
 from shared.messages import Generate
 from shared.sampling import SamplingParams
@@ -94,7 +94,6 @@ def test_a_prompt_of_any_characters() -> None:
         (-signal.SIGKILL, Cause.KILLED),
         (-signal.SIGTERM, Cause.KILLED),
         (None, Cause.KILLED),
-        (STATUS_LOST, Cause.KILLED),
     ],
 )
 def test_who_is_to_blame(exitcode: int | None, cause: Cause) -> None:

@@ -1,14 +1,10 @@
-"""Tests of the schedule: what waits on purpose, and which workers are replaced."""
+"""Tests of the schedule: what waits on purpose."""
 
 import pytest
 
 from gateway.pool.estimates import Estimates
-from gateway.pool.jobs import Renew
-from gateway.pool.prefix import Prefix
 from gateway.pool.scheduler import Scheduler
-from tests.unit.gateway.schedules import SYSTEM, request, scheduler, started, waiting, with_caches
-
-# ---- waiting for a worker
+from tests.unit.gateway.schedules import SYSTEM, request, scheduler, started, waiting
 
 
 def busy_with_a_talk(**expected: float) -> Scheduler:
@@ -73,89 +69,3 @@ def test_one_waits_for_each_busy_worker() -> None:
     made.slots = 3
     made.submit(request("fourth", SYSTEM + "fourth"))
     assert started(made, now_s=5.7) == []
-
-
-# ---- workers that are born with a prefix
-
-
-def test_a_worker_is_replaced_if_a_new_one_is_born_with_the_prompt() -> None:
-    made = with_caches("one", "two")
-    made.newborn = Prefix(tuple(SYSTEM.encode()))
-    made.submit(request("next", SYSTEM + "Hi"))
-    assert made.next(0.0) == Renew(0)
-    # The new one is waited for, but not for ever.
-    assert made.next(0.0) is None
-    assert made.patience_s == pytest.approx(0.8)
-    made.remove_worker(0)
-    made.add_worker(0, made.newborn)
-    assert started(made, now_s=0.1) == [("next", 0)]
-    assert made.evictions == 1
-
-
-def test_a_worker_that_does_not_come_is_not_waited_for_without_end() -> None:
-    made = with_caches("one", "two")
-    made.newborn = Prefix(tuple(SYSTEM.encode()))
-    made.submit(request("next", SYSTEM + "Hi"))
-    assert made.next(0.0) == Renew(0)
-    assert made.next(0.0) is None
-    made.remove_worker(0)
-    assert started(made, now_s=0.7) == []
-    # Another one is tried, and then the time is over.
-    assert made.next(0.8) == Renew(1)
-    made.remove_worker(1)
-    made.add_worker(2)
-    assert started(made, now_s=5.0) == []
-    assert started(made, now_s=5.8) == [("next", 2)]
-
-
-def test_no_more_workers_are_replaced_than_may_run() -> None:
-    made = with_caches("one", "two", "three", "four", slots=2)
-    made.newborn = Prefix(tuple(SYSTEM.encode()))
-    for request_id in "abcd":
-        made.submit(request(request_id, SYSTEM + request_id))
-    assert [made.next(0.0) for _ in range(3)] == [Renew(0), Renew(1), None]
-    made.add_worker(1, made.newborn)
-    made.add_worker(0, made.newborn)
-    assert started(made, now_s=0.1) == [("a", 1), ("b", 0)]
-    assert waiting(made) == ["c", "d"]
-
-
-def test_unused_workers_are_replaced_first() -> None:
-    made = with_caches("one")
-    made.slots = 2
-    made.add_worker(1)
-    made.newborn = Prefix(tuple(SYSTEM.encode()))
-    made.submit(request("next", SYSTEM + "Hi"))
-    assert made.next(0.0) == Renew(1)
-    assert made.evictions == 0
-
-
-def test_a_short_prefix_is_no_reason_to_replace_a_worker() -> None:
-    made = with_caches("one", "two")
-    made.newborn = Prefix(tuple(b"short"))
-    made.submit(request("next", "short and sweet"))
-    assert started(made) == [("next", 0)]
-
-
-def test_unused_workers_of_an_older_template_are_renewed_one_by_one() -> None:
-    made = with_caches("used")
-    made.add_worker(1)
-    made.add_worker(2)
-    assert made.renew_blank() is None
-    made.newborn = Prefix(tuple(SYSTEM.encode()))
-    assert made.renew_blank() == Renew(1)
-    assert made.renew_blank() == Renew(2)
-    assert made.renew_blank() is None
-    made.add_worker(1, made.newborn)
-    assert made.renew_blank() is None
-
-
-def test_an_evicted_worker_of_an_older_template_is_replaced() -> None:
-    """So that the older template goes, too."""
-    made = with_caches(SYSTEM + "A talk.", SYSTEM + "Another talk.")
-    made.newborn = Prefix(tuple(SYSTEM.encode()))
-    made.submit(request("next", SYSTEM + "Hi"))
-    assert made.next(0.0) == Renew(0)
-    # But not for a conversation that goes on.
-    made.submit(request("more", SYSTEM + "Another talk. And so on."))
-    assert started(made) == [("more", 1)]

@@ -8,8 +8,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
 from gateway import sse
-from gateway.errors import ApiError
+from gateway.dialects import EVENT_STREAM, event
+from gateway.errors import ApiError, error_body
 from shared.errors import ErrorCode
+
+
+def failed(error: ApiError) -> bytes:
+    return event(error_body(error))
 
 
 class Client:
@@ -28,7 +33,10 @@ class Client:
 
     async def get(self, events: AsyncGenerator[bytes, None]) -> bytes:
         await asyncio.wait_for(
-            sse.EventStream(events, lambda: b"end")({}, self.receive, self.send), 5
+            sse.EventStream(EVENT_STREAM, events, lambda: b"end", failed)(
+                {}, self.receive, self.send
+            ),
+            5,
         )
         assert self.sent[0]["type"] == "http.response.start"
         assert self.sent[-1]["more_body"] is False
@@ -36,7 +44,7 @@ class Client:
 
 
 def test_an_event_is_one_line_and_a_blank_one() -> None:
-    assert sse.event({"a": "x\ny"}) == b'data: {"a":"x\\ny"}\n\n'
+    assert event({"a": "x\ny"}) == b'data: {"a":"x\\ny"}\n\n'
 
 
 def test_a_stream_sends_each_chunk_as_it_comes() -> None:

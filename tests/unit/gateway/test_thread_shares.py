@@ -36,7 +36,7 @@ def test_who_has_fewer_threads_may_be_silent_for_longer() -> None:
     async def work() -> None:
         dispatcher = Dispatcher(Workers(), slots=4, max_queue=4, threads=4)
         for worker_id in range(4):
-            dispatcher.add_worker(worker_id, EMPTY, 0, None)
+            dispatcher.add_worker(worker_id, EMPTY, 0)
         dispatcher.estimates.learn_completion(Finished("r", "stop", 10, 2000.0))
         alone_s = dispatcher.stall_s
         for number in range(4):

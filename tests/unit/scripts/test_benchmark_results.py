@@ -16,7 +16,6 @@ from scripts.benchmarks.conversations import Chat
 from scripts.benchmarks.results import Figure, Results, Series, table
 from scripts.benchmarks.setup import Setup
 from scripts.benchmarks.shared_prompt import (
-    _wait_until_learned,
     common_prefix,
     distinct_tokens,
 )
@@ -148,14 +147,6 @@ def test_an_interruption_loses_nothing_either(
         assert len(json.loads(target.read_text("utf-8"))["figures"]) == 1
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def test_a_prompt_that_is_never_learned_gives_no_figure() -> None:
-    with (
-        Server(MODEL_TYPE="echo", WORKERS="1") as server,
-        pytest.raises(TimeoutError, match="not learned"),
-    ):
-        _wait_until_learned(server, 0.2)
 
 
 def test_streams_too_short_for_a_cpu_figure_have_none() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from gateway.auth.guard import OPEN_PATHS
+from gateway.auth.keys import OPEN_PATHS
 from gateway.settings import Settings
 from tests.serving import ROOT, Server
 

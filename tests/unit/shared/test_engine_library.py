@@ -70,10 +70,7 @@ def install(cache: Path, content: bytes, **changes: object) -> Path:
         compiler="c++",
         options="-O3",
         compared_with="avx2",
-        models=1,
         difference=0.0,
-        prefill=1.0,
-        decode=1.0,
         sha256=hashlib.sha256(content).hexdigest(),
     )
     record_path(path).write_bytes(replace(record, **changes).to_json())  # type: ignore[arg-type]

@@ -14,14 +14,14 @@ from shared.logprobs import Candidate, TokenLogprobs
 from shared.messages import (
     Cancel,
     Chat,
-    Command,
     Delta,
     Detokenize,
-    Event,
+    Ended,
     Failed,
     Finished,
+    Fork,
+    Forked,
     Generate,
-    Lifecycle,
     LoadFailed,
     Message,
     ModelInfo,
@@ -33,6 +33,7 @@ from shared.messages import (
     SetThreads,
     Shutdown,
     Text,
+    Warm,
     Warmed,
 )
 from shared.sampling import SamplingParams
@@ -110,7 +111,11 @@ messages: dict[type[object], st.SearchStrategy[Message]] = {
         ),
     ),
     LoadFailed: st.builds(LoadFailed, reason=texts),
-    Warmed: st.builds(Warmed, prefix_tokens=counts),
+    Warm: st.builds(Warm, prompts=st.lists(st.lists(texts).map(tuple)).map(tuple)),
+    Fork: st.builds(Fork, name=texts, target=texts),
+    Warmed: st.builds(Warmed, ids=ids),
+    Forked: st.builds(Forked, pid=counts),
+    Ended: st.builds(Ended, pid=counts, status=st.integers(-64, 255)),
     Progress: st.builds(Progress, request_id=texts),
     Prefilled: st.builds(
         Prefilled,
@@ -144,7 +149,7 @@ messages: dict[type[object], st.SearchStrategy[Message]] = {
 
 
 def test_every_message_is_covered() -> None:
-    assert set(messages) == {*get_args(Command), *get_args(Lifecycle), *get_args(Event)}
+    assert set(messages) == set(get_args(Message))
 
 
 @given(st.one_of(*messages.values()))

@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Iterator
 
-import multiprocess
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,8 +14,7 @@ from hypothesis import strategies as st
 from shared.encoding import decode, encode
 from shared.messages import Delta, Event, Failed, Finished, Prefilled, Shutdown
 from tests.serving import DEADLINE_S
-from worker.inbox import Inbox
-from worker.outbox import Outbox
+from worker.pipes import Inbox, Outbox
 
 
 class Pipe:
@@ -153,15 +151,16 @@ def test_drain_waits_for_the_reader(pipe: Pipe) -> None:
 def test_drain_ends_when_a_command_comes(pipe: Pipe) -> None:
     outbox = Outbox(pipe.writer)
     fill(outbox)
-    queue = multiprocess.get_context("fork").SimpleQueue()
-    inbox = Inbox(queue)
+    reader, writer = os.pipe()
+    inbox = Inbox(reader)
     thread = threading.Thread(target=outbox.drain, args=(inbox,), daemon=True)
     thread.start()
-    queue.put(encode(Shutdown()))
+    os.write(writer, encode(Shutdown()) + b"\n")
     thread.join(DEADLINE_S)
     assert not thread.is_alive()
     assert not inbox.empty()
-    queue.close()
+    os.close(reader)
+    os.close(writer)
 
 
 def test_drain_of_nothing_returns(pipe: Pipe) -> None:
@@ -170,7 +169,7 @@ def test_drain_of_nothing_returns(pipe: Pipe) -> None:
 
 def test_a_reader_that_is_gone_ends_the_process() -> None:
     code = (
-        "import os; from worker.outbox import Outbox; from shared.messages import Delta\n"
+        "import os; from worker.pipes import Outbox; from shared.messages import Delta\n"
         "reader, writer = os.pipe(); os.close(reader)\n"
         "Outbox(writer).send([Delta('r', 'x', 1)])\n"
         "raise SystemExit('the process goes on')"
@@ -178,13 +177,25 @@ def test_a_reader_that_is_gone_ends_the_process() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=DEADLINE_S)
 
 
-def test_inbox_sees_what_is_in_the_queue() -> None:
-    queue = multiprocess.get_context("fork").SimpleQueue()
-    inbox = Inbox(queue)
+def test_inbox_sees_what_is_in_the_pipe() -> None:
+    reader, writer = os.pipe()
+    inbox = Inbox(reader)
     assert inbox.empty()
-    queue.put(b"one")
-    queue.put(b"two")
+    os.write(writer, b"one\ntwo\nthr")
     assert not inbox.empty()
-    assert select.select([inbox], [], [], 0)[0]
     assert (inbox.get(), inbox.empty(), inbox.get(), inbox.empty()) == (b"one", False, b"two", True)
-    queue.close()
+    os.write(writer, b"ee\n")
+    assert (inbox.empty(), inbox.get(), inbox.empty()) == (False, b"three", True)
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_long_command_comes_in_pieces() -> None:
+    reader, writer = os.pipe()
+    inbox, long = Inbox(reader), b"x" * 1_000_000
+    thread = threading.Thread(target=lambda: os.write(writer, long + b"\n"))
+    thread.start()
+    assert inbox.get() == long
+    thread.join(DEADLINE_S)
+    os.close(reader)
+    os.close(writer)

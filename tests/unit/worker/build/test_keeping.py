@@ -1,16 +1,14 @@
 """What a build puts into the cache is whole, and a failure leaves what was there."""
 
 import hashlib
-import os
 import resource
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from shared.errors import EngineError
+from shared.errors import UsageError
 from shared.model.library import (
     RECIPE,
     Cpu,
@@ -20,17 +18,15 @@ from shared.model.library import (
     library_path,
     record_path,
 )
-from worker.build.command import _keep
+from worker.build.command import keep
 
 OLD, NEW = b"old" * 100, b"new" * 10_000
 
 
 def record_of(content: bytes) -> Record:
     cpu = Cpu.here()
-    return Record(
-        RECIPE, engine_version(), cpu.name, cpu.digest, "c++", "-O3", "avx2", 1, 0.0, 1.0, 1.0,
-        hashlib.sha256(content).hexdigest(),
-    )  # fmt: skip
+    sha256 = hashlib.sha256(content).hexdigest()
+    return Record(RECIPE, engine_version(), cpu.name, cpu.digest, "c++", "-O3", "avx2", 0.0, sha256)
 
 
 @pytest.fixture
@@ -53,8 +49,7 @@ def built(tmp_path: Path) -> Path:
 
 def kept(target: Path) -> bytes:
     """The sound library in the cache, and that nothing else is there."""
-    found = find(target.parents[1], engine_version(), Cpu.here())
-    assert found == target
+    assert find(target.parents[1], engine_version(), Cpu.here()) == target
     assert set(target.parent.iterdir()) == {target, record_path(target)}
     return target.read_bytes()
 
@@ -71,7 +66,7 @@ def longest_file(n_bytes: int) -> Iterator[None]:
 
 
 def test_it_takes_the_place_of_an_older_one(target: Path, built: Path) -> None:
-    _keep(built, record_of(NEW), target)
+    keep(built, record_of(NEW), target)
     assert kept(target) == NEW
 
 
@@ -79,27 +74,6 @@ def test_it_takes_the_place_of_an_older_one(target: Path, built: Path) -> None:
 def test_a_full_disk_leaves_the_older_one(target: Path, built: Path, n_bytes: int) -> None:
     """There is no room for the record, or for the library."""
     assert n_bytes < len(NEW)
-    with pytest.raises(EngineError, match="cannot be written"), longest_file(n_bytes):
-        _keep(built, record_of(NEW), target)
+    with pytest.raises(UsageError, match="cannot be written"), longest_file(n_bytes):
+        keep(built, record_of(NEW), target)
     assert kept(target) == OLD
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("moment", ["before", "after"])
-def test_an_interruption_does_not_leave_half_of_it(
-    target: Path, built: Path, monkeypatch: pytest.MonkeyPatch, number: int, moment: str
-) -> None:
-    rename = os.replace
-
-    def interrupted(*names: Path) -> None:
-        if moment == "before":
-            signal.raise_signal(number)
-        rename(*names)
-        if moment == "after":
-            signal.raise_signal(number)
-
-    monkeypatch.setattr(os, "replace", interrupted)
-    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    _keep(built, record_of(NEW), target)
-    assert kept(target) == NEW
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers

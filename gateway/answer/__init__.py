@@ -1,0 +1,1 @@
+"""From a request that knows no dialect to the pieces of its answer."""

@@ -1,0 +1,226 @@
+"""``/v1/completions``: text in, its continuation out."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeAlias
+
+import orjson
+from pydantic import BeforeValidator, Field, PlainValidator
+from typing_extensions import NotRequired, TypedDict  # pydantic reads no other before Python 3.12
+
+from gateway.answer.pieces import Begun, Choice, Ended, Piece, Text, Usage, best
+from gateway.ask import Ask, IdsPrompt, TextPrompt
+from gateway.dialects import Dialect, Endpoint, Header, Writer
+from gateway.dialects.fields import MOST_LOGPROBS, refused, wrong
+from gateway.dialects.openai_answer import (
+    HOLE,
+    OpenAiWriter,
+    TextLogprobs,
+    TextLogprobsFold,
+    UsageObject,
+    joined,
+)
+from gateway.dialects.openai_request import (
+    GenerationRequest,
+    common_fields,
+    form_of,
+    read_request,
+)
+from gateway.errors import ApiError, ErrorBody, error_body
+from shared.errors import ErrorCode
+
+_DEFAULT_MAX_TOKENS = 16  # as OpenAI has it
+
+
+def _are_ids(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(item) is int for item in value)
+
+
+def _prompts(value: object) -> object:
+    """Any of the forms of a prompt, as a list of prompts."""
+    if isinstance(value, str) or _are_ids(value):
+        return [value]
+    if isinstance(value, list) and value:
+        return value
+    raise wrong("should be a string, a list of token ids, or a list of either, and not empty")
+
+
+def _prompt(value: object) -> object:
+    if isinstance(value, str) or _are_ids(value):
+        return value
+    raise wrong("should be a string or a list of token ids, and not empty")
+
+
+Prompts: TypeAlias = Annotated[
+    list[Annotated[str | list[int], PlainValidator(_prompt)]],
+    Field(min_length=1, fail_fast=True),
+    BeforeValidator(
+        _prompts,
+        json_schema_input_type=str
+        | list[int]
+        | Annotated[list[str] | list[list[int]], Field(min_length=1)],
+    ),
+]
+
+
+class CompletionRequest(GenerationRequest):
+    """The body of ``/v1/completions``."""
+
+    prompt: Prompts = Field(description="Text, token ids, or a list of either.")
+    max_tokens: int | None = Field(None, ge=0, description="The most tokens to generate.")
+    suffix: str | None = Field(
+        None, description="What comes after the completion, for models that fill in the middle."
+    )
+    echo: bool | None = Field(None, description="Begin the text with the prompt.")
+    logprobs: int | None = Field(
+        None,
+        ge=0,
+        le=MOST_LOGPROBS,
+        description="How likely each token was, and so many of its alternatives, by the model's"
+        " own distribution: before temperature, penalties and biases.",
+    )
+    best_of: int | None = Field(
+        None, ge=1, description="Generate so many, and give the `n` likeliest per token."
+    )
+
+
+class TextChoice(TypedDict):
+    """One continuation of a prompt, or a piece of it."""
+
+    index: int
+    text: str
+    logprobs: TextLogprobs | None
+    finish_reason: str | None
+
+
+class TextCompletion(TypedDict):
+    """The whole answer of ``/v1/completions``, or one event of its stream."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[TextChoice]
+    usage: NotRequired[UsageObject | None]
+
+
+class CompletionWriter(OpenAiWriter):
+    """Chunks of a completion, the object, or the bare text."""
+
+    kind = "text_completion"
+
+    def __init__(self, ask: Ask, header: Header) -> None:
+        super().__init__(ask, header)
+        self._ask = ask
+        self._folds = [TextLogprobsFold() for _ in self.choices]
+
+    def piece(self, index: int, piece: Piece) -> bytes:
+        match piece:
+            case Text() if not self.tells_logprobs:
+                before, after = self.envelopes.get(index) or self._begin(index)
+                return b"%b%b%b" % (before, orjson.dumps(piece.text), after)
+            case Text():
+                logprobs = self._folds[index].feed(piece.logprobs)
+                return self.chunk(_choice(index, piece.text, logprobs=logprobs))
+            case Begun() if piece.echo and not self.tells_logprobs:
+                return self.chunk(_choice(index, piece.echo))
+            case Begun() if piece.echo:
+                logprobs = self._folds[index].feed_echo(piece.echo, piece.echo_logprobs)
+                return self.chunk(_choice(index, piece.echo, logprobs=logprobs))
+            case Ended():
+                return self.chunk(_choice(index, "", piece.reason))
+            case _:
+                return b""
+
+    def whole(self, usage: Usage) -> dict[str, Any] | str | list[str]:
+        choices = best(self.choices, self._ask.candidates, self._ask.n)
+        if self._ask.form == "text":
+            texts = [choice.text for choice in choices]
+            return texts[0] if len(texts) == 1 else texts
+        shown = [
+            _choice(index, choice.text, choice.finish_reason, self._logprobs(choice))
+            for index, choice in enumerate(choices)
+        ]
+        return self.object(self.kind, shown, usage)
+
+    def _begin(self, index: int) -> tuple[bytes, bytes]:
+        before, after = self.chunk(_choice(index, orjson.Fragment(HOLE))).split(HOLE)
+        self.envelopes[index] = before, after
+        return before, after
+
+    def _logprobs(self, choice: Choice) -> TextLogprobs | None:
+        if not self.tells_logprobs:
+            return None
+        fold, begun = TextLogprobsFold(), choice.begun
+        return joined([fold.feed_echo(begun.echo, begun.echo_logprobs), fold.feed(choice.logprobs)])
+
+
+def _choice(
+    index: int, text: Any, reason: str | None = None, logprobs: TextLogprobs | None = None
+) -> TextChoice:
+    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
+
+
+class Completions:
+    """Texts to be continued."""
+
+    endpoint = Endpoint(
+        path="/v1/completions",
+        name="completions",
+        description=(
+            "Continue a text, or with `suffix` fill in what lies between the two.\n\n"
+            "Without `model` in the body, the answer is the continuation alone, as a JSON string."
+        ),
+        bodies=(CompletionRequest,),
+        example={"prompt": "Once upon a time"},
+        answer=TextCompletion | str | list[str],
+        streams=True,
+        tag="completions",
+    )
+    id_prefix = "cmpl"
+
+    def read(self, body: Mapping[str, Any]) -> Ask:
+        request = read_request(CompletionRequest, body)
+        form = form_of(request, "text")
+        fields = common_fields(request, form, _DEFAULT_MAX_TOKENS)
+        n, best_of = request.n or 1, request.best_of or request.n or 1
+        if best_of < n:
+            raise refused("best_of", f"is {best_of}, fewer than the {n} choices of 'n'")
+        if best_of > n and form == "stream":
+            said = "more than 'n' cannot be streamed: the best is known at the end"
+            raise refused("best_of", said)
+        if request.echo and request.suffix:
+            raise refused("echo", "and 'suffix' exclude each other")
+        fields |= {"candidates": best_of, "count_param": "best_of" if best_of > n else "n"}
+        return Ask(
+            prompts=tuple(_prompts_of(request)),
+            logprobs=request.logprobs,
+            echoes=request.echo is True,
+            **fields,
+        )
+
+    def writer(self, ask: Ask, header: Header) -> Writer:
+        return CompletionWriter(ask, header)
+
+    def error(self, error: ApiError) -> ErrorBody:
+        return error_body(error)
+
+
+def _prompts_of(request: CompletionRequest) -> Sequence[TextPrompt | IdsPrompt]:
+    prompts: list[TextPrompt | IdsPrompt] = []
+    for place, prompt in enumerate(request.prompt):
+        param = "prompt" if len(request.prompt) == 1 else f"prompt[{place}]"
+        if isinstance(prompt, str):
+            prompts.append(TextPrompt(prompt, request.suffix or "", param=param))
+        elif request.suffix:
+            raise ApiError(
+                ErrorCode.INVALID_VALUE,
+                "'suffix' is for prompts of text, not of token ids.",
+                "suffix",
+            )
+        else:
+            prompts.append(IdsPrompt(prompt, param))
+    return prompts
+
+
+COMPLETIONS: Dialect = Completions()

@@ -1,1 +1,0 @@
-"""OpenAI's wire format: requests in, answers out, and the pure functions between."""

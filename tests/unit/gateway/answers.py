@@ -1,0 +1,86 @@
+"""Answers of the dialects, from events, without a pool."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from gateway.answer.plan import reader_for
+from gateway.answer.reader import Progress
+from gateway.answer.run import Tally
+from gateway.ask import Ask, TextPrompt
+from gateway.dialects import Dialect, Header, Writer
+from gateway.dialects.chat import MANY_CHATS
+from gateway.dialects.completions import COMPLETIONS
+from shared.logprobs import TokenLogprobs
+from shared.messages import Delta, Finished, Prefilled, Prepared
+
+HEADER = Header("answer-1", 1, "org/model", "m.gguf@1")
+Arrival = tuple[int, Progress]
+Logprobs = tuple[TokenLogprobs, ...]
+
+
+def chat(**body: Any) -> tuple[Dialect, Ask]:
+    messages = [{"role": "user", "content": "x"}]
+    return MANY_CHATS, MANY_CHATS.read({"messages": messages, "model": "m", **body})
+
+
+def completion(**body: Any) -> tuple[Dialect, Ask]:
+    return COMPLETIONS, COMPLETIONS.read({"prompt": "x", "model": "m", **body})
+
+
+def events(*texts: str, reason: str = "stop", logprobs: Sequence[Logprobs] = ()) -> list[Progress]:
+    deltas = [
+        Delta("r", text, len(text), logprobs[place] if logprobs else ())
+        for place, text in enumerate(texts)
+    ]
+    return [
+        Prefilled("r", 5, 2, 1.0),
+        *deltas,
+        Finished("r", reason, sum(map(len, texts)), 1.0),
+    ]
+
+
+def single(happened: Sequence[Progress]) -> list[Arrival]:
+    return [(0, event) for event in happened]
+
+
+class Answer:
+    """An answer on its way."""
+
+    def __init__(self, asked: tuple[Dialect, Ask], header: Header = HEADER) -> None:
+        dialect, ask = asked
+        texts = [prompt.text if isinstance(prompt, TextPrompt) else "" for prompt in ask.prompts]
+        self.readers = [
+            reader_for(ask, Prepared("", text=text))
+            for text in texts
+            for _ in range(ask.candidates)
+        ]
+        self.writer: Writer = dialect.writer(ask, header)
+        self.tally = Tally(ask.candidates)
+
+    def send(self, index: int, event: Progress) -> bytes:
+        sent = b""
+        for piece in self.readers[index].read(event):
+            self.tally.count(index, piece)
+            sent += self.writer.piece(index, piece)
+        return sent
+
+
+def streamed(asked: tuple[Dialect, Ask], arrivals: Sequence[Arrival]) -> list[Any]:
+    """The chunks of a stream."""
+    answer = Answer(asked)
+    raw = b"".join([answer.send(*arrival) for arrival in arrivals])
+    *blocks, done, rest = (raw + answer.writer.end(answer.tally.usage)).split(b"\n\n")
+    assert (done, rest) == (b"data: [DONE]", b"")
+    assert all(block.startswith(b"data: {") for block in blocks)
+    return [orjson.loads(block[6:]) for block in blocks]
+
+
+def whole(asked: tuple[Dialect, Ask], arrivals: Sequence[Arrival]) -> Any:
+    answer = Answer(asked)
+    for index, event in arrivals:
+        for piece in answer.readers[index].read(event):
+            answer.tally.count(index, piece)
+            answer.writer.collect(index, piece)
+    return answer.writer.whole(answer.tally.usage)

@@ -1,1 +1,0 @@
-"""Turns a Hugging Face model folder into one file that the engine serves."""
