@@ -12,13 +12,10 @@ from starlette.types import Receive, Scope, Send
 
 from gateway import operations, routes
 from gateway.body import BodyReader
-from gateway.chat.choice import choose_template
-from gateway.chat.rendering import tried
 from gateway.errors import ERROR_SHAPE, HANDLERS, UnexpectedErrors
 from gateway.observe.log import RequestLog
 from gateway.observe.metrics import Metrics
 from gateway.observe.record import RequestRecord
-from gateway.offload import Offload
 from gateway.openapi import add_request_schemas
 from gateway.pool.base import WorkerPool
 from gateway.serving import VERSION, Serving, ServingConfig
@@ -63,7 +60,7 @@ def create_app(
     # Whatever the pool would take at once may come with a large body.
     most_large = config.workers + pool.status().max_queue
     bodies = BodyReader(config.max_body_bytes, most_large)
-    app.state.serving = Serving(config, pool, metrics, Offload(max(8, most_large)), bodies)
+    app.state.serving = Serving(config, pool, metrics, bodies)
     for module in _MODULES:
         app.include_router(module.router)
     return app
@@ -95,7 +92,6 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         watching.cancel()
         await asyncio.gather(starting, watching, return_exceptions=True)
         await serving.pool.close()
-        serving.offload.close()
 
 
 async def _start(serving: Serving) -> None:
@@ -103,6 +99,3 @@ async def _start(serving: Serving) -> None:
         await serving.pool.start()
     except Exception:
         logger.exception("the worker pool did not start")
-    model = serving.pool.status().model
-    if model is not None:
-        tried(choose_template(serving.config, model), model)  # says in the log what is wrong

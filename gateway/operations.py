@@ -13,7 +13,6 @@ from typing_extensions import TypedDict  # pydantic reads no other before Python
 
 from gateway.answer.plan import loaded_model
 from gateway.auth.keys import is_stranger
-from gateway.chat.choice import choose_template
 from gateway.errors import DEFAULT_RETRY_AFTER, ApiError, excerpt
 from gateway.observe.metrics import CONTENT_TYPE
 from gateway.openapi import ERROR_RESPONSES
@@ -153,7 +152,7 @@ def _entry(serving: Serving) -> ModelEntry:
         "parent": None,
         "max_model_len": model.n_ctx if model else None,
         "family": model.family if model else None,
-        "chat_template": choose_template(config, model).name if model else None,
+        "chat_template": model.chat_format if model else None,
         "n_ctx_train": (model.n_ctx_train or None) if model else None,
         "n_vocab": model.n_vocab if model else None,
         "n_embd": model.n_embd if model else None,
@@ -175,7 +174,7 @@ async def props(request: Request) -> Props:
         "total_slots": config.workers,
         "model_alias": config.model_id,
         "model_path": Path(config.model_file).name,  # its folders are nobody's business
-        "chat_template": choose_template(config, model).source,
+        "chat_template": model.chat_template or "",
         "bos_token": model.bos_token,
         "eos_token": model.eos_token,
         "build_info": f"ggml-fastapi {VERSION}",

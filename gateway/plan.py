@@ -4,8 +4,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gateway import demo_model, machine, memory_plan
-from gateway.chat.choice import load_chat_template
-from gateway.chat.formats import ChatFormat
 from gateway.hub import ModelSource, resolve
 from gateway.settings import Settings
 from gateway.warm_prompt import load_warm_prompt
@@ -32,7 +30,6 @@ class Plan:
         engine: which build of the engine's library serves, for the summary; empty for none.
         weight_bytes: the weights, which all workers share.
         worker_bytes: the most that each worker adds, with its context full.
-        chat_template: the chat format that the settings ask for, if they do.
         warm_prompt: the text that all workers are to be born with, if there is one.
     """
 
@@ -45,7 +42,6 @@ class Plan:
     worker_bytes: int
     parked: int = 0
     engine: str = ""
-    chat_template: ChatFormat | None = None
     warm_prompt: str | None = None
 
     @property
@@ -83,12 +79,10 @@ def plan_for(settings: Settings, beside: Plan | None = None) -> Plan:
     if beside is not None:
         settings = replace(settings, workers=settings.workers or beside.workers)
     # First, since what follows may be a long download.
-    chat_template = load_chat_template(settings.chat_template)
     warm_prompt = load_warm_prompt(settings.warm_prompt)
     _check_threads(settings.threads)
     if settings.model_type == "echo":
-        plan = _fit_echo(settings)
-        return replace(plan, chat_template=chat_template, warm_prompt=warm_prompt)
+        return replace(_fit_echo(settings), warm_prompt=warm_prompt)
     library = choose(settings.ct_lib, demo_model.default_cache_dir())
     source = resolve(settings.model_name, settings.model_file, settings.model_type)
     path = str(source.file.path)
@@ -99,7 +93,6 @@ def plan_for(settings: Settings, beside: Plan | None = None) -> Plan:
         plan,
         worker=replace(plan.worker, library=library.path),
         engine=library.label,
-        chat_template=chat_template,
         warm_prompt=warm_prompt,
     )
 
@@ -162,6 +155,9 @@ def fit(settings: Settings, source: ModelSource, *, is_beside: bool = False) -> 
         threads=settings.threads or cores,
         log_level=settings.log_level.upper(),
         log_format=settings.log_format,
+        model_id=source.name,
+        file_name=source.file_name,
+        chat_template=settings.chat_template,
     )
     family = f"{file.family.value}, {file.quantisation}"
     return Plan(
@@ -178,17 +174,19 @@ def fit(settings: Settings, source: ModelSource, *, is_beside: bool = False) -> 
 
 def _fit_echo(settings: Settings) -> Plan:
     cores = machine.usable_cores()
+    name, workers = settings.model_name or "echo", settings.workers or cores
     worker = WorkerConfig(
         engine="echo",
         n_ctx=settings.context_length,
         threads=settings.threads or cores,
         log_level=settings.log_level.upper(),
         log_format=settings.log_format,
+        model_id=name,
+        chat_template=settings.chat_template,
         echo_delay_ms=settings.echo_delay_ms,
         slots=settings.slots,
     )
     _check_worker_memory(settings.max_worker_memory, memory_plan.WORKER_BYTES)
-    name, workers = settings.model_name or "echo", settings.workers or cores
     return Plan(
         model_id=name,
         file_name="",

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from gateway import machine
-from gateway.chat.choice import choose_template
-from gateway.chat.rendering import tried
 from gateway.errors import ApiError
 from gateway.launch import Launch
 from gateway.plan import Plan, plan_for
@@ -160,7 +158,6 @@ class Reloads:
             status = pool.status()
             if status.model is None or status.state != "ready":
                 raise self._failure(status.reason or "no worker could be started")
-            tried(choose_template(config, status.model), status.model)  # says what is wrong
         except BaseException:
             await pool.close()
             raise

@@ -5,7 +5,7 @@ for admission, make the prompts, run.
 """
 
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from time import time
 from typing import Any, TypeAlias
@@ -25,23 +25,28 @@ from gateway.answer.plan import (
     loaded_model,
     reader_for,
 )
-from gateway.answer.prompts import rendered, text_parts
+from gateway.answer.prompts import (
+    check_messages,
+    check_size,
+    question_name,
+    question_of,
+    questions_of,
+    room_for,
+)
 from gateway.answer.run import Order, Tally, TimeBounds, run, time_bounds
-from gateway.ask import Ask, TextPrompt
-from gateway.chat.choice import choose_template
+from gateway.ask import Ask, ChatPrompt, TextPrompt
 from gateway.dialects import Dialect, Endpoint, Header, Writer
 from gateway.dialects.chat import CHAT, MANY_CHATS
 from gateway.dialects.completions import COMPLETIONS
 from gateway.dialects.embeddings import EMBEDDINGS
-from gateway.dialects.tokens import TOKEN_DIALECTS, Known, Question, TokenDialect
-from gateway.errors import ApiError, Shape
+from gateway.dialects.tokens import TOKEN_DIALECTS, Known, TokenDialect, TokenQuestion
+from gateway.errors import Shape, failure
 from gateway.observe.record import RequestRecord, Transcript, record_of
 from gateway.openapi import ERROR_RESPONSES, request_body, stream_or
-from gateway.pool.base import Terms
+from gateway.pool.base import Terms, WorkerPool
 from gateway.serving import Serving, find, serving_of
 from gateway.sse import EventStream, until_disconnect
-from shared.errors import ErrorCode
-from shared.messages import Detokenize, Generate, Tokenize, Tokens
+from shared.messages import Detokenize, Failed, Prepared, Question
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 
@@ -94,15 +99,15 @@ async def _orders(
     model = admit(ask, serving.pool)
     check_for_model(ask, model)
     constraint = constraint_of(ask)
-    chat_format = choose_template(serving.config, model)
-    prompts = await serving.offload.run(
-        receive,
-        sum(len(prompt.param) for prompt in ask.prompts),
-        lambda: [rendered(prompt, ask.tools, chat_format, model) for prompt in ask.prompts],
-    )
-    is_chat = ask.prompts[0].param == "messages"
-    stop = chat_format.stops(model.special_tokens) if is_chat else ()
-    made = generations(ask, prompts, constraint, stop, answer_id, record.request_id)
+    wants_text = ask.echoes or serving.config.log_prompts
+    questions = questions_of(ask, model, constraint.grammar, wants_text=wants_text)
+    work = _prepared(serving.pool, questions, {"grammar": constraint.param})
+    prepared = (await until_disconnect(receive, work))[: len(ask.prompts)]
+    prompts = [
+        (each, room_for(each, ask.limit, model, prompt.param))
+        for each, prompt in zip(prepared, ask.prompts, strict=True)
+    ]
+    made = generations(ask, prompts, constraint, answer_id, record.request_id)
     terms = Terms(ask.form != "stream", bounds.deadline_s, bounds.queue_timeout_s)
     record.is_stream = ask.form == "stream"
     record.choices = ask.candidates
@@ -110,27 +115,37 @@ async def _orders(
         Order(
             generation,
             terms,
-            reader_for(ask),
-            {"prompt": ask.prompts[place // ask.candidates].param, "grammar": constraint.param},
+            reader_for(ask, prepared[place // ask.candidates]),
+            {"grammar": constraint.param},
         )
         for place, generation in enumerate(made)
     ]
     record.generations = [order.record for order in orders]
     if serving.config.log_prompts:
-        _transcribe(record, orders)
+        # Kept with the text that comes, for the log.
+        for place, order in enumerate(orders):
+            transcript = Transcript(prepared[place // ask.candidates].text)
+            record.transcripts.append(transcript)
+            order.note = transcript.add
     return orders
 
 
-def _transcribe(record: RequestRecord, orders: Sequence[Order]) -> None:
-    """Keep the prompts and the text that comes, for the log."""
-    for order in orders:
-        transcript = Transcript(_shown(order.request))
-        record.transcripts.append(transcript)
-        order.note = transcript.add
+async def _prepared(
+    pool: WorkerPool, questions: Sequence[Question | Prepared], params: Mapping[str, str]
+) -> list[Prepared]:
+    """The answers to questions, and what needs none as it is.
 
-
-def _shown(generation: Generate) -> str:
-    return "".join(generation.prompt) or f"token ids {list(generation.prompt_ids)}"
+    Raises:
+        ApiError: one has no answer.
+        PoolRefused: the pool does not answer.
+    """
+    answers: list[Prepared] = []
+    for question in questions:  # one after the other: a preparer does not answer two at once
+        answer = question if isinstance(question, Prepared) else await pool.prepare(question)
+        if isinstance(answer, Failed):
+            raise failure(answer, params)
+        answers.append(answer)
+    return answers
 
 
 async def _answer(
@@ -183,32 +198,24 @@ def _asking(dialect: TokenDialect) -> Handler:
     return handle
 
 
-async def _known(request: Request, serving: Serving, question: Question) -> Known:
+async def _known(request: Request, serving: Serving, question: TokenQuestion) -> Known:
     model = loaded_model(serving.pool)
-    name, prompt = f"tokens-{uuid.uuid4().hex}", question.prompt
-    if prompt is None:
-        check_ids(question.ids, question.param, model)
-        asked: Tokenize | Detokenize = Detokenize(name, question.ids)
-        text = ""
-    else:
-        chat_format = choose_template(serving.config, model)
-        parts: Any = (  # text may be longer than the context
-            text_parts(prompt, model)
-            if isinstance(prompt, TextPrompt)
-            else rendered(prompt, question.tools, chat_format, model)
+    asked: Question
+    if isinstance(question.prompt, ChatPrompt | TextPrompt):
+        check_messages(question.prompt, model)
+        check_size(question.prompt)  # it may be longer than the context
+        asked = question_of(
+            question.prompt,
+            question.tools,
+            begins=question.begins,
+            wants_text=question.wants_text,
+            wants_pieces=question.wants_pieces,
         )
-        text = "".join(parts)
-        asked = Tokenize(name, parts, question.begins, question.wants_pieces)
-    if question.wants_text:
-        return Known((), (), text, model.n_ctx)
-    tokens = await until_disconnect(request.receive, serving.pool.ask(asked))
-    _check_answer(tokens, question.param)
-    return Known(tokens.ids, tokens.texts, tokens.text, model.n_ctx)
-
-
-def _check_answer(tokens: Tokens, param: str) -> None:
-    if tokens.error:
-        raise ApiError(ErrorCode.INVALID_PROMPT, f"'{param}': {tokens.error}.", param)
+    else:
+        check_ids(question.ids, question.param, model)
+        asked = Detokenize(question_name(), question.ids)
+    (known,) = await until_disconnect(request.receive, _prepared(serving.pool, [asked], {}))
+    return Known(known.ids, known.pieces, known.text, model.n_ctx)
 
 
 def _bounds(request: Request, serving: Serving) -> TimeBounds:

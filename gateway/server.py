@@ -17,7 +17,6 @@ from fastapi import FastAPI
 
 from gateway.app import create_app
 from gateway.auth import access_for, exposed
-from gateway.chat.choice import choose_template
 from gateway.http.limits import HttpLimits
 from gateway.http.listener import notice_silence
 from gateway.http.protocol import HttpProtocol, protocol_with
@@ -25,11 +24,10 @@ from gateway.http.tls import TlsContext, handshake_timeout_s
 from gateway.launch import Launch
 from gateway.listening import listen, tls_context, url_of
 from gateway.observe.tracing import Spans
-from gateway.offload import SWITCH_INTERVAL_S
 from gateway.open_files import raise_limit
 from gateway.plan import Plan
 from gateway.reload import Reloads
-from gateway.serving import Admin, ServingConfig
+from gateway.serving import Admin
 from shared.logging import request_id_var
 from shared.messages import ModelInfo
 
@@ -155,7 +153,6 @@ async def serve(launch: Launch, plan: Plan) -> int:
     )
     access, tls = access_for(settings), tls_context(settings)
     spans = Spans() if settings.otel else None
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
     listener = listen(settings.host, settings.port)
     notice_silence(listener, settings.send_timeout)
     if (warning := exposed(settings)) is not None:
@@ -194,7 +191,7 @@ async def serve(launch: Launch, plan: Plan) -> int:
                 server.exit()
             elif status.state == "ready" and status.model is not None:
                 url = url_of(listener, settings)
-                print(_summary(url, plan, status.model, serving), flush=True)
+                print(_summary(url, plan, status.model), flush=True)
             await running
         finally:
             await reloads.close()
@@ -262,14 +259,13 @@ def _reload_at_hangup(reloads: Reloads) -> Iterator[None]:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # one that comes too late ends nothing
 
 
-def _summary(url: str, plan: Plan, model: ModelInfo, serving: ServingConfig) -> str:
-    chat_format = choose_template(serving, model)
+def _summary(url: str, plan: Plan, model: ModelInfo) -> str:
     return (
         f"\n  ggml-fastapi is ready on {url}\n\n"
         f"  model     {plan.model_id} ({plan.family})\n"
         f"  engine    {plan.engine or 'none'}\n"
         f"  context   {model.n_ctx} tokens\n"
-        f"  template  {chat_format.name}, from {chat_format.origin}\n"
+        f"  template  {model.chat_format}, from {model.chat_format_origin}\n"
         f"  workers   {plan.workers}, with {plan.worker.threads} threads among them;"
         f" {plan.parked} more parked\n"
         f"  memory    {plan.memory}\n"

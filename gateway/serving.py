@@ -8,10 +8,8 @@ from pathlib import Path
 from fastapi import Request
 
 from gateway.body import BodyReader
-from gateway.chat.formats import ChatFormat
 from gateway.errors import ApiError, excerpt
 from gateway.observe.metrics import Metrics
-from gateway.offload import Offload
 from gateway.pool.base import WorkerPool
 from shared.errors import ErrorCode
 
@@ -38,7 +36,6 @@ class ServingConfig:
         max_body_bytes: the longest request body that is read.
         most_bytes: the most memory that the workers take together.
         created: when this server started, in seconds of Unix time.
-        chat_template: the chat format that the settings ask for; None leaves it to the model.
         log_prompts: whether prompts and completions are logged.
         request_timeout_s: seconds that a request may take in all; 0 for no bound.
         queue_timeout_s: seconds that a generation may wait for a worker; 0 for no bound.
@@ -50,7 +47,6 @@ class ServingConfig:
     max_body_bytes: int
     created: int
     most_bytes: int = 0
-    chat_template: ChatFormat | None = None
     log_prompts: bool = False
     request_timeout_s: float = 0.0
     queue_timeout_s: float = 0.0
@@ -99,15 +95,13 @@ class Serving:
         config: what clients see of this server.
         pool: runs the generations.
         metrics: of all pools.
-        offload: for large bodies.
-        bodies: reads them.
+        bodies: reads the bodies of requests.
         admin: None for no ``/admin``.
     """
 
     config: ServingConfig
     pool: WorkerPool
     metrics: Metrics
-    offload: Offload
     bodies: BodyReader
     admin: Admin | None = None
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from starlette.types import Scope
 
-from gateway.pool.base import GenerationRecord
+from shared.messages import TEXT_GAP_BOUNDS_S, Delta, Event, Failed, Finished, Prefilled
 
 _KEY = "gateway.record"
 

@@ -57,11 +57,11 @@ class Dispatcher:
         # What was learned may have been measured when one worker had all the threads.
         return self.estimates.stall_s * self._threads / self._share
 
-    def take(self, request: Generate, terms: Terms) -> Job | None:
-        """Take a job; `abandon` it in the end. None if the backlog is full."""
+    def take(self, request: Generate, terms: Terms) -> Job:
+        """Take a job, which has been admitted; `abandon` it in the end."""
         job = Job(request, terms)
-        if not self.scheduler.submit(job):
-            return None
+        has_room = self.scheduler.submit(job)
+        assert has_room, "it was admitted"
         self._jobs[request.request_id] = job
         self.is_idle.clear()
         self._set_timer(job)

@@ -18,9 +18,10 @@ from gateway.pool.dispatcher import Dispatcher
 from gateway.pool.faults import KILLS_WORKERS, Death
 from gateway.pool.job import Job
 from gateway.pool.keeper import WorkerKeeper
+from gateway.pool.prepare import Preparers
 from gateway.pool.process import WorkerProcess
 from gateway.pool.watch import Watch
-from gateway.pool.zygote import WarmPrompts, Zygote
+from gateway.pool.zygote import Zygote
 from shared.config import WorkerConfig
 from shared.errors import ErrorCode
 from shared.messages import (
@@ -30,6 +31,8 @@ from shared.messages import (
     Generate,
     ModelInfo,
     Prefilled,
+    Prepared,
+    Question,
     Shutdown,
 )
 
@@ -48,8 +51,10 @@ class LocalPool:
         workers: int,
         max_queue: int,
         target: Callable[..., None],
+        preparer: Callable[..., None],
+        preparers: int = 1,
         parked: int = 0,
-        warm_prompts: WarmPrompts | None = None,
+        warm_prompt: str | None = None,
         preload: Sequence[str] = (),
         limits: Limits = NO_LIMITS,
     ) -> None:
@@ -59,9 +64,11 @@ class LocalPool:
             config: what each worker gets; ``config.threads`` is shared out among those that run.
             workers: how many may run at the same time, each with all of its slots.
             max_queue: the most generations that may wait.
-            target: body of a worker process, called with ``config`` and its pipes.
+            target: body of a worker process, called with ``config``, its inbox and its outbox.
+            preparer: the same of a preparer.
+            preparers: how many of these there are.
             parked: how many more processes there are, for the conversations in their KV caches.
-            warm_prompts: see `Zygote`.
+            warm_prompt: the system message that all workers have in their caches from the start.
             preload: further modules that the zygote imports before it loads the model.
             limits: what is borne with, of workers and of what waits for them.
         """
@@ -69,7 +76,7 @@ class LocalPool:
         self._zygote = Zygote(
             config,
             [*preload, target.__module__],
-            warm_prompts=warm_prompts,
+            warm_prompt=warm_prompt,
             start_timeout_s=limits.start_timeout_s,
         )
         self._keepers = [
@@ -79,6 +86,9 @@ class LocalPool:
         self._dispatcher = Dispatcher(max_queue=max_queue, threads=config.threads)
         self._scheduler = self._dispatcher.scheduler
         self._watch = Watch(self._keepers, self._zygote, self._dispatcher, limits)
+        self._preparers = Preparers(
+            self._zygote, preparer, preparers=preparers, most=4 * (max_queue + workers)
+        )
         self._model: ModelInfo | None = None
         self._is_draining = False
         self._settled, self._closing = asyncio.Event(), asyncio.Event()
@@ -89,6 +99,7 @@ class LocalPool:
         self._zygote.begin()
         self._watch.begin()
         self._tasks += [asyncio.create_task(each.keep(self._closing)) for each in self._keepers]
+        self._preparers.begin()
         await self._settled.wait()
 
     async def settled(self) -> PoolStatus:
@@ -98,14 +109,7 @@ class LocalPool:
 
     def admit(self, n: int = 1) -> ModelInfo:
         """See `gateway.pool.base.WorkerPool.admit`."""
-        state, reason = self._state()
-        if state == "closing":
-            raise PoolRefused(ErrorCode.SHUTTING_DOWN, "The server is shutting down.", 5)
-        if state == "failed":
-            message = f"no worker could be started: {reason}"
-            raise PoolRefused(ErrorCode.MODEL_UNAVAILABLE, message, 30)
-        if self._model is None:
-            raise PoolRefused(ErrorCode.MODEL_LOADING, "The model is still loading; GET /ready.", 2)
+        model = self._check_open()
         if self._watch.is_short:
             message = "The server is short of memory; try again later."
             raise PoolRefused(ErrorCode.INSUFFICIENT_MEMORY, message, _MEMORY_RETRY_S)
@@ -127,7 +131,7 @@ class LocalPool:
                 f" of at most {scheduler.max_queue}; try again later."
             )
             raise PoolRefused(ErrorCode.QUEUE_FULL, message, self._retry_after_s())
-        return self._model
+        return model
 
     async def generate(
         self, request: Generate, terms: Terms = DEFAULT_TERMS
@@ -146,6 +150,11 @@ class LocalPool:
                     return
         finally:
             self._dispatcher.abandon(job)
+
+    async def prepare(self, question: Question) -> Prepared | Failed:
+        """See `gateway.pool.base.WorkerPool.prepare`."""
+        self._check_open()
+        return await self._preparers.prepare(question)
 
     def status(self) -> PoolStatus:
         """See `gateway.pool.base.WorkerPool.status`."""
@@ -179,7 +188,10 @@ class LocalPool:
     async def close(self) -> None:
         """End every generation and every process; safe to call again."""
         self._closing.set()
-        self._dispatcher.end_all(ErrorCode.SHUTTING_DOWN, "the server is shutting down")
+        shutting_down = ErrorCode.SHUTTING_DOWN, "the server is shutting down"
+        self._dispatcher.end_all(*shutting_down)
+        self._preparers.end_all(*shutting_down)
+        self._preparers.begin_close()
         for keeper in self._keepers:
             if keeper.process is not None:
                 keeper.process.send(Shutdown())
@@ -190,6 +202,8 @@ class LocalPool:
             for keeper in self._keepers:
                 keeper.kill()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._preparers.kill()
+        await self._preparers.close()
         await self._watch.close()
         self._settled.set()  # also where nothing was started
 
@@ -204,6 +218,17 @@ class LocalPool:
             return "failed", next((each.reason for each in self._keepers if each.reason), None)
         # Once there was a model, what comes waits for the workers that are being replaced.
         return "starting", None
+
+    def _check_open(self) -> ModelInfo:
+        state, reason = self._state()
+        if state == "closing":
+            raise PoolRefused(ErrorCode.SHUTTING_DOWN, "The server is shutting down.", 5)
+        if state == "failed":
+            message = f"no worker could be started: {reason}"
+            raise PoolRefused(ErrorCode.MODEL_UNAVAILABLE, message, 30)
+        if self._model is None:
+            raise PoolRefused(ErrorCode.MODEL_LOADING, "The model is still loading; GET /ready.", 2)
+        return self._model
 
     def _retry_after_s(self) -> int:
         """Seconds until one of those that wait or run now is expected to be through, 1 to 60."""
@@ -238,5 +263,6 @@ class LocalPool:
         state, reason = self._state()
         if state == "failed":
             self._settled.set()
-            message = f"no worker could be started: {reason}"
-            self._dispatcher.end_waiting(ErrorCode.MODEL_UNAVAILABLE, message)
+            unavailable = ErrorCode.MODEL_UNAVAILABLE, f"no worker could be started: {reason}"
+            self._dispatcher.end_waiting(*unavailable)
+            self._preparers.end_all(*unavailable)

@@ -3,15 +3,13 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from gateway.chat.formats import ChatFormat
-from gateway.chat.rendering import render
 from scripts.bench_sides import N_CTX, Server
 from scripts.benchmarks.results import Results
 from scripts.benchmarks.setup import Setup
 from scripts.benchmarks.target import Connection, Target, checked, unlike_any, words
 from shared.config import WorkerConfig
+from shared.messages import Chat
 
 
 class PromptTokens:
@@ -20,17 +18,17 @@ class PromptTokens:
     def __init__(self, model: Path) -> None:
         """Load the model's tokenizer, and with it the model."""
         from worker.engines import load
+        from worker.prompt.formats import choose_format
+        from worker.prompt.prompts import Prompts
 
-        self._engine = load(WorkerConfig("ctransformers", str(model), n_ctx=N_CTX))
-        info = self._engine.info
-        assert info.chat_template is not None, "the demo model has a template"
-        self._info = info
-        self._format = ChatFormat("own", info.chat_template, origin="the model's file")
+        config = WorkerConfig("ctransformers", str(model), n_ctx=N_CTX)
+        self._engine = load(config)
+        own = self._engine.info.chat_template
+        self._prompts = Prompts(self._engine, choose_format(config, own))
 
     def of(self, messages: Sequence[dict[str, str]]) -> list[int]:
         """The ids of a chat's prompt."""
-        chat: Any = messages
-        return list(self._engine.tokenize(render(self._format, self._info, chat)))
+        return self._engine.tokenize(self._prompts.of_chat(Chat(tuple(messages))))
 
 
 def distinct_tokens(prompts: Sequence[Sequence[int]], before: Sequence[Sequence[int]]) -> int:

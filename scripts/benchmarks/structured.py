@@ -22,7 +22,7 @@ from shared.messages import Failed, Generate
 
 if TYPE_CHECKING:
     from worker.engines.base import Engine
-    from worker.grammar import Grammars
+    from worker.grammar.grammars import Grammars
 
 # Of one kind with another, in a round of the other benchmarks.
 _ALTERNATIONS = 4
@@ -159,10 +159,11 @@ def _gap_s(server: Server, number: int, n: int, extra: dict[str, Any]) -> float:
 
 def _measure_parts(setup: Setup, results: Results) -> None:
     """Measure in this process what comes on top of an evaluation, which empties the caches."""
-    from worker import engines
     from worker.admission import admit
+
+    from worker import engines
     from worker.engines.base import SlotTokens
-    from worker.grammar import Grammars
+    from worker.grammar.grammars import Grammars
 
     engine = engines.load(WorkerConfig("ctransformers", model_path=str(setup.model), n_ctx=512))
     grammars = Grammars(engine)
@@ -178,8 +179,9 @@ def _measure_parts(setup: Setup, results: Results) -> None:
             ("schema", {"grammar": grammar}),
             ("logprobs", {"ignores_eog": True, "logprobs": 5}),
         ):
-            request = Generate("r", (f"{number}. As JSON:",), max_tokens=setup.choose(128, 16))
-            sequence = admit(engine, grammars, replace(request, **extra), lambda: None)
+            ids = engine.tokenize((f"{number}. As JSON:",))
+            request = Generate("r", tuple(ids), max_tokens=setup.choose(128, 16))
+            sequence = admit(engine, grammars, replace(request, **extra))
             assert not isinstance(sequence, Failed)
             while sequence.pending:
                 tokens = sequence.take_chunk(engine.chunk_size(0))

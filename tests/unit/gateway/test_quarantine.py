@@ -4,9 +4,9 @@ import signal
 from dataclasses import replace
 
 import pytest
-
 from gateway.pool.death import Cause, Death
 from gateway.pool.quarantine import Quarantine
+
 from shared.messages import Generate
 from shared.sampling import SamplingParams
 from tests.unit.gateway.schedules import request
@@ -58,9 +58,8 @@ def test_success_ends_the_suspicion() -> None:
     [
         request("1", "good"),
         request("1", "bad", max_tokens=1),
-        Generate("1", ("bad",), stop=("x",)),
-        Generate("1", ("bad",), SamplingParams(seed=7)),
-        Generate("1", ("b", "ad")),
+        Generate("1", tuple(b"bad"), stop=("x",)),
+        Generate("1", tuple(b"bad"), SamplingParams(seed=7)),
     ],
 )
 def test_another_request_is_not_held(other: Generate) -> None:

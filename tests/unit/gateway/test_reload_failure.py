@@ -19,7 +19,7 @@ def nothing(*arguments: Any) -> None:
 
 def said(text: str, settings: Settings, model_path: str = "") -> str:
     plan = Plan("m", "m.gguf", WorkerConfig("echo", model_path), 1, "", 0, 0)
-    launch = Launch(settings, nothing)
+    launch = Launch(settings, nothing, nothing)
     pool: Any = SimpleNamespace()
     return Reloads(launch, plan, pool, SimpleNamespace(), list)._failure(text).message
 

@@ -185,7 +185,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert len(places) <= self.model.max_running
 
     def teardown(self) -> None:
-        """All that waits gets its turn in the end: who is to be alone starves nobody, or starves."""
+        """All that waits gets its turn: who is to be alone starves nobody, and does not starve."""
         if not hasattr(self, "model"):
             return
         self.add_worker()
