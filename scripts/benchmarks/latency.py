@@ -119,6 +119,7 @@ def in_process(config: WorkerConfig) -> Callable[[str], float]:
             chunk = ids[done : done + engine.chunk_size(0)]
             (logits,) = engine.forward([SlotTokens(0, chunk)], 1)
             done += len(chunk)
+        assert logits is not None
         engine.token_bytes(int(logits.argmax()))
         return time.perf_counter() - started
 

@@ -18,7 +18,7 @@ from scripts.benchmarks.setup import Setup
 from shared.config import WorkerConfig
 from shared.encoding import encode
 from shared.grammar import Grammar, GrammarKind
-from shared.messages import Failed, Generate
+from shared.messages import Generate
 
 if TYPE_CHECKING:
     from worker.engines.base import Engine
@@ -159,11 +159,10 @@ def _gap_s(server: Server, number: int, n: int, extra: dict[str, Any]) -> float:
 
 def _measure_parts(setup: Setup, results: Results) -> None:
     """Measure in this process what comes on top of an evaluation, which empties the caches."""
-    from worker.admission import admit
-
     from worker import engines
     from worker.engines.base import SlotTokens
     from worker.grammar.grammars import Grammars
+    from worker.sequence import Sequence
 
     engine = engines.load(WorkerConfig("ctransformers", model_path=str(setup.model), n_ctx=512))
     grammars = Grammars(engine)
@@ -181,8 +180,13 @@ def _measure_parts(setup: Setup, results: Results) -> None:
         ):
             ids = engine.tokenize((f"{number}. As JSON:",))
             request = Generate("r", tuple(ids), max_tokens=setup.choose(128, 16))
-            sequence = admit(engine, grammars, replace(request, **extra))
-            assert not isinstance(sequence, Failed)
+            request = replace(request, **extra)
+            matcher = None if request.grammar is None else grammars.matcher(request.grammar)
+            cached = engine.reuse_prefix(0, ids)
+            budget = request.max_tokens or 0
+            sequence = Sequence(
+                engine, request, ids, cached_tokens=cached, budget=budget, matcher=matcher
+            )
             while sequence.pending:
                 tokens = sequence.take_chunk(engine.chunk_size(0))
                 began_s = time.perf_counter()
@@ -190,6 +194,7 @@ def _measure_parts(setup: Setup, results: Results) -> None:
                 evaluated_s = time.perf_counter()
                 if sequence.pending:
                     continue
+                assert logits is not None
                 token = sequence.draw(logits)
                 text, _ = sequence.append(token or 0)
                 encode(sequence.delta(text))

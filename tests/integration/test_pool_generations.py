@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from gateway.pool import process
 from gateway.pool.base import PoolRefused
-from gateway.pool.local import LocalPool
 from gateway.pool.process import WorkerProcess
+from shared.encoding import decode
 from shared.errors import ErrorCode
-from shared.messages import Delta, Event, Finished, Generate, Prefilled
+from shared.messages import Delta, Event, Failed, Finished, Generate, Prefilled
 from tests.integration.pools import (
     LONG,
     all_idle,
@@ -37,13 +38,14 @@ FAST, SLOW = 2.0, 100.0
 def worker_events(monkeypatch: pytest.MonkeyPatch) -> list[Event]:
     """All events that any worker has sent, also those that nobody reads any more."""
     seen: list[Event] = []
-    original = LocalPool.on_event
 
-    def on_event(pool: LocalPool, event: Event) -> None:
-        seen.append(event)
-        original(pool, event)
+    def noting(line: bytes) -> Any:
+        message = decode(line)
+        if isinstance(message, Prefilled | Delta | Finished | Failed):
+            seen.append(message)
+        return message
 
-    monkeypatch.setattr(LocalPool, "on_event", on_event)
+    monkeypatch.setattr(process, "decode", noting)
     return seen
 
 
