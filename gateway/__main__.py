@@ -1,29 +1,32 @@
 """The composition root: settings, model, plan, pool, application, server; and the other commands.
 
-Light at module level: every worker imports the main module of the process that started it.
+Light at module level: every worker imports the main module of the process that started it, and
+Ctrl-C amid these imports ends in a traceback.
 """
 
 import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the server until it is told to stop, or ``inspect`` or ``build-engine``.
+    """Run ``serve``, which is the default, ``inspect`` or ``build-engine``.
 
     Args:
         arguments: the command line, without the program's name; None takes the process' own.
 
     Returns:
         The exit status: 0 after a shutdown, 1 if no worker could load the model, 2 for a mistake
-        in what was asked for, 130 after Ctrl-C before the server was up.
+        in the settings, 130 after Ctrl-C before the server was up.
     """
+    # An exception would be lost where Python has none to raise it to, as amid an import.
+    signal.signal(signal.SIGINT, _leave)
+    _open_standard_files()
     arguments = sys.argv[1:] if arguments is None else arguments
     match arguments[:1]:
         case ["inspect"]:
-            from gateway.inspect_command import main as inspect
+            from gateway.inspect import main as inspect
 
             return inspect(arguments[1:])
         case ["convert"]:
@@ -36,8 +39,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from gateway.demo_model import default_cache_dir
             from worker.build.command import main as build_engine
 
+            # It has compilers to end, and files to remove.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             return build_engine(arguments[1:], default_cache_dir())
+        case ["serve"]:
+            return _serve(arguments[1:])
     return _serve(arguments)
+
+
+def _leave(*_: object) -> None:
+    os.write(2, b"ggml-fastapi: interrupted\n")
+    os._exit(130)
+
+
+def _open_standard_files() -> None:
+    """Where one of them is closed, a socket would get its number, and then what is printed."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            # It gets the lowest number that is free; the workers inherit it.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 def _serve(arguments: Sequence[str]) -> int:
@@ -50,10 +72,8 @@ def _serve(arguments: Sequence[str]) -> int:
     from worker.main import run_preparer, run_worker
     from worker.prompt.formats import load_chat_template
 
-    if hasattr(signal, "SIGHUP"):
-        # It asks for the model to be loaded again, and until there is one to be replaced there is
-        # nothing to do; its default would end the server.
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # It asks for a reload, and there is nothing yet to be replaced; the default would end us.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         settings = Settings.load(arguments, os.environ)
         configure_logging(settings.log_level.upper(), settings.log_format)
@@ -72,12 +92,10 @@ def _serve(arguments: Sequence[str]) -> int:
     except UsageError as error:
         print(f"ggml-fastapi: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 130
 
 
-def _run(serving: Coroutine[Any, Any, int]) -> int:
-    run: Callable[[Coroutine[Any, Any, int]], int]
+def _run(serving: Coroutine[object, object, int]) -> int:
+    run: Callable[[Coroutine[object, object, int]], int]
     try:
         # Costs a fifth less CPU time for each streamed token than asyncio's own loop.
         from uvloop import run

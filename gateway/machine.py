@@ -1,8 +1,8 @@
 """What this process may use of the machine: cores and memory, cgroup limits included.
 
 Sources: Linux' cgroup v2 (``cpu.max``, ``memory.max``) and v1 (``cpu.cfs_quota_us``,
-``memory.limit_in_bytes``) interfaces, ``/sys/devices/system/cpu``, ``/proc/meminfo``. Elsewhere
-the portable answers of `os` serve.
+``memory.limit_in_bytes``) interfaces, ``/sys/devices/system/cpu``, ``/proc/meminfo``. Functions
+take ``root``, where ``/proc`` and ``/sys`` are found.
 """
 
 import math
@@ -11,29 +11,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _ROOT = Path("/")
+# limit, usage, and the line of memory.stat with the page cache that is given up on demand
+_MEMORY_FILES = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 
 
 def usable_cores(root: Path = _ROOT) -> int:
-    """How many threads can compute at once without sharing a core.
+    """How many threads can compute at once without sharing a physical core.
 
-    Counts the physical cores within the CPU affinity mask, and no more than the CPU quota of the
-    cgroup (rounded up) pays for.
-
-    Args:
-        root: where ``/proc`` and ``/sys`` are found.
+    Counts the cores in the CPU affinity mask, and no more than the cgroup's CPU quota, rounded up.
     """
-    return _within_quota(len({_core_of(cpu, root) for cpu in _cpus()}), root)
+    return _within_quota(len({_core_of(cpu, root) for cpu in os.sched_getaffinity(0)}), root)
 
 
 def usable_cpus(root: Path = _ROOT) -> int:
-    """How many threads can run at once, those counted that share a core; quota as above."""
-    return _within_quota(len(_cpus()), root)
-
-
-def _cpus() -> set[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return set(range(os.cpu_count() or 1))
+    """The same, but hyperthreads of one core count each."""
+    return _within_quota(len(os.sched_getaffinity(0)), root)
 
 
 def _within_quota(count: int, root: Path) -> int:
@@ -55,36 +50,23 @@ def cpu_quota(root: Path = _ROOT) -> float | None:
         if quota == "max":
             quota = _read(folder / "cpu.cfs_quota_us") or "-1"
             period = _read(folder / "cpu.cfs_period_us") or "0"
-        try:
-            if int(quota) > 0 and int(period) > 0:
-                quotas.append(int(quota) / int(period))
-        except ValueError:
-            continue
+        quota_us, period_us = _number(quota), _number(period)
+        if quota_us and period_us:
+            quotas.append(quota_us / period_us)
     return min(quotas, default=None)
 
 
 def available_memory(root: Path = _ROOT) -> int | None:
     """Bytes that can be taken before the machine, or the cgroup, runs out; None if unknown."""
     limits = []
-    for line in (_read(root / "proc/meminfo") or "").splitlines():
-        name, _, value = line.partition(":")
-        if name == "MemAvailable":
-            kib = _number(value)
-            if kib is not None:
-                limits.append(kib * 1024)
+    kib = _field(root / "proc/meminfo", "MemAvailable:")
+    if kib is not None:
+        limits.append(kib * 1024)
     for folder in _cgroup_folders(root, "memory"):
-        for limit_name, usage_name, cache_name in (
-            ("memory.max", "memory.current", "inactive_file"),
-            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-        ):
+        for limit_name, usage_name, cache_name in _MEMORY_FILES:
             limit, usage = _number(_read(folder / limit_name)), _number(_read(folder / usage_name))
             if limit is not None and usage is not None:
-                # The page cache counts as used, but is given up when memory is wanted.
-                cached = 0
-                for line in (_read(folder / "memory.stat") or "").splitlines():
-                    name, _, value = line.partition(" ")
-                    if name == cache_name:
-                        cached = _number(value) or 0
+                cached = _field(folder / "memory.stat", cache_name) or 0
                 limits.append(max(0, limit - (usage - cached)))
     return min(limits, default=None)
 
@@ -118,3 +100,11 @@ def _number(text: str | None) -> int | None:
     """The number at the beginning of a text; None if there is none, as of ``max``."""
     first = (text or "").split(None, 1)[:1]
     return int(first[0]) if first and first[0].isdecimal() else None
+
+
+def _field(path: Path, name: str) -> int | None:
+    """The number behind ``name`` at the beginning of a line."""
+    lines = (line.split(None, 1) for line in (_read(path) or "").splitlines())
+    return next(
+        (_number(words[1]) for words in lines if len(words) == 2 and words[0] == name), None
+    )

@@ -3,50 +3,53 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gateway import demo_model, machine, memory_plan
+from gateway import demo_model, machine
 from gateway.hub import ModelSource, resolve
 from gateway.settings import Settings
 from gateway.warm_prompt import load_warm_prompt
 from shared.config import WorkerConfig
 from shared.errors import UsageError
+from shared.model.description import ModelFile
 from shared.model.library import choose
 
 _MIB = 1 << 20
-# Nobody keeps more conversations going at the same time without saying so.
+#: Parked workers, unless PARKED says otherwise: few users keep more conversations going at once.
 _MOST_PARKED = 16
+#: Longest context, unless CONTEXT_LENGTH says otherwise: its KV caches fit small machines.
+_DEFAULT_N_CTX = 4096
+#: A context is not cut below this for want of memory.
+_LEAST_N_CTX = 512
+#: Bytes of a worker besides the engine's buffers, measured: pages of the interpreter.
+_PROCESS_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is about to be started.
+    """What is about to be started."""
 
-    Attributes:
-        model_id: the model's name, as clients say and see it.
-        file_name: what the model file is called where it came from.
-        worker: what every worker gets.
-        workers: how many generations may run at the same time.
-        parked: how many more worker processes there are.
-        family: architecture and quantisation, for the summary.
-        engine: which build of the engine's library serves, for the summary; empty for none.
-        weight_bytes: the weights, which all workers share.
-        worker_bytes: the most that each worker adds, with its context full.
-        warm_prompt: the text that all workers are to be born with, if there is one.
-    """
-
+    #: The model's name, as clients say and see it.
     model_id: str
+    #: What the model file is called where it came from.
     file_name: str
     worker: WorkerConfig
+    #: Generations that may run at the same time.
     workers: int
+    #: Architecture and quantisation.
     family: str
+    #: The weights, which all workers share.
     weight_bytes: int
+    #: The most that each worker adds, with its context full.
     worker_bytes: int
+    #: Further worker processes, for the conversations in their KV caches.
     parked: int = 0
+    #: Build of the engine's library; empty for none.
     engine: str = ""
+    #: Evaluated before workers are forked.
     warm_prompt: str | None = None
 
     @property
     def caches(self) -> int:
-        """How many KV caches there may be: of workers, and of a zygote with a warm prompt."""
+        """KV caches: of workers, and of a zygote with a warm prompt."""
         return self.workers + self.parked + int(self.warm_prompt is not None)
 
     @property
@@ -69,7 +72,7 @@ def plan_for(settings: Settings, beside: Plan | None = None) -> Plan:
     Downloads the model if it has to.
 
     Args:
-        settings: what was asked for.
+        settings: of the server.
         beside: what is served until this takes its place. It gets as many workers, and its context
             is not cut for want of memory; of parked workers there may be fewer than asked for.
 
@@ -79,41 +82,87 @@ def plan_for(settings: Settings, beside: Plan | None = None) -> Plan:
     if beside is not None:
         settings = replace(settings, workers=settings.workers or beside.workers)
     # First, since what follows may be a long download.
-    warm_prompt = load_warm_prompt(settings.warm_prompt)
+    settings = replace(settings, warm_prompt=load_warm_prompt(settings.warm_prompt))
     _check_threads(settings.threads)
     if settings.model_type == "echo":
-        return replace(_fit_echo(settings), warm_prompt=warm_prompt)
+        return _fit_echo(settings)
     library = choose(settings.ct_lib, demo_model.default_cache_dir())
     source = resolve(settings.model_name, settings.model_file, settings.model_type)
     path = str(source.file.path)
     if not path.isprintable():
         raise UsageError(f"{path!r}: the path of a model must be printable Unicode")
     plan = fit(settings, source, is_beside=beside is not None)
-    return replace(
-        plan,
-        worker=replace(plan.worker, library=library.path),
-        engine=library.label,
-        warm_prompt=warm_prompt,
-    )
+    worker = replace(plan.worker, library=library.path)
+    return replace(plan, worker=worker, engine=library.label)
 
 
 def fit(settings: Settings, source: ModelSource, *, is_beside: bool = False) -> Plan:
-    """Fit a model into this machine.
-
-    Args:
-        settings: what was asked for.
-        source: the model.
-        is_beside: another is served until this takes its place; see `plan_for`.
+    """Fit a model into this machine; ``is_beside`` as in `plan_for`.
 
     Raises:
-        UsageError: what was asked for is more than the model or the memory allows.
+        UsageError: the settings ask for more than the model or the memory allows.
     """
-    file = source.file
+    file, memory = source.file, machine.available_memory()
+    n_ctx = _context_length(settings, file, None if is_beside else memory)
+    workers, parked = _processes(settings, fitting_workers(file, n_ctx, memory), is_beside)
     tokenizer = _tokenizer(settings, source)
-    memory = machine.available_memory()
-    n_ctx = settings.context_length or memory_plan.default_n_ctx(
-        file, None if is_beside else memory
+    worker = replace(
+        _worker(settings),
+        engine="ctransformers",
+        model_path=str(file.path),
+        model_type=settings.model_type,
+        tokenizer_path="" if tokenizer is None else str(tokenizer),
+        tokenizer_is_optional=settings.tokenizer is None,
+        n_ctx=n_ctx,
+        model_id=source.name,
+        file_name=source.file_name,
     )
+    plan = Plan(
+        model_id=source.name,
+        file_name=source.file_name,
+        worker=worker,
+        workers=workers,
+        parked=parked,
+        family=f"{file.family.value}, {file.quantisation}",
+        weight_bytes=file.memory.weights,
+        worker_bytes=worker_bytes(file, n_ctx),
+        warm_prompt=settings.warm_prompt,
+    )
+    _check_worker_memory(settings.max_worker_memory, plan.worker_bytes)
+    _check_memory(plan, n_ctx, memory, is_beside)
+    return plan
+
+
+def default_n_ctx(file: ModelFile, memory: int | None) -> int:
+    """The context without CONTEXT_LENGTH: the model's own, up to a bound.
+
+    Halved while not even one worker would fit into ``memory`` bytes.
+    """
+    n_ctx = min(file.n_ctx_most, _DEFAULT_N_CTX)
+    while n_ctx > _LEAST_N_CTX and fitting_workers(file, n_ctx, memory) == 0:
+        n_ctx = max(_LEAST_N_CTX, n_ctx // 2)
+    return n_ctx
+
+
+def worker_bytes(file: ModelFile, n_ctx: int) -> int:
+    """The most that a worker takes with a context of ``n_ctx`` tokens, besides the weights."""
+    return _PROCESS_BYTES + scratch_bytes(file, n_ctx) + n_ctx * file.memory.kv_per_token
+
+
+def scratch_bytes(file: ModelFile, n_ctx: int) -> int:
+    """The most that a worker's evaluation buffers take with a context of ``n_ctx`` tokens."""
+    return file.memory.scratch - (file.n_ctx_most - n_ctx) * file.memory.scratch_per_token
+
+
+def fitting_workers(file: ModelFile, n_ctx: int, memory: int | None) -> int | None:
+    """How many workers fit into ``memory`` bytes beside the weights; None if it is not known."""
+    if memory is None:
+        return None
+    return max(0, memory - file.memory.weights) // worker_bytes(file, n_ctx)
+
+
+def _context_length(settings: Settings, file: ModelFile, memory: int | None) -> int:
+    n_ctx = settings.context_length or default_n_ctx(file, memory)
     if n_ctx > file.n_ctx_most:
         why = (
             "than the model was trained for"
@@ -123,86 +172,70 @@ def fit(settings: Settings, source: ModelSource, *, is_beside: bool = False) -> 
         raise UsageError(
             f"CONTEXT_LENGTH={n_ctx} is more {why}; it must be at most {file.n_ctx_most}"
         )
-    weight_bytes, worker_bytes = file.memory.weights, memory_plan.worker_bytes(file, n_ctx)
-    _check_worker_memory(settings.max_worker_memory, worker_bytes)
-    cores = machine.usable_cores()
-    fitting = memory_plan.fitting_workers(file, n_ctx, memory)
+    return n_ctx
+
+
+def _processes(settings: Settings, fitting: int | None, is_beside: bool) -> tuple[int, int]:
+    """How many workers and parked workers there are to be; ``fitting`` processes fit in memory."""
+    cores, parked = machine.usable_cores(), settings.parked
     # A zygote that has evaluated the warm prompt has a KV cache of its own.
-    warm = 0 if settings.warm_prompt is None else 1
-    workers = settings.workers or max(1, min(cores, fitting - warm))
-    parked = settings.parked
+    warm = int(settings.warm_prompt is not None)
+    most = cores if fitting is None else min(cores, fitting - warm)
+    workers = settings.workers or max(1, most)
     if parked is None or is_beside:
-        left = fitting - workers - warm
-        parked = min(_MOST_PARKED if parked is None else parked, max(0, left))
-    needed = workers + parked + warm
-    if needed > fitting:
-        what = f"{workers} workers" + (f" and {parked} parked ones" if parked else "")
-        lower = "WORKERS" + (", PARKED" if parked else "")
-        raise UsageError(
-            f"{what}{', and WARM_PROMPT,' if warm else ''} with a context of {n_ctx} tokens need"
-            f" {(weight_bytes + needed * worker_bytes) // _MIB} MiB of memory,"
-            f" and {(memory or 0) // _MIB} MiB are free"
-            f"{' beside the model that is served' if is_beside else ''};"
-            f" lower {lower} or CONTEXT_LENGTH"
-        )
-    worker = WorkerConfig(
-        engine="ctransformers",
-        model_path=str(file.path),
-        model_type=settings.model_type,
-        tokenizer_path="" if tokenizer is None else str(tokenizer),
-        tokenizer_is_optional=settings.tokenizer is None,
-        n_ctx=n_ctx,
-        threads=settings.threads or cores,
-        log_level=settings.log_level.upper(),
-        log_format=settings.log_format,
-        model_id=source.name,
-        file_name=source.file_name,
-        chat_template=settings.chat_template,
-    )
-    family = f"{file.family.value}, {file.quantisation}"
-    return Plan(
-        model_id=source.name,
-        file_name=source.file_name,
-        worker=worker,
-        workers=workers,
-        family=family,
-        weight_bytes=weight_bytes,
-        worker_bytes=worker_bytes,
-        parked=parked,
-    )
+        parked = _MOST_PARKED if parked is None else parked
+        if fitting is not None:
+            parked = min(parked, max(0, fitting - warm - workers))
+    return workers, parked
 
 
-def _fit_echo(settings: Settings) -> Plan:
-    cores = machine.usable_cores()
-    name, workers = settings.model_name or "echo", settings.workers or cores
-    worker = WorkerConfig(
+def _worker(settings: Settings) -> WorkerConfig:
+    """What does not depend on the engine."""
+    return WorkerConfig(
         engine="echo",
         n_ctx=settings.context_length,
-        threads=settings.threads or cores,
+        threads=settings.threads or machine.usable_cores(),
         log_level=settings.log_level.upper(),
         log_format=settings.log_format,
-        model_id=name,
+        model_id=settings.model_name or "echo",
         chat_template=settings.chat_template,
         echo_delay_ms=settings.echo_delay_ms,
         slots=settings.slots,
     )
-    _check_worker_memory(settings.max_worker_memory, memory_plan.WORKER_BYTES)
+
+
+def _fit_echo(settings: Settings) -> Plan:
+    _check_worker_memory(settings.max_worker_memory, _PROCESS_BYTES)
     return Plan(
-        model_id=name,
+        model_id=settings.model_name or "echo",
         file_name="",
-        worker=worker,
-        workers=workers,
+        worker=_worker(settings),
+        workers=settings.workers or machine.usable_cores(),
+        parked=settings.parked or 0,
         family="echo (no model)",
         weight_bytes=0,
-        worker_bytes=memory_plan.WORKER_BYTES,
-        parked=settings.parked or 0,
+        worker_bytes=_PROCESS_BYTES,
+        warm_prompt=settings.warm_prompt,
     )
 
 
-def _check_worker_memory(most_bytes: int | None, worker_bytes: int) -> None:
-    if most_bytes is not None and most_bytes < worker_bytes:
+def _check_memory(plan: Plan, n_ctx: int, memory: int | None, is_beside: bool) -> None:
+    if memory is None or plan.most_bytes <= memory:
+        return
+    parked = f" and {plan.parked} parked ones" if plan.parked else ""
+    warm = ", and WARM_PROMPT," if plan.warm_prompt is not None else ""
+    raise UsageError(
+        f"{plan.workers} workers{parked}{warm} with a context of {n_ctx} tokens need"
+        f" {plan.most_bytes // _MIB} MiB of memory, and {memory // _MIB} MiB are free"
+        f"{' beside the model that is served' if is_beside else ''};"
+        f" lower WORKERS{', PARKED' if parked else ''} or CONTEXT_LENGTH"
+    )
+
+
+def _check_worker_memory(most_bytes: int | None, needed: int) -> None:
+    if most_bytes is not None and most_bytes < needed:
         raise UsageError(
-            f"MAX_WORKER_MEMORY={most_bytes // _MIB}M is less than the {-(-worker_bytes // _MIB)}"
+            f"MAX_WORKER_MEMORY={most_bytes // _MIB}M is less than the {-(-needed // _MIB)}"
             " MiB that a worker takes when its context is full; raise it, or lower CONTEXT_LENGTH"
         )
 

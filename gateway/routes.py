@@ -155,12 +155,11 @@ async def _answer(
     tally = Tally(ask.candidates)
 
     def send(index: int, pieces: Sequence[Piece]) -> bytes:
-        sent = b""
+        if len(pieces) == 1 and type(pieces[0]) is Text:  # a token
+            return writer.piece(index, pieces[0])
         for piece in pieces:
-            if not isinstance(piece, Text):
-                tally.count(index, piece)
-            sent += writer.piece(index, piece)
-        return sent
+            tally.count(index, piece)
+        return b"".join([writer.piece(index, piece) for piece in pieces])
 
     def collect(index: int, pieces: Sequence[Piece]) -> bytes:
         for piece in pieces:

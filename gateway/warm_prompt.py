@@ -23,7 +23,8 @@ def load_warm_prompt(setting: str | None) -> str | None:
     text = setting
     if setting.startswith("@") or _looks_like_a_file(setting, path):
         try:
-            text = path.read_text("utf-8")
+            # Editors end a file with a newline that is no part of the prompt.
+            text = path.read_text("utf-8").removesuffix("\n")
         except UnicodeDecodeError as error:
             raise UsageError(f"WARM_PROMPT={setting}: it is not UTF-8 text") from error
         except (OSError, ValueError) as error:

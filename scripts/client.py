@@ -46,6 +46,14 @@ class Answer:
     def body(self) -> bytes:
         return b"".join(piece for _, piece in self.pieces)
 
+    def json(self) -> Any:
+        """The body.
+
+        Raises:
+            ValueError: it is not JSON.
+        """
+        return json.loads(self.body)
+
     @property
     def took_s(self) -> float:
         """What the server took, from the end of the request."""
@@ -124,7 +132,7 @@ class Ending:
         status, *lines = head.split(b"\r\n")
         headers = {name: value.strip() for name, _, value in (x.partition(b":") for x in lines)}
         self._is_chunked = b"chunked" in headers.get(b"transfer-encoding", b"")
-        if b"content-length" in headers:
+        if headers.get(b"content-length", b"").isdigit():
             self._left = int(headers[b"content-length"])
         elif status.split()[1:2] in ([b"204"], [b"304"]):
             self._left = 0
@@ -138,8 +146,10 @@ def request(
     host: str = "localhost",
 ) -> bytes:
     """The bytes of a request; JSON unless ``headers`` say another type."""
-    lines = [f"{method} {path} HTTP/1.1", f"host: {host}", f"content-length: {len(body)}"]
+    lines = [f"{method} {path} HTTP/1.1", f"host: {host}"]
     lines += [f"{name}: {value}" for name, value in headers]
+    if body or method != "GET":
+        lines.append(f"content-length: {len(body)}")
     if body and not any(name.lower() == "content-type" for name, _ in headers):
         lines.append("content-type: application/json")
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
@@ -181,7 +191,7 @@ class Connection:
         if answer.end != "complete":
             raise ConnectionError(f"GET {path}: {answer.why}")
         try:
-            return json.loads(answer.body)
+            return answer.json()
         except ValueError:
             return None
 

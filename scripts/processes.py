@@ -61,15 +61,6 @@ def is_alive(pid: int) -> bool:
     return _session_of(pid) is not None
 
 
-def catches(pid: int, number: signal.Signals) -> bool:
-    """Whether a process that lives has a handler of its own for a signal."""
-    try:
-        caught = int(_status(pid)["SigCgt"], 16)
-    except (OSError, KeyError):
-        return False
-    return bool(caught >> (number - 1) & 1)
-
-
 def send_signal(pid: int, number: signal.Signals, session: int) -> bool:
     """Send a signal to a process of a session, and to no other; tells whether it was there."""
     if _session_of(pid) != session:

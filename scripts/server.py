@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from gateway.settings import Settings
 from scripts.client import Connection
-from scripts.processes import catches, processes_of_session, wait_for_end
+from scripts.processes import processes_of_session, wait_for_end
 
 ROOT = Path(__file__).resolve().parents[1]
 MAIN = (sys.executable, "main.py")
@@ -169,10 +169,6 @@ class Server:
         """All processes of the server that live."""
         return processes_of_session(self.pid)
 
-    def zygotes(self) -> list[int]:
-        """The processes that workers can be forked from now, and only they: they catch SIGCHLD."""
-        return [pid for pid in self.processes() if pid != self.pid and catches(pid, signal.SIGCHLD)]
-
     def wait_for_exit(self, timeout: float = DEADLINE_S) -> int:
         """Wait for the gateway's end and return its exit status.
 
@@ -212,6 +208,12 @@ def is_idle(status: Any) -> bool:
     return status["waiting"] == 0 and all(w["state"] == "idle" for w in status["workers"])
 
 
+def zygotes(status: dict[str, Any]) -> list[int]:
+    """The processes, by ``/ready``, that workers can be forked from now."""
+    zygote = status.get("zygote") or {}
+    return [zygote["pid"]] if zygote.get("is_loaded") else []
+
+
 def launch(
     *options: str,
     command: Sequence[str] = MAIN,
@@ -233,14 +235,19 @@ def launch(
 
 
 @contextmanager
-def served(
-    *options: str, command: Sequence[str] = MAIN, cwd: Path = ROOT, **settings: str
-) -> Iterator[Server]:
+def served(*options: str, tree: str = "", **settings: str) -> Iterator[Server]:
     """A server that is ready; nothing of it outlives the block.
+
+    Args:
+        options: of the command line.
+        tree: another checkout, whose server it is to be; it has an environment ``.venv``.
+        settings: environment variables; of the caller's own settings it inherits none.
 
     Raises:
         ServerFailed: it did not start.
     """
+    command = (f"{tree}/.venv/bin/ggml-fastapi",) if tree else MAIN
+    cwd = Path(tree) if tree else ROOT
     server = Server(launch(*options, command=command, cwd=cwd, env=environment(**settings)))
     try:
         server.wait_until_ready()

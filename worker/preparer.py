@@ -25,6 +25,8 @@ from worker.sequence import text_of
 MOST_CPU_S = 10
 """Seconds of CPU time for one question, without the trial of its grammar."""
 _MOST_BYTES = 1 << 30
+# So much more than fits is told by its number.
+_NEAR_BYTES = 64 << 10
 # How often it looks whether the time of a trial is over.
 _TICK_S = 0.5
 
@@ -127,13 +129,15 @@ class Preparer:
         return prepared
 
     def _check_length(self, parts: Parts) -> None:
-        """Refuse a prompt that cannot fit, before time is spent on tokenizing it."""
+        """Refuse a chat whose prompt cannot fit, before time is spent on tokenizing it."""
         info = self._engine.info
         size, most = sum(len(part.encode()) for part in parts), info.n_ctx * info.max_token_bytes
         if size > most:
+            is_near = size <= most + _NEAR_BYTES
+            what = f"prompt has {size}" if is_near else "conversation is longer"
             message = (
                 f"This model's maximum context length is {info.n_ctx} tokens, which hold {most}"
-                f" bytes at most; the prompt has {size}."
+                f" bytes at most; the {what}."
             )
             raise PromptError(ErrorCode.CONTEXT_LENGTH_EXCEEDED, message)
 

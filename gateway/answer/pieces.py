@@ -1,9 +1,12 @@
-"""The pieces of an answer, which each dialect writes in its own way."""
+"""The pieces of an answer, which each dialect writes in its own way.
+
+Not frozen: one is made for each token, and that would take three times as long.
+"""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from shared.logprobs import TokenLogprobs
 from shared.typing import assert_never
@@ -12,7 +15,8 @@ Logprobs: TypeAlias = tuple[TokenLogprobs, ...]
 """Of the tokens that begin in a piece."""
 
 
-class Begun(NamedTuple):
+@dataclass(slots=True)
+class Begun:
     """The prompt has been evaluated."""
 
     prompt_tokens: int
@@ -21,21 +25,24 @@ class Begun(NamedTuple):
     echo_logprobs: Logprobs = ()
 
 
-class Text(NamedTuple):
+@dataclass(slots=True)
+class Text:
     """Further text; empty only if it has log probabilities."""
 
     text: str
     logprobs: Logprobs = ()
 
 
-class Reasoning(NamedTuple):
+@dataclass(slots=True)
+class Reasoning:
     """Further text that the model thinks, and does not say."""
 
     text: str
     logprobs: Logprobs = ()
 
 
-class CallBegun(NamedTuple):
+@dataclass(slots=True)
+class CallBegun:
     """A call begins; ``place`` counts the calls of an answer, from 0."""
 
     place: int
@@ -43,7 +50,8 @@ class CallBegun(NamedTuple):
     logprobs: Logprobs | None = None  #: None if the piece before has them
 
 
-class CallArguments(NamedTuple):
+@dataclass(slots=True)
+class CallArguments:
     """Further text of a call's arguments, which are JSON."""
 
     place: int
@@ -51,7 +59,8 @@ class CallArguments(NamedTuple):
     logprobs: Logprobs | None = None
 
 
-class Ended(NamedTuple):
+@dataclass(slots=True)
+class Ended:
     """There is no more."""
 
     reason: str  #: ``stop``, ``length``, ``tool_calls`` or ``cancelled``
@@ -80,9 +89,6 @@ class Call:
     arguments: str = ""
 
 
-_NOT_BEGUN = Begun(0, 0)
-
-
 @dataclass(slots=True)
 class Choice:
     """All pieces of one generation together."""
@@ -90,7 +96,7 @@ class Choice:
     texts: list[str] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list)
-    begun: Begun = _NOT_BEGUN
+    begun: Begun = field(default_factory=lambda: Begun(0, 0))
     finish_reason: str = ""
 
     def add(self, piece: Piece) -> None:

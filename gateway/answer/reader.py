@@ -38,18 +38,12 @@ class TextReader:
         self._echo = echo
 
     def read(self, event: Progress) -> Sequence[Piece]:
-        match event:
-            case Delta():
-                return (Text(event.text, event.logprobs),)
-            case Prefilled():
-                return (_begun(event, self._echo),)
-            case Finished():
-                ended = Ended(
-                    event.finish_reason, event.completion_tokens, embedding=event.embedding
-                )
-                return (ended,)
-            case _:
-                assert_never(event)
+        if isinstance(event, Delta):
+            return (Text(event.text, event.logprobs),)
+        if isinstance(event, Prefilled):
+            return (_begun(event, self._echo),)
+        tokens = event.completion_tokens
+        return (Ended(event.finish_reason, tokens, embedding=event.embedding),)
 
 
 class CallReader:
@@ -89,7 +83,7 @@ class CallReader:
         if pieces:
             first = pieces[0]
             assert isinstance(first, Text | CallBegun | CallArguments), "the parser makes no other"
-            pieces[0], self._held = first._replace(logprobs=self._held), ()
+            first.logprobs, self._held = self._held, ()
         return pieces
 
 

@@ -4,7 +4,7 @@ A dialect reads a body into an `Ask`, and writes pieces as the bytes of a stream
 It knows no web framework, no pool and no settings.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from gateway.answer.pieces import Piece, Usage
 from gateway.ask import Ask
-from gateway.errors import ApiError
+from gateway.errors import ApiError, Shape, error_body
 
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 """The media type of server-sent events."""
@@ -70,22 +70,12 @@ class Endpoint:
     streams: bool = False
 
 
-class Dialect(Protocol):
+@dataclass(frozen=True, slots=True)
+class Dialect:
     """One endpoint's way to ask and to answer."""
 
     endpoint: Endpoint
-    id_prefix: str
-    """Of the answer's id."""
-
-    def read(self, body: Mapping[str, Any]) -> Ask:
-        """Check a body.
-
-        Raises:
-            ApiError: it names the field at fault.
-        """
-
-    def writer(self, ask: Ask, header: Header) -> Writer:
-        """Begin to answer what `read` has read."""
-
-    def error(self, error: ApiError) -> Any:
-        """The body of an error response, whoever makes it."""
+    id_prefix: str  #: of the answer's id
+    read: Callable[[Mapping[str, Any]], Ask]  #: a body; `ApiError` names the field at fault
+    writer: Callable[[Ask, Header], Writer]  #: begins to answer what `read` has read
+    error: Shape = error_body  #: the body of an error response, whoever makes it

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import orjson
@@ -20,7 +21,7 @@ from gateway.answer.pieces import (
     Usage,
 )
 from gateway.ask import Ask, ChatPrompt
-from gateway.dialects import Dialect, Endpoint, Header, Writer
+from gateway.dialects import Dialect, Endpoint
 from gateway.dialects.conversation import (
     Conversation,
     Conversations,
@@ -42,7 +43,6 @@ from gateway.dialects.openai_request import (
     form_of,
     read_request,
 )
-from gateway.errors import ApiError, ErrorBody, error_body
 from shared.logprobs import TokenLogprobs
 from shared.typing import assert_never
 
@@ -132,26 +132,28 @@ class ChatWriter(OpenAiWriter):
     kind = "chat.completion.chunk"
 
     def piece(self, index: int, piece: Piece) -> bytes:
+        envelope = self.envelopes.get(index)
+        if envelope is not None and type(piece) is Text and not self.tells_logprobs:
+            return envelope[0] + orjson.dumps(piece.text) + envelope[1]
+        beginning = b""
+        if envelope is None and not isinstance(piece, Begun | Reasoning):
+            beginning = self._begin(index)
+        return beginning + self._event(index, piece)
+
+    def _event(self, index: int, piece: Piece) -> bytes:
         match piece:
             case Text():
-                beginning = b"" if index in self.envelopes else self._begin(index)
-                if self.tells_logprobs:
-                    delta = {"content": piece.text}
-                    return beginning + self._delta(index, delta, logprobs=piece.logprobs)
-                before, after = self.envelopes[index]
-                return b"%b%b%b%b" % (beginning, before, orjson.dumps(piece.text), after)
+                return self._delta(index, {"content": piece.text}, None, piece.logprobs)
             case Begun() | Reasoning():
                 return b""
             case CallBegun():
-                beginning = b"" if index in self.envelopes else self._begin(index)
-                call = {"index": piece.place, **_call(piece.name, "")}
-                return beginning + self._delta(index, {"tool_calls": [call]}, None, piece.logprobs)
+                call: dict[str, Any] = {"index": piece.place, **_call(piece.name, "")}
+                return self._delta(index, {"tool_calls": [call]}, None, piece.logprobs)
             case CallArguments():
                 call = {"index": piece.place, "function": {"arguments": piece.text}}
                 return self._delta(index, {"tool_calls": [call]}, None, piece.logprobs)
             case Ended():
-                beginning = b"" if index in self.envelopes else self._begin(index)
-                return beginning + self._delta(index, {}, piece.reason, piece.logprobs or None)
+                return self._delta(index, {}, piece.reason, piece.logprobs or None)
             case _:
                 assert_never(piece)
 
@@ -205,60 +207,19 @@ def _call(name: str, arguments: str) -> CallObject:
 EXAMPLE = {"messages": [{"role": "user", "content": "Tell me a story."}], "max_tokens": 100}
 
 
-class Chat:
-    """One conversation."""
-
-    endpoint = Endpoint(
-        path="/v1/chat/completions",
-        name="chat_completions",
-        description=(
-            "Answer a conversation.\n\n"
-            "Without `model` in the body, the answer is streamed unless `stream` is false."
-        ),
-        bodies=(ChatRequest,),
-        example=EXAMPLE,
-        answer=ChatCompletion,
-        streams=True,
-        tag="chat",
-    )
-    id_prefix = "chatcmpl"
-
-    def read(self, body: Mapping[str, Any]) -> Ask:
-        request = read_request(ChatRequest, body)
-        return _ask(request, [request.messages])
-
-    def writer(self, ask: Ask, header: Header) -> Writer:
-        return ChatWriter(ask, header)
-
-    def error(self, error: ApiError) -> ErrorBody:
-        return error_body(error)
+def _read(body: Mapping[str, Any]) -> Ask:
+    request = read_request(ChatRequest, body)
+    return _ask(request, [request.messages])
 
 
-class ManyChats(Chat):
+def _read_many(body: Mapping[str, Any]) -> Ask:
     """One conversation, or a list of them."""
-
-    endpoint = Endpoint(
-        path="/v2/chat/completions",
-        name="many_chat_completions",
-        description=(
-            "Answer one conversation or many at once.\n\n"
-            "`messages` may be a list of conversations. Each becomes a choice; they run side by"
-            " side, and in a stream their chunks interleave, told apart by `index`."
-        ),
-        bodies=(ChatRequest, ManyChatsRequest),
-        example=EXAMPLE,
-        answer=ChatCompletion,
-        streams=True,
-        tag="chat",
-    )
-
-    def read(self, body: Mapping[str, Any]) -> Ask:
-        match body.get("messages"):
-            case [list(), *_]:
-                request = read_request(ManyChatsRequest, body)
-                return _ask(request, request.messages)
-            case _:
-                return super().read(body)
+    match body.get("messages"):
+        case [list(), *_]:
+            request = read_request(ManyChatsRequest, body)
+            return _ask(request, request.messages)
+        case _:
+            return _read(body)
 
 
 def _ask(request: _ChatFields, conversations: Sequence[Conversation]) -> Ask:
@@ -281,5 +242,33 @@ def _ask(request: _ChatFields, conversations: Sequence[Conversation]) -> Ask:
     )
 
 
-CHAT: Dialect = Chat()
-MANY_CHATS: Dialect = ManyChats()
+_ENDPOINT = Endpoint(
+    path="/v1/chat/completions",
+    name="chat_completions",
+    tag="chat",
+    description=(
+        "Answer a conversation.\n\n"
+        "Without `model` in the body, the answer is streamed unless `stream` is false."
+    ),
+    bodies=(ChatRequest,),
+    example=EXAMPLE,
+    answer=ChatCompletion,
+    streams=True,
+)
+CHAT = Dialect(_ENDPOINT, "chatcmpl", _read, ChatWriter)
+MANY_CHATS = Dialect(
+    replace(
+        _ENDPOINT,
+        path="/v2/chat/completions",
+        name="many_chat_completions",
+        description=(
+            "Answer one conversation or many at once.\n\n"
+            "`messages` may be a list of conversations. Each becomes a choice; they run side by"
+            " side, and in a stream their chunks interleave, told apart by `index`."
+        ),
+        bodies=(ChatRequest, ManyChatsRequest),
+    ),
+    "chatcmpl",
+    _read_many,
+    ChatWriter,
+)

@@ -9,7 +9,7 @@ from typing_extensions import NotRequired, TypedDict  # pydantic reads no other 
 
 from gateway.answer.pieces import Begun, Choice, Ended, Piece, Text, Usage, best
 from gateway.ask import Ask, IdsPrompt, TextPrompt
-from gateway.dialects import Dialect, Endpoint, Header, Writer
+from gateway.dialects import Dialect, Endpoint, Header
 from gateway.dialects.fields import MOST_LOGPROBS, refused, wrong
 from gateway.dialects.openai_answer import (
     HOLE,
@@ -25,7 +25,7 @@ from gateway.dialects.openai_request import (
     form_of,
     read_request,
 )
-from gateway.errors import ApiError, ErrorBody, error_body
+from gateway.errors import ApiError
 from shared.errors import ErrorCode
 
 _DEFAULT_MAX_TOKENS = 16  # as OpenAI has it
@@ -115,10 +115,10 @@ class CompletionWriter(OpenAiWriter):
         self._folds = [TextLogprobsFold() for _ in self.choices]
 
     def piece(self, index: int, piece: Piece) -> bytes:
+        if type(piece) is Text and not self.tells_logprobs:
+            before, after = self.envelopes.get(index) or self._begin(index)
+            return before + orjson.dumps(piece.text) + after
         match piece:
-            case Text() if not self.tells_logprobs:
-                before, after = self.envelopes.get(index) or self._begin(index)
-                return b"%b%b%b" % (before, orjson.dumps(piece.text), after)
             case Text():
                 logprobs = self._folds[index].feed(piece.logprobs)
                 return self.chunk(_choice(index, piece.text, logprobs=logprobs))
@@ -161,49 +161,25 @@ def _choice(
     return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
 
 
-class Completions:
-    """Texts to be continued."""
-
-    endpoint = Endpoint(
-        path="/v1/completions",
-        name="completions",
-        description=(
-            "Continue a text, or with `suffix` fill in what lies between the two.\n\n"
-            "Without `model` in the body, the answer is the continuation alone, as a JSON string."
-        ),
-        bodies=(CompletionRequest,),
-        example={"prompt": "Once upon a time"},
-        answer=TextCompletion | str | list[str],
-        streams=True,
-        tag="completions",
+def _read(body: Mapping[str, Any]) -> Ask:
+    request = read_request(CompletionRequest, body)
+    form = form_of(request, "text")
+    fields = common_fields(request, form, _DEFAULT_MAX_TOKENS)
+    n, best_of = request.n or 1, request.best_of or request.n or 1
+    if best_of < n:
+        raise refused("best_of", f"is {best_of}, fewer than the {n} choices of 'n'")
+    if best_of > n and form == "stream":
+        said = "more than 'n' cannot be streamed: the best is known at the end"
+        raise refused("best_of", said)
+    if request.echo and request.suffix:
+        raise refused("echo", "and 'suffix' exclude each other")
+    fields |= {"candidates": best_of, "count_param": "best_of" if best_of > n else "n"}
+    return Ask(
+        prompts=tuple(_prompts_of(request)),
+        logprobs=request.logprobs,
+        echoes=request.echo is True,
+        **fields,
     )
-    id_prefix = "cmpl"
-
-    def read(self, body: Mapping[str, Any]) -> Ask:
-        request = read_request(CompletionRequest, body)
-        form = form_of(request, "text")
-        fields = common_fields(request, form, _DEFAULT_MAX_TOKENS)
-        n, best_of = request.n or 1, request.best_of or request.n or 1
-        if best_of < n:
-            raise refused("best_of", f"is {best_of}, fewer than the {n} choices of 'n'")
-        if best_of > n and form == "stream":
-            said = "more than 'n' cannot be streamed: the best is known at the end"
-            raise refused("best_of", said)
-        if request.echo and request.suffix:
-            raise refused("echo", "and 'suffix' exclude each other")
-        fields |= {"candidates": best_of, "count_param": "best_of" if best_of > n else "n"}
-        return Ask(
-            prompts=tuple(_prompts_of(request)),
-            logprobs=request.logprobs,
-            echoes=request.echo is True,
-            **fields,
-        )
-
-    def writer(self, ask: Ask, header: Header) -> Writer:
-        return CompletionWriter(ask, header)
-
-    def error(self, error: ApiError) -> ErrorBody:
-        return error_body(error)
 
 
 def _prompts_of(request: CompletionRequest) -> Sequence[TextPrompt | IdsPrompt]:
@@ -223,4 +199,21 @@ def _prompts_of(request: CompletionRequest) -> Sequence[TextPrompt | IdsPrompt]:
     return prompts
 
 
-COMPLETIONS: Dialect = Completions()
+COMPLETIONS = Dialect(
+    Endpoint(
+        path="/v1/completions",
+        name="completions",
+        tag="completions",
+        description=(
+            "Continue a text, or with `suffix` fill in what lies between the two.\n\n"
+            "Without `model` in the body, the answer is the continuation alone, as a JSON string."
+        ),
+        bodies=(CompletionRequest,),
+        example={"prompt": "Once upon a time"},
+        answer=TextCompletion | str | list[str],
+        streams=True,
+    ),
+    "cmpl",
+    _read,
+    CompletionWriter,
+)

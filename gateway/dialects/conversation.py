@@ -256,11 +256,7 @@ def tool_use(
     *,
     is_parallel: bool,
 ) -> ToolUse:
-    """Which of the tools an answer may use.
-
-    Raises:
-        ApiError: two have one name, or those chosen are not there.
-    """
+    """Which of the tools an answer may use."""
     if not tools:
         if choice not in (None, "none", "auto"):
             raise refused("tool_choice", "chooses a tool, but 'tools' has none")

@@ -16,9 +16,9 @@ from typing_extensions import TypedDict  # pydantic reads no other before Python
 
 from gateway.answer.pieces import Ended, Piece, Usage
 from gateway.ask import Ask, IdsPrompt, Limit, TextPrompt
-from gateway.dialects import Dialect, Endpoint, Header, Writer
+from gateway.dialects import Dialect, Endpoint, Header
 from gateway.dialects.fields import Body, checked, refused, wrong
-from gateway.errors import ApiError, ErrorBody, error_body
+from gateway.errors import ApiError
 
 MOST_INPUTS = 2048
 """The most texts of a request."""
@@ -138,40 +138,16 @@ def _shortened(vector: "array[float]", dimensions: int | None) -> "array[float]"
     return array("f", [number / length for number in first]) if length else first
 
 
-class Embeddings:
-    """Texts to be embedded."""
-
-    endpoint = Endpoint(
-        path="/v1/embeddings",
-        name="embeddings",
-        description=(
-            "Say what texts mean to the model: each becomes a vector of length 1.\n\n"
-            "It is the hidden state behind the last token, which some families of models do not"
-            " give."
-        ),
-        bodies=(EmbeddingRequest,),
-        example={"input": "The food was delicious."},
-        answer=EmbeddingList,
-        tag="embeddings",
+def _read(body: Mapping[str, Any]) -> Ask:
+    request = checked(EmbeddingRequest, body)
+    return Ask(
+        model=request.model,
+        prompts=tuple(_prompts(request.input)),
+        limit=Limit(0, is_clamped=False),
+        embeds=True,
+        dimensions=request.dimensions,
+        options=request.encoding_format,
     )
-    id_prefix = "embd"
-
-    def read(self, body: Mapping[str, Any]) -> Ask:
-        request = checked(EmbeddingRequest, body)
-        return Ask(
-            model=request.model,
-            prompts=tuple(_prompts(request.input)),
-            limit=Limit(0, is_clamped=False),
-            embeds=True,
-            dimensions=request.dimensions,
-            options=request.encoding_format,
-        )
-
-    def writer(self, ask: Ask, header: Header) -> Writer:
-        return EmbeddingWriter(ask, header)
-
-    def error(self, error: ApiError) -> ErrorBody:
-        return error_body(error)
 
 
 def _prompts(inputs: Inputs) -> Sequence[TextPrompt | IdsPrompt]:
@@ -189,4 +165,21 @@ def _prompts(inputs: Inputs) -> Sequence[TextPrompt | IdsPrompt]:
     return prompts
 
 
-EMBEDDINGS: Dialect = Embeddings()
+EMBEDDINGS = Dialect(
+    Endpoint(
+        path="/v1/embeddings",
+        name="embeddings",
+        tag="embeddings",
+        description=(
+            "Say what texts mean to the model: each becomes a vector of length 1.\n\n"
+            "It is the hidden state behind the last token, which some families of models do not"
+            " give."
+        ),
+        bodies=(EmbeddingRequest,),
+        example={"input": "The food was delicious."},
+        answer=EmbeddingList,
+    ),
+    "embd",
+    _read,
+    EmbeddingWriter,
+)

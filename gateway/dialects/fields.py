@@ -1,6 +1,7 @@
 """Strict fields of request bodies, and the sentences that say what is wrong with one.
 
 Every optional field may be null, which means its default. Fields that no dialect knows are ignored.
+Whatever is refused becomes an `ApiError` that names the field.
 """
 
 from collections.abc import Mapping, Sequence
@@ -68,11 +69,7 @@ def refused(param: str, sentence: str, code: ErrorCode = ErrorCode.INVALID_VALUE
 
 
 def checked(model: type[BodyT], body: Mapping[str, Any]) -> BodyT:
-    """A body that has been checked.
-
-    Raises:
-        ApiError: it names the field at fault.
-    """
+    """A body that has been checked."""
     try:
         return model.model_validate(body)
     except ValidationError as error:
@@ -97,11 +94,7 @@ def path_of(location: Sequence[str | int]) -> str:
 
 
 def bounded(value: Any) -> Any:
-    """Let JSON of a client's own pass if it is not too much to go through.
-
-    Raises:
-        PydanticCustomError: it is.
-    """
+    """Let JSON of a client's own pass if it is not too much to go through."""
     waiting: list[tuple[object, int]] = [(value, 1)]
     n_nodes = 0
     while waiting:

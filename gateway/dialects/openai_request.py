@@ -156,11 +156,7 @@ RequestT = TypeVar("RequestT", bound=GenerationRequest)
 
 
 def read_request(model: type[RequestT], body: Mapping[str, Any]) -> RequestT:
-    """A body that has been checked.
-
-    Raises:
-        ApiError: it names the field at fault.
-    """
+    """A body that has been checked."""
     for name, neutral in UNSUPPORTED_UNLESS.items():
         value = None if name in model.model_fields else body.get(name)
         # 0 == False, but to ask for a number is not to ask for nothing.
@@ -180,11 +176,7 @@ def _unsupported(name: str, message: str) -> ApiError:
 def common_fields(
     request: GenerationRequest, form: Form, default_limit: int | None
 ) -> dict[str, Any]:
-    """The fields of an `Ask` that all requests have.
-
-    Raises:
-        ApiError: parameters contradict each other.
-    """
+    """The fields of an `Ask` that all requests have."""
     limit = request.max_tokens
     if request.max_completion_tokens is not None:
         limit = request.max_completion_tokens

@@ -1,1 +1,1 @@
-"""The benchmarks of BENCHMARKS.md; ``scripts/bench`` runs them."""
+"""Benchmarks of the server, against the bare engine and against other servers."""

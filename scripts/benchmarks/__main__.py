@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import resource
 import signal
 import sys
 import time
@@ -10,48 +11,48 @@ from functools import partial
 from pathlib import Path
 
 from gateway import demo_model
-from scripts.bench_sides import ROOT, ServerFailed
-from scripts.benchmarks import (
-    compare,
-    conversations,
-    gateway_cost,
-    latency,
-    native_engine,
-    overload,
-    plots,
-    prompt_length,
-    shared_prompt,
-    single,
-    structured,
-    throughput,
-    workers,
-)
-from scripts.benchmarks.results import Results, table
-from scripts.benchmarks.setup import QUICK_ROUNDS, Setup, describe_machine
-from scripts.benchmarks.target import RequestFailed
+from scripts.benchmarks import chats, compare, engines, overload, processes, streams, structured
+from scripts.benchmarks.setup import RequestFailed, Setup, describe_machine
+from scripts.figures import Axes, Results, draw, table
+from scripts.server import ROOT, ServerFailed
 from shared.errors import UsageError
 
-PARTS: dict[str, tuple[str, Callable[[Setup, Results], None]]] = {
-    "single": ("one and two streams against ctransformers in process", single.measure),
-    "throughput": ("tokens/s at 1 to 8 streams against the bare engine", throughput.measure),
-    "chats": ("chats of many turns: reuse, and TTFT with and without", conversations.measure),
-    "shared": ("a shared system prompt: tokens evaluated", shared_prompt.measure),
-    "latency": ("TTFT that gateway and pool add", latency.measure),
-    "lengths": ("TTFT by prompt length, with and without reuse", prompt_length.measure),
-    "workers": ("memory and start of workers, sampler", workers.measure),
-    "gateway": ("the gateway's CPU time, memory and stalls", gateway_cost.measure),
+Measure = Callable[[Setup, Results], None]
+PARTS: dict[str, tuple[str, Measure]] = {
+    "single": ("one and two streams against ctransformers in process", streams.measure_single),
+    "throughput": ("tokens/s at 1 to 8 streams, bare engine", streams.measure_throughput),
+    "chats": ("chats of many turns: reuse, and TTFT with and without", chats.measure_chats),
+    "shared": ("a shared system prompt: tokens evaluated", chats.measure_shared),
+    "latency": ("TTFT of an idle server", streams.measure_latency),
+    "lengths": ("TTFT by prompt length, with and without reuse", streams.measure_lengths),
+    "workers": ("memory and start of workers, sampler", processes.measure_workers),
+    "gateway": ("the gateway's CPU time, memory and stalls", processes.measure_gateway),
     "validity": ("structured output of 200 schemas, checked", structured.measure_validity),
-    "masks": ("what schemas and log probabilities cost", structured.measure_cost),
-    "overload": ("ten times the load that can be served", overload.measure),
-    "native": ("a native build of the engine against the wheel's", native_engine.measure),
+    "masks": ("what schemas and log probabilities cost", structured.measure_masks),
+    "overload": ("ten times the load that can be served", overload.measure_overload),
+    "native": ("a native build of the engine against the wheel's", engines.measure_native),
+    "tokenizers": ("100 KB of text, each family's tokenizer", engines.measure_tokenizers),
+    "families": ("models of a billion parameters; only if named", engines.measure_families),
+}
+PLOTS = {
+    "throughput": Axes("Throughput", "streams at once", "output tokens/s", log_x=True),
+    "ttft": Axes("Time to first token", "prompt, words (about tokens)", "seconds"),
+    "memory": Axes("Memory of all processes", "workers", "MB (Pss)"),
+    "cpu": Axes("Gateway CPU time", "streams at once", "µs per token", log_x=True),
+    "compare-throughput": Axes(
+        "Throughput, in turn in one run", "streams at once", "output tokens/s", log_x=True
+    ),
+    "compare-ttft": Axes(
+        "Time to first token, in turn in one run", "prompt, words (about tokens)", "seconds"
+    ),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmarks and return the exit status."""
     options = _parser().parse_args(arguments)
-    chosen = options.only.split(",") if options.only else list(PARTS)
-    if options.compare and not options.only:
+    chosen = options.only.split(",") if options.only else [n for n in PARTS if n != "families"]
+    if (options.compare or options.against) and not options.only:
         chosen = []
     unknown = [name for name in chosen if name not in PARTS]
     if unknown:
@@ -59,27 +60,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     # So that servers are ended, as they are after Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    rounds = options.rounds or (QUICK_ROUNDS if options.quick else 7)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
         # Servers run in another folder.
         model = options.model.resolve() if options.model else demo_model.fetch()
-        setup = Setup(model, rounds, options.quick)
+        setup = Setup(str(model), options.rounds or (1 if options.quick else 7), options.quick)
         name = options.model.name if options.model else "SmolLM2-135M-Instruct Q4_1"
         results = Results(describe_machine(name))
         print(results.machine, flush=True)
         try:
             for name in chosen:
-                what, measure = PARTS[name]
-                _timed(name, what, partial(measure, setup, results), results)
+                _run(name, PARTS[name][0], PARTS[name][1], setup, results)
             if options.compare:
                 urls = [url.rstrip("/") for url in options.compare.split(",")]
-                what = f"against {', '.join(urls)}, in turn"
-                _timed("compare", what, partial(compare.measure, setup, results, urls), results)
+                measure = partial(compare.measure_urls, urls=urls)
+                _run("compare", f"against {', '.join(urls)}, in turn", measure, setup, results)
+            if options.against:
+                tree = str(options.against.resolve())
+                measure = partial(compare.measure_tree, tree=tree)
+                _run("against", f"against {tree}, in turn", measure, setup, results)
         finally:
             # Also when it ends early; but nothing is no reason to replace an older file.
             if results.figures or results.notes:
                 _finish(results, options)
-    except (UsageError, OSError) as error:
+    except (UsageError, ServerFailed, OSError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -87,16 +92,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _timed(name: str, what: str, measure: Callable[[], None], results: Results) -> None:
+def _run(name: str, what: str, measure: Measure, setup: Setup, results: Results) -> None:
     """Run a part, say on standard error how it goes, and print its table."""
     print(f"{name}: {what} ...", file=sys.stderr, flush=True)
-    started, before = time.monotonic(), len(results.figures)
+    started_s, before = time.monotonic(), len(results.figures)
     try:
-        measure()
+        measure(setup, results)
     except (RequestFailed, ServerFailed, OSError) as error:
+        if name == "compare":
+            raise
         # What the other parts measure is worth having all the same.
         results.notes.append(f"{name} was given up: {error}")
-    print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    print(f"{name}: {time.monotonic() - started_s:.0f} s", file=sys.stderr, flush=True)
     if len(results.figures) > before:
         print(f"\n{table(results.figures[before:])}", flush=True)
 
@@ -104,17 +111,18 @@ def _timed(name: str, what: str, measure: Callable[[], None], results: Results) 
 def _finish(results: Results, options: argparse.Namespace) -> None:
     for note in results.notes:
         print(f"\nNote: {note}")
+    written: list[Path] = []
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(results.as_json(), indent=2, ensure_ascii=False, allow_nan=False)
         options.json.write_text(text + "\n", "utf-8")
-        print(f"\nwritten: {options.json}", file=sys.stderr)
-    if options.plots:
-        try:
-            written = plots.draw(results.series, options.plots, options.formats.split(","))
-        except ImportError:
-            raise UsageError("plots need matplotlib: pip install 'ggml-fastapi[bench]'") from None
-        print("written: " + ", ".join(map(str, written)), file=sys.stderr)
+        written.append(options.json)
+    for name, axes in PLOTS.items() if options.plots else ():
+        curves = [curve for curve in results.series if curve.plot == name]
+        paths = [options.plots / f"{name}.{suffix}" for suffix in options.formats.split(",")]
+        written += [draw(axes, curves, path) for path in paths if curves]
+    if written:
+        print("\nwritten: " + ", ".join(map(str, written)), file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -128,37 +136,23 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--rounds", type=_whole, metavar="N", help="of each measurement (default: 7; quick: 1)"
-    )
-    parser.add_argument("--quick", action="store_true", help="short texts: a trial, no figures")
-    parser.add_argument("--only", default="", metavar="PART[,PART]", help="default: all parts")
-    parser.add_argument(
-        "--compare",
-        default="",
-        metavar="URL[,URL]",
-        help="measure against other OpenAI-style servers, which run already; without --only"
-        " nothing else is measured",
-    )
-    parser.add_argument("--model", type=Path, metavar="FILE", help="default: the demo model")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
-    parser.add_argument(
-        "--plots",
-        type=Path,
-        metavar="FOLDER",
-        nargs="?",
-        const=ROOT / "docs" / "benchmarks",
-        help="write plots there (default folder: docs/benchmarks)",
-    )
-    parser.add_argument("--formats", default="svg", metavar="svg,png", help="of the plots")
+    add = parser.add_argument
+    rounds = "of each measurement (default: 7; quick: 1)"
+    add("--rounds", type=int, choices=range(1, 1000), metavar="N", help=rounds)
+    add("--quick", action="store_true", help="short texts: a trial, no figures")
+    add("--only", default="", metavar="PART[,PART]", help="default: all parts but families")
+    others = "measure against other OpenAI-style servers, which run already"
+    add("--compare", default="", metavar="URL[,URL]", help=others)
+    tree = "measure against another checkout of this project, with its .venv; with this or"
+    tree += " --compare nothing else is measured without --only"
+    add("--against", type=Path, metavar="DIR", help=tree)
+    add("--model", type=Path, metavar="FILE", help="default: the demo model")
+    add("--json", type=Path, metavar="FILE", help="write the results there")
+    folder = ROOT / "docs" / "benchmarks"
+    plots = "write plots there (default folder: docs/benchmarks)"
+    add("--plots", type=Path, metavar="FOLDER", nargs="?", const=folder, help=plots)
+    add("--formats", default="svg", metavar="svg,png", help="of the plots")
     return parser
-
-
-def _whole(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
 
 
 if __name__ == "__main__":

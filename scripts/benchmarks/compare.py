@@ -2,132 +2,172 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
-from gateway import machine
-from scripts.bench_sides import Server
-from scripts.benchmarks.conversations import hold, new_chats
-from scripts.benchmarks.prompt_length import LENGTHS, cold_and_warm
-from scripts.benchmarks.results import Results, Series
-from scripts.benchmarks.setup import Setup
-from scripts.benchmarks.target import RequestFailed, Target, unlike_any
-from scripts.benchmarks.throughput import PROMPT, STREAMS, http_speed
+from scripts.benchmarks.chats import hold, new_chats
+from scripts.benchmarks.processes import cost, pss_mib
+from scripts.benchmarks.setup import CORES, RequestFailed, Setup, Target, serve_echo
+from scripts.benchmarks.streams import LENGTHS, STREAMS, cold_and_warm, echo_ttft_ms
+from scripts.figures import Results, Series
+from scripts.load.metrics import percentile
+from scripts.prompts import unlike_any
+from scripts.server import Server
 
+OURS = "this server"
 _LONGEST_WORDS = 1024
 """Other servers' contexts may be shorter than ours."""
+_STORY = "{}. Once upon a time, in a small village by the sea, there lived"
+_ECHO_WORKERS = 8
+
+Measure = Callable[[Target], list[float]]
 
 
-def measure(setup: Setup, results: Results, urls: Sequence[str]) -> None:
-    """Add the ratios of this server to each of ``urls``, and all curves.
+class Comparison:
+    """Measures servers in turn; the first one is ours."""
 
-    A server that fails a request has no value there; how often is noted.
+    def __init__(self, setup: Setup, results: Results, part: str, targets: list[Target]) -> None:
+        self._setup, self._results, self._part, self._targets = setup, results, part, targets
+
+    def run(self, what: str, measure: Measure, unit: str = "", rounds: int = 0) -> None:
+        """Add the ratios of ours to each of the others, and the medians of each side.
+
+        Every round measures all, in alternating order. A server that fails a request has no value
+        there; how often is noted.
+        """
+        self._add(what, self._in_turn(what, measure, rounds or self._setup.rounds), unit)
+
+    def curves(self, what: str, plot: str, x: Sequence[int], measure: Measure) -> None:
+        """The same with a value for each of ``x``, and a curve of each server."""
+        listed = " / ".join(map(str, x))
+        rounds = self._in_turn(what, measure, self._setup.rounds)
+        self._add(what.format(listed), rounds)
+        for target in self._targets:
+            y = _medians([one[target.name] for one in rounds if one[target.name]])
+            self._results.series.append(Series(plot, target.name, tuple(x), y))
+
+    def _in_turn(self, what: str, measure: Measure, n: int) -> list[dict[str, list[float]]]:
+        rounds = []
+        n_warm_up = self._setup.choose(1, 0)
+        for number in range(n_warm_up + n):
+            order = self._targets if number % 2 else self._targets[::-1]
+            rounds.append({target.name: self._tried(what, target, measure) for target in order})
+        return rounds[n_warm_up:]
+
+    def _tried(self, what: str, target: Target, measure: Measure) -> list[float]:
+        try:
+            return measure(target)
+        except RequestFailed as error:
+            self._results.notes.append(f"{target.name}, {what}: {error}")
+            return []
+
+    def _add(self, what: str, rounds: list[dict[str, list[float]]], unit: str = "") -> None:
+        ours, *others = (target.name for target in self._targets)
+        for other in others:
+            pairs = [(one[ours], one[other]) for one in rounds if one[ours] and one[other]]
+            ratios = [[a / b for a, b in zip(x, y, strict=True)] for x, y in pairs]
+            self._results.add(self._part, f"{what}: {ours} ÷ {other}", *_medians(ratios))
+            for name, side in ((ours, 0), (other, 1)) if unit else ():
+                values = _medians([pair[side] for pair in pairs])
+                self._results.add(self._part, f"{what}: {name}", *values, unit=unit)
+
+
+def measure_urls(setup: Setup, results: Results, urls: Sequence[str]) -> None:
+    """Add the ratios of this server to OpenAI-style servers that run already, and all curves.
 
     Raises:
-        UsageError: a URL is no OpenAI-style server's.
+        ServerFailed: a URL is no such server's.
     """
     others = [Target(url, url) for url in urls]
-    with Server(MODEL_NAME=str(setup.model), WORKERS=str(machine.usable_cores())) as server:
-        targets = [Target("this server", server.url), *others]
-        _throughput(setup, results, targets)
-        _ttft(setup, results, targets)
-        _chats(setup, results, targets)
+    with setup.serve(WORKERS=str(CORES)) as server:
+        targets = [Target(OURS, server.url), *others]
+        _streams(setup, Comparison(setup, results, "compare", targets))
 
 
-Rounds = list[dict[str, list[float]]]
-"""For each round and each server's name its values."""
+def measure_tree(setup: Setup, results: Results, tree: str) -> None:
+    """Add the ratios of this tree's server to that of another checkout of the project."""
+    sides = {OURS: "", tree: tree}
+    pss = {name: list[float]() for name in sides}
+    for _ in range(setup.choose(3, 1)):
+        for name, folder in sides.items():
+            # One at a time: pages of the model's file that both have are shared by both.
+            with setup.serve(folder, WORKERS=str(CORES)) as server:
+                pss[name].append(pss_mib(server))
+    values = {name: statistics.median(some) for name, some in pss.items()}
+    what = f"Pss of all processes of an idle server, {CORES} workers and the default of others"
+    results.add("against", f"{what}: {OURS} ÷ {tree}", values[OURS] / values[tree])
+    for name, value in values.items():
+        results.add("against", f"{what}: {name}", value, unit="MiB", digits=0)
+
+    with ExitStack() as running:
+        servers = {
+            name: running.enter_context(serve_echo(_ECHO_WORKERS, 10.0, 8, folder))
+            for name, folder in sides.items()
+        }
+        targets = [Target(name, server.url) for name, server in servers.items()]
+        comparison = Comparison(setup, results, "against", targets)
+        _gateway(setup, comparison, servers)
+    with ExitStack() as running:
+        targets = [
+            Target(name, running.enter_context(setup.serve(folder, WORKERS=str(CORES))).url)
+            for name, folder in sides.items()
+        ]
+        _streams(setup, Comparison(setup, results, "against", targets))
 
 
-def _throughput(setup: Setup, results: Results, targets: Sequence[Target]) -> None:
+def _gateway(setup: Setup, comparison: Comparison, servers: dict[str, Server]) -> None:
+    tokens = setup.choose(200, 20)
+
+    def cpu(target: Target) -> list[float]:
+        seen = cost(servers[target.name], _ECHO_WORKERS, tokens)
+        if seen.errors:
+            raise RequestFailed(f"{seen.errors} streams failed")
+        return [seen.us_per_token, seen.us_per_request]
+
+    what = f"gateway CPU per token / per request, {_ECHO_WORKERS} echo streams"
+    comparison.run(what, cpu, "µs")
+
+    def ttft(target: Target) -> list[float]:
+        times_ms = sorted(echo_ttft_ms(target, setup.choose(100, 10)))
+        return [percentile(times_ms, percent) for percent in (50, 99)]
+
+    comparison.run("TTFT of an idle server, echo engine with 10 ms a token, p50 / p99", ttft, "ms")
+
+
+def _streams(setup: Setup, comparison: Comparison) -> None:
     streams, n = STREAMS[: setup.choose(len(STREAMS), 2)], setup.choose(64, 16)
+    fitting = [length for length in LENGTHS if length <= _LONGEST_WORDS]
+    lengths = fitting[: setup.choose(len(fitting), 1)]
 
     def speeds(target: Target) -> list[float]:
-        return [
-            _tried(results, target, f"{count} streams", lambda t, k=count: _speed(t, k, n))
-            for count in streams
-        ]
+        return [_speed(target, count, n) for count in streams]
 
-    rounds = _in_turn(setup, targets, speeds)
-    listed = " / ".join(map(str, streams))
-    _add(results, targets, rounds, f"output tokens/s at {listed} streams")
-    _curves(results, targets, rounds, "compare-throughput", streams)
+    def times(target: Target) -> list[float]:
+        return [cold_and_warm(target, n_words)[0] for n_words in lengths]
+
+    def later_turns(target: Target) -> list[float]:
+        chats = new_chats(setup.choose(8, 2), setup.choose(96, 16))
+        hold(target, chats, turns=setup.choose(4, 2), at_once=2, n=setup.choose(32, 4))
+        found = [outcome.ttft_s for chat in chats for outcome in chat.outcomes[1:]]
+        return [statistics.median(ttft_s for ttft_s in found if ttft_s is not None)]
+
+    comparison.curves("output tokens/s at {} streams", "compare-throughput", streams, speeds)
+    comparison.curves("TTFT of an unknown prompt of {} words", "compare-ttft", lengths, times)
+    comparison.run("interleaved chats, 2 running: TTFT of later turns", later_turns)
 
 
 def _speed(target: Target, streams: int, n: int) -> float:
-    return http_speed(target, [PROMPT.format(unlike_any()) for _ in range(streams)], n)
+    """Output tokens per second of so many streams, all at once."""
 
+    def work(to: Target) -> tuple[float, float, int]:
+        seen = to.complete(_STORY.format(unlike_any()), n)
+        return seen.started_s, seen.ended_s, seen.completion_tokens
 
-def _ttft(setup: Setup, results: Results, targets: Sequence[Target]) -> None:
-    fitting = [n for n in LENGTHS if n <= _LONGEST_WORDS]
-    lengths = fitting[: setup.choose(len(fitting), 1)]
-
-    def times(target: Target) -> list[float]:
-        return [_tried(results, target, f"{n} words", lambda t, n=n: _cold(t, n)) for n in lengths]
-
-    rounds = _in_turn(setup, targets, times)
-    listed = " / ".join(map(str, lengths))
-    _add(results, targets, rounds, f"TTFT of an unknown prompt of {listed} words")
-    _curves(results, targets, rounds, "compare-ttft", lengths)
-
-
-def _cold(target: Target, n_words: int) -> float:
-    connection = target.connect()
-    try:
-        return cold_and_warm(connection, n_words)[0]
-    finally:
-        connection.close()
-
-
-def _chats(setup: Setup, results: Results, targets: Sequence[Target]) -> None:
-    def later_turns(target: Target) -> float:
-        chats = new_chats(setup.choose(8, 2), setup.choose(96, 16))
-        hold(target, chats, turns=setup.choose(4, 2), at_once=2, n=setup.choose(32, 4))
-        times = [outcome.ttft_s for chat in chats for outcome in chat.outcomes[1:]]
-        return statistics.median(ttft_s for ttft_s in times if ttft_s is not None)
-
-    rounds = _in_turn(setup, targets, lambda t: [_tried(results, t, "chats", later_turns)])
-    _add(results, targets, rounds, "interleaved chats, 2 running: TTFT of later turns")
-
-
-def _tried(results: Results, target: Target, what: str, measure_one: object) -> float:
-    """A value, or NaN and a note if the server failed."""
-    assert callable(measure_one)
-    try:
-        value: float = measure_one(target)
-    except RequestFailed as error:
-        results.notes.append(f"{target.name}, {what}: {error}")
-        return math.nan
-    return value
-
-
-def _in_turn(setup: Setup, targets: Sequence[Target], measure_all: object) -> Rounds:
-    """Measure all servers one after another, again in each round, in alternating order."""
-    assert callable(measure_all)
-    rounds: Rounds = []
-    n_warm_up = setup.choose(1, 0)
-    for number in range(n_warm_up + setup.rounds):
-        order = targets if number % 2 else targets[::-1]
-        rounds.append({target.name: measure_all(target) for target in order})
-    return rounds[n_warm_up:]
-
-
-def _add(results: Results, targets: Sequence[Target], rounds: Rounds, what: str) -> None:
-    ours, *others = targets
-    for other in others:
-        ratios = [
-            [a / b for a, b in zip(one[ours.name], one[other.name], strict=True)] for one in rounds
-        ]
-        results.add("compare", f"{what}: this server ÷ {other.name}", *_medians(ratios))
-
-
-def _curves(
-    results: Results, targets: Sequence[Target], rounds: Rounds, plot: str, x: Sequence[float]
-) -> None:
-    for target in targets:
-        y = _medians([one[target.name] for one in rounds])
-        results.series.append(Series(plot, target.name, tuple(x), y))
+    found = target.side_by_side([work] * streams)
+    took_s = max(end_s for _, end_s, _ in found) - min(start_s for start_s, _, _ in found)
+    return sum(n_tokens for _, _, n_tokens in found) / took_s
 
 
 def _medians(rows: Sequence[Sequence[float]]) -> tuple[float, ...]:
-    """The median of each column, without the rounds that failed."""
-    columns = [[v for v in column if not math.isnan(v)] for column in zip(*rows, strict=True)]
-    return tuple(statistics.median(column) if column else math.nan for column in columns)
+    """The median of each column; NaN if there is no row."""
+    return tuple(map(statistics.median, zip(*rows, strict=True))) or (math.nan,)

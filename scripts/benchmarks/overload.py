@@ -3,14 +3,14 @@
 import asyncio
 import time
 
-from scripts.benchmarks.results import Results
-from scripts.benchmarks.setup import Setup
-from scripts.benchmarks.target import RequestFailed, unlike_any
-from scripts.campaign.ask import Answer, Ask
+from scripts.benchmarks.setup import COMPLETIONS, RequestFailed, Setup, serve_echo
+from scripts.campaign.asks import Ask
 from scripts.campaign.exchange import PROMPT, exchange
-from scripts.campaign.server import CampaignError, Probe, campaign_server, is_idle
-from scripts.load.arrivals import intervals
+from scripts.client import Answer
+from scripts.figures import Results
 from scripts.load.metrics import percentile
+from scripts.prompts import arrivals, unlike_any
+from scripts.transcript import outcome
 
 _WORKERS, _MAX_QUEUE = 2, 8
 _DELAY_MS, _MAX_TOKENS = 10.0, 8
@@ -20,34 +20,17 @@ _BACK_EVERY = 25
 _N_AFTERWARDS = 8
 
 
-def measure(setup: Setup, results: Results) -> None:
+def measure_overload(setup: Setup, results: Results) -> None:
     """Add latencies under tenfold overload.
 
     With the echo engine at a pace that leaves the machine to the gateway and the client, so that
     what is measured is admission.
-
-    Raises:
-        RequestFailed: the server did not come up, or answered what it must not.
     """
-    settings = {
-        "MODEL_TYPE": "echo",
-        "ECHO_DELAY_MS": f"{_DELAY_MS:g}",
-        "WORKERS": str(_WORKERS),
-        "PARKED": "0",
-        "MAX_QUEUE": str(_MAX_QUEUE),
-        "LOG_LEVEL": "warning",
-    }
-    try:
-        with campaign_server(**settings) as server:
-            asyncio.run(_measure(server.port, setup, results))
-    except CampaignError as error:
-        raise RequestFailed(str(error)) from error
+    with serve_echo(_WORKERS, _DELAY_MS, _MAX_QUEUE) as server:
+        asyncio.run(_measure(server.port, setup, results))
 
 
 async def _measure(port: int, setup: Setup, results: Results) -> None:
-    probe = Probe(port)
-    if await probe.until(is_idle, 30.0) is None:
-        raise RequestFailed("not all workers come up")
     full = _WORKERS + _MAX_QUEUE
     # Unloaded but for a queue that is just full: nobody waits longer than its last place.
     last_s, rates = [], []
@@ -55,7 +38,7 @@ async def _measure(port: int, setup: Setup, results: Results) -> None:
         started_s = time.monotonic()
         answers = await asyncio.gather(*(_ask(port) for _ in range(full)))
         rates.append(full / (time.monotonic() - started_s))
-        last_s.append(max(_ttft_s(answer) for answer in answers))
+        last_s.append(max(map(_ttft_s, answers)))
     bound_s, capacity = percentile(sorted(last_s), 50), percentile(sorted(rates), 50)
 
     answers, back = await _overload(port, capacity * _TIMES, setup.choose(20, 3))
@@ -64,42 +47,44 @@ async def _measure(port: int, setup: Setup, results: Results) -> None:
     others = len(answers) - len(taken) - len(refused)
     if not taken or not refused or others:
         raise RequestFailed(f"{len(taken)} x 200, {len(refused)} x 429, {others} others")
-    name = f"tenfold overload ({capacity * _TIMES:.0f} requests/s, {len(answers)} in all): 429, p99"
-    refused_ms = sorted((answer.ended_s - answer.began_s) * 1e3 for answer in refused)
-    results.add("overload", name, percentile(refused_ms, 99), unit="ms", digits=1, goal="≤ 50")
-    ttft_s = sorted(map(_ttft_s, taken))
-    name = "the same: TTFT p99 of those taken / that of the last place in a full queue, unloaded"
-    results.add("overload", name, percentile(ttft_s, 99) / bound_s, goal="≤ 1.2")
-    name = "the same: requests served a second / without overload"
-    served = len(taken) / (max(a.ended_s for a in taken) - min(a.began_s for a in taken))
-    results.add("overload", name, served / capacity)
-    name = "the same: share of 429 with Retry-After"
-    with_header = sum("retry-after" in answer.headers for answer in refused) / len(refused)
-    results.add("overload", name, with_header, goal="≥ 1")
-    name = "the same: taken of those who come back when Retry-After says / of all"
-    share_back = sum(answer.status == 200 for answer in back) / len(back) if back else 0.0
-    results.add("overload", name, share_back, len(taken) / len(answers))
     # The last of them come back when all is over.
     again = await asyncio.gather(*(_come_back(port, a) for a in refused[-_N_AFTERWARDS:]))
+
+    def add(name: str, *values: float, goal: str = "", unit: str = "", digits: int = 2) -> None:
+        results.add("overload", name, *values, unit=unit, digits=digits, goal=goal)
+
+    refused_ms = sorted((answer.ended_s - answer.began_s) * 1e3 for answer in refused)
+    name = f"tenfold overload ({capacity * _TIMES:.0f} requests/s, {len(answers)} in all): 429, p99"
+    add(name, percentile(refused_ms, 99), unit="ms", digits=1, goal="≤ 50")
+    name = "the same: TTFT p99 of those taken / that of the last place in a full queue, unloaded"
+    add(name, percentile(sorted(map(_ttft_s, taken)), 99) / bound_s, goal="≤ 1.2")
+    served = len(taken) / (max(a.ended_s for a in taken) - min(a.began_s for a in taken))
+    add("the same: requests served a second / without overload", served / capacity)
+    with_header = sum("retry-after" in answer.headers for answer in refused) / len(refused)
+    add("the same: share of 429 with Retry-After", with_header, goal="≥ 1")
+    name = "the same: taken of those who come back when Retry-After says / of all"
+    add(name, _share_taken(back), len(taken) / len(answers))
     name = "taken of those who come back when Retry-After says and the overload is over"
-    share = sum(answer.status == 200 for answer in again) / len(again)
-    results.add("overload", name, share, goal="≥ 1")
-    probe.close()
+    add(name, _share_taken(again), goal="≥ 1")
+
+
+def _share_taken(answers: list[Answer]) -> float:
+    return sum(answer.status == 200 for answer in answers) / max(1, len(answers))
 
 
 async def _overload(port: int, rate: float, seconds: float) -> tuple[list[Answer], list[Answer]]:
     """Requests that arrive whatever comes of them; some of those refused come back when told."""
-    arrivals = intervals(rate, 1.0, 7, 0)
+    pauses = arrivals(rate, 1.0, 7, 0)
     first: list[asyncio.Task[Answer]] = []
     again: list[asyncio.Task[Answer | None]] = []
-    started_s = time.monotonic()
-    due_s, ends_s = started_s, started_s + seconds
+    due_s = time.monotonic()
+    ends_s = due_s + seconds
     while due_s < ends_s:
         await asyncio.sleep(max(0.0, due_s - time.monotonic()))
         first.append(asyncio.create_task(_ask(port)))
         if len(first) % _BACK_EVERY == 0:
             again.append(asyncio.create_task(_return_of(port, first[-1], ends_s)))
-        due_s += next(arrivals)
+        due_s += next(pauses)
     answers = await asyncio.gather(*first)
     back = [answer for answer in await asyncio.gather(*again) if answer is not None]
     return answers, back
@@ -119,19 +104,11 @@ async def _come_back(port: int, refused: Answer) -> Answer:
 
 
 async def _ask(port: int) -> Answer:
-    prompt = f"{unlike_any()} there was a sea"
-    body = {"prompt": prompt, "max_tokens": _MAX_TOKENS, "temperature": 0, "stream": True}
-    ask = Ask(
-        name="overload",
-        path="/v1/completions",
-        body=body,
-        shape="completion",
-        is_stream=True,
-        texts=(),
-        finish_reasons=(),
-        deadline_s=_PATIENCE_S,
-        queue_timeout_s=_PATIENCE_S,
-    )
+    body = {
+        "prompt": f"{unlike_any()} there was a sea", "max_tokens": _MAX_TOKENS, "temperature": 0,
+        "stream": True,
+    }  # fmt: skip
+    ask = Ask("overload", COMPLETIONS, body, "completion", True, _PATIENCE_S, _PATIENCE_S)
     answer = await exchange(port, ask, PROMPT, _PATIENCE_S)
     if answer.end != "complete":
         raise RequestFailed(f"a request under overload: {answer.end}, {answer.why}")
@@ -139,6 +116,7 @@ async def _ask(port: int) -> Answer:
 
 
 def _ttft_s(answer: Answer) -> float:
-    if answer.status != 200 or not answer.content_s:
+    ttft_s = outcome("overload", answer, COMPLETIONS).ttft_s
+    if ttft_s is None:
         raise RequestFailed(f"no text but {answer.status} {answer.body[:200]!r}")
-    return answer.content_s[0] - answer.began_s
+    return ttft_s

@@ -1,4 +1,4 @@
-"""The command line of the campaign: ``./scripts/chaos``."""
+"""The command lines of the campaign: ``./scripts/chaos`` and, for steady traffic, ``soak``."""
 
 import argparse
 import asyncio
@@ -7,110 +7,117 @@ import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from gateway import demo_model
+from gateway.settings import Settings
 from scripts.campaign import report
-from scripts.campaign.clients import Plan
+from scripts.campaign.asks import Limits
+from scripts.campaign.clients import PART_S, Plan
 from scripts.campaign.faults import Schedule
 from scripts.campaign.run import run
-from scripts.campaign.server import CampaignError
-from scripts.campaign.traffic import Limits
-from shared.errors import UsageError
+from scripts.campaign.soak import draw_memory, grown
+from scripts.server import ROOT, ServerFailed
 
-_REQUEST_TIMEOUT_S, _QUEUE_TIMEOUT_S = 60.0, 20.0
-_MAX_QUEUE = 16
+_SEED = 1 << 32
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "chaos") -> int:
     """Run a campaign; the exit status is 1 if there is a violation."""
-    options = _parser().parse_args(arguments)
-    seed = random.randrange(1 << 32) if options.seed is None else options.seed
-    print(f"seed {seed}", file=sys.stderr, flush=True)
+    options = _parser(prog).parse_args(arguments)
+    if options.seed is None:
+        options.seed = random.randrange(_SEED)
+    print(f"seed {options.seed}", file=sys.stderr, flush=True)
     try:
-        found = asyncio.run(run(plan_of(options, seed)))
-    except (CampaignError, UsageError, OSError) as error:
-        print(f"chaos: {error}", file=sys.stderr)
+        found, samples = asyncio.run(run(plan_of(options), options.every))
+    except (ServerFailed, OSError) as error:
+        print(f"{prog}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-    print(report.text(found))
+    for what in grown(samples) if options.every else ():
+        found.violate("it has grown", what)
+    print(report.text(found, samples))
     if options.json:
-        content = json.dumps(report.as_json(found), indent=2, ensure_ascii=False)
+        content = json.dumps(report.as_json(found, samples), indent=2, ensure_ascii=False)
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(content + "\n", "utf-8")
+    if options.plot:
+        draw_memory(samples, options.plot)
     return 1 if found.violations else 0
 
 
-def plan_of(options: argparse.Namespace, seed: int) -> Plan:
-    """The plan that the options ask for.
+def soak(arguments: Sequence[str] | None = None) -> int:
+    """Steady traffic without faults, and what memory it takes."""
+    return main(arguments, "soak")
 
-    Raises:
-        UsageError: the demo model cannot be had.
-    """
+
+def plan_of(options: argparse.Namespace) -> Plan:
+    """The plan that the options ask for."""
+    is_soak = bool(options.every)
+    queue_s = 60.0 if is_soak else 20.0
     settings = {
-        "WORKERS": str(options.workers),
-        "PARKED": "2",
-        "MAX_QUEUE": str(_MAX_QUEUE),
-        "REQUEST_TIMEOUT": f"{_REQUEST_TIMEOUT_S:g}",
-        "QUEUE_TIMEOUT": f"{_QUEUE_TIMEOUT_S:g}",
-        "RECEIVE_TIMEOUT": "10",
-        "DRAIN_TIMEOUT": "10",
-    }
+        "WORKERS": str(options.workers), "PARKED": "2", "MAX_QUEUE": "16", "REQUEST_TIMEOUT": "60",
+        "QUEUE_TIMEOUT": f"{queue_s:g}", "RECEIVE_TIMEOUT": "10", "DRAIN_TIMEOUT": "10",
+    }  # fmt: skip
     if options.engine == "echo":
         settings |= {"MODEL_TYPE": "echo", "ECHO_DELAY_MS": f"{options.echo_delay_ms:g}"}
-        short, long, words = 12, 120, 24
+        # A worker that dies takes as many requests with it.
+        if "slots" in Settings.__dataclass_fields__:
+            settings["SLOTS"] = str(options.slots)
+        limits = Limits(12, 120, 24, 60.0, queue_s)
     else:
-        settings["MODEL_NAME"] = str(options.model or demo_model.fetch())
-        short, long, words = 6, 40, 24
+        if options.model:
+            settings["MODEL_NAME"] = str(options.model.resolve())
+        limits = Limits(6, 40, 24, 60.0, queue_s)
+    n_slots = options.workers * (options.slots if options.engine == "echo" else 1)
     return Plan(
         seconds=options.minutes * 60,
-        seed=seed,
+        seed=options.seed,
         settings=settings,
-        limits=Limits(short, long, words, _REQUEST_TIMEOUT_S, _QUEUE_TIMEOUT_S),
+        limits=limits,
         schedule=Schedule(options.kill_every, options.stop_every, options.zygote_every),
         clients=options.clients,
-        burst=10 * (options.workers + _MAX_QUEUE),
+        burst_s=0.0 if is_soak else PART_S,
+        burst=10 * (n_slots + 16),
         reload=options.reload,
         n_releases=options.releases,
     )
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
+    is_soak = prog == "soak"
     parser = argparse.ArgumentParser(
-        prog="chaos",
-        description="Start a server, send it mixed traffic whose answers are known, harm it in\n"
-        "every way there is, and judge each request. Exit status 1: something was not as it must.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog=prog,
+        description="Start a server, send it steady mixed traffic, and watch its memory."
+        if is_soak
+        else "Start a server, send it mixed traffic whose answers are known, harm it in every way"
+        " there is, and judge each request. Exit status 1: something was not as it must.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
-    add = parser.add_argument
-    add("--minutes", type=float, default=10.0, metavar="N", help="of traffic (default: 10)")
-    add("--engine", choices=("model", "echo"), default="model", help="default: a real model")
-    add("--model", type=Path, metavar="FILE", help="default: the demo model")
-    add("--echo-delay-ms", type=float, default=5.0, metavar="MS", help="for a token (default: 5)")
-    add("--workers", type=int, default=4, metavar="N", help="of the server (default: 4)")
-    add("--clients", type=int, default=12, metavar="N", help="besides bursts (default: 12)")
-    add(
-        "--kill-every", type=float, default=2.0, metavar="S", help="a worker is killed (default: 2)"
-    )
-    add(
-        "--stop-every",
-        type=float,
-        default=10.0,
-        metavar="S",
-        help="a worker is stopped (default: 10)",
-    )
-    add(
-        "--zygote-every",
-        type=float,
-        default=60.0,
-        metavar="S",
-        help="the zygote is killed (default: 60)",
-    )
-    add("--releases", type=int, default=100, metavar="N", help="measured first (default: 100)")
-    add("--reload", action="store_true", help="tell it to load its model again half-way")
-    add("--seed", type=int, metavar="N", help="of what is asked and harmed (default: drawn)")
+    add: Any = parser.add_argument
+
+    def number(name: str, default: float, in_soak: float, metavar: str, text: str) -> None:
+        kind, default = type(default), in_soak if is_soak else default
+        add(name, type=kind, default=kind(default), metavar=metavar, help=text)
+
+    number("--minutes", 10.0, 30.0, "N", "of traffic")
+    add("--engine", choices=("model", "echo"), default="model", help="a real model, or none")
+    add("--model", type=Path, metavar="FILE", help="instead of the demo model")
+    number("--echo-delay-ms", 5.0, 5.0, "MS", "for a token of the echo engine")
+    number("--slots", 4, 4, "N", "of an echo worker: requests that it runs at once")
+    number("--workers", 4, 2, "N", "of the server")
+    number("--clients", 12, 6, "N", "that ask at the same time, besides bursts")
+    number("--kill-every", 2.0, 0.0, "S", "a worker is killed; 0: never")
+    number("--stop-every", 10.0, 0.0, "S", "a worker is stopped; 0: never")
+    number("--zygote-every", 60.0, 0.0, "S", "the process that workers are forked from is killed")
+    number("--releases", 100, 0, "N", "how often it is measured how soon a worker is free")
+    number("--every", 0.0, 5.0, "S", "between samples of memory; 0: none")
+    add("--reload", action="store_true", help="have it load its model again half-way")
+    add("--seed", type=int, metavar="N", help="of what is asked and harmed, instead of a drawn one")
     add("--json", type=Path, metavar="FILE", help="write the report there")
+    plot = ROOT / "docs" / "benchmarks" / "soak.svg"
+    add("--plot", type=Path, metavar="FILE", nargs="?", const=plot, help="draw the memory there")
     return parser
 
 

@@ -6,37 +6,41 @@ import json
 import random
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol
 
-import h11
+from scripts.client import Answer, Ending, request
 
-from scripts.campaign.ask import Answer, Ask, Rubbish
-
-_PIECE_BYTES = 1 << 16
-_SLOW_PIECE_BYTES = 512
+_PIECE_BYTES, _SLOW_PIECE_BYTES = 1 << 16, 512
 _SLOW_READ_S = 0.02
 _DRIP_PIECES = 8
 
 
+class Sendable(Protocol):
+    """What can be sent."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def content(self) -> bytes: ...
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How a client behaves.
+    """How a client behaves."""
 
-    Attributes:
-        leaves: when it goes away, if it does: in the middle of its own body, so many seconds after
-            the request was sent, or after so many pieces of the answer.
-        after: the seconds or pieces.
-        resets: it goes with a reset instead of an orderly close.
-        drips_s: seconds over which it sends its body, piece by piece.
-        reads_slowly: it reads a few hundred bytes at a time, with pauses.
-    """
-
+    #: when it goes away, if it does: in the middle of its own body, ``after`` seconds since the
+    #: request was sent, or after so many pieces of the answer
     leaves: Literal["", "sending", "waiting", "reading"] = ""
     after: float = 0.0
-    resets: bool = False
-    drips_s: float = 0.0
-    reads_slowly: bool = False
+    resets: bool = False  #: it goes with a reset instead of an orderly close
+    drips_s: float = 0.0  #: seconds over which it sends its body, piece by piece
+    reads_slowly: bool = False  #: a few hundred bytes at a time, with pauses
 
 
 PROMPT = Manner()
@@ -66,38 +70,33 @@ class _Left(Exception):
     """The client goes."""
 
 
-async def exchange(port: int, ask: Ask | Rubbish, manner: Manner, patience_s: float) -> Answer:
+async def exchange(port: int, ask: Sendable, manner: Manner, patience_s: float) -> Answer:
     """Send a request to this machine's ``port``, and read the answer to its end.
 
-    Args:
-        port: where the server listens.
-        ask: what to send.
-        manner: how.
-        patience_s: seconds after which the client has waited long enough for anything.
+    A client that has waited for ``patience_s`` seconds goes with a reset.
     """
-    answer = Answer(began_s=time.monotonic())
-    http = h11.Connection(h11.CLIENT)
+    answer = Answer(time.monotonic())
     limit = _SLOW_PIECE_BYTES if manner.reads_slowly else _PIECE_BYTES
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=limit)
     except OSError as error:
-        answer.end, answer.why, answer.ended_s = "not_connected", str(error), time.monotonic()
+        answer.finish("not_connected", str(error))
         return answer
     resets = manner.resets
     try:
         if manner.reads_slowly:
             raw = writer.get_extra_info("socket")
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        await asyncio.wait_for(_converse(http, reader, writer, ask, manner, answer), patience_s)
+        await asyncio.wait_for(_converse(reader, writer, ask, manner, answer), patience_s)
+        answer.finish("complete")
     except _Left:
-        answer.end = "left"
+        answer.finish("left")
     except asyncio.TimeoutError:
-        answer.end, resets = "silent", True
-    except (h11.RemoteProtocolError, ConnectionError) as error:
-        answer.end, answer.why = "broken", repr(error)
+        resets = True
+        answer.finish("silent")
+    except ConnectionError as error:
+        answer.finish("broken", repr(error))
     finally:
-        answer.ended_s = time.monotonic()
-        answer.sent_s = answer.sent_s or answer.ended_s
         if resets:
             writer.transport.abort()
         writer.close()
@@ -107,88 +106,114 @@ async def exchange(port: int, ask: Ask | Rubbish, manner: Manner, patience_s: fl
 
 
 async def _converse(
-    http: h11.Connection,
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
-    ask: Ask | Rubbish,
+    ask: Sendable,
     manner: Manner,
     answer: Answer,
 ) -> None:
     # A server may answer, and close, before it has all of the request.
     with contextlib.suppress(ConnectionError):
-        await _send(http, writer, ask, manner, answer)
+        await _send(writer, ask, manner)
     answer.sent_s = time.monotonic()
-    await _receive(http, reader, manner, answer)
+    leaves_at_s = answer.sent_s + manner.after if manner.leaves == "waiting" else None
+    ending = Ending()
+    while True:
+        if manner.reads_slowly:
+            await asyncio.sleep(_SLOW_READ_S)
+            answer.own_delay_s += _SLOW_READ_S
+        piece = await _read(reader, manner, leaves_at_s)
+        if piece:
+            answer.raw.append((time.monotonic(), piece))
+        if not piece or ending.feed(piece):
+            return
+        if manner.leaves == "reading" and len(answer.raw) >= manner.after:
+            raise _Left
 
 
-async def _send(
-    http: h11.Connection,
-    writer: asyncio.StreamWriter,
-    ask: Ask | Rubbish,
-    manner: Manner,
-    answer: Answer,
-) -> None:
-    content = ask.content if isinstance(ask, Rubbish) else json.dumps(ask.body).encode()
-    named = {name.lower() for name, _ in ask.headers}
-    headers = [("Host", "localhost"), ("Content-Length", str(len(content))), *ask.headers]
-    if "content-type" not in named:
-        headers.append(("Content-Type", "application/json"))
-    method = ask.method if isinstance(ask, Rubbish) else "POST"
-    writer.write(http.send(h11.Request(method=method, target=ask.path, headers=headers)) or b"")
+async def _send(writer: asyncio.StreamWriter, ask: Sendable, manner: Manner) -> None:
+    content = request(ask.method, ask.path, ask.content, ask.headers)
     if manner.leaves == "sending":
-        writer.write(content[: len(content) // 2])
+        writer.write(content[: len(content) - len(ask.content) // 2])
         await writer.drain()
         raise _Left
     if manner.drips_s:
-        step = max(1, -(-len(content) // _DRIP_PIECES))
-        for start in range(0, len(content), step):
+        step = max(1, -(-len(ask.content) // _DRIP_PIECES))
+        head = len(content) - len(ask.content)
+        writer.write(content[:head])
+        for start in range(head, len(content), step):
             writer.write(content[start : start + step])
             await asyncio.sleep(manner.drips_s / _DRIP_PIECES)
-        http.send(h11.Data(data=content))
     else:
-        writer.write(http.send(h11.Data(data=content)) or b"")
-    http.send(h11.EndOfMessage())
+        writer.write(content)
     await writer.drain()
 
 
-async def _receive(
-    http: h11.Connection, reader: asyncio.StreamReader, manner: Manner, answer: Answer
-) -> None:
-    leaves_at_s = answer.sent_s + manner.after if manner.leaves == "waiting" else None
-    while True:
-        event = http.next_event()
-        match event:
-            case h11.NEED_DATA:
-                if manner.reads_slowly:
-                    await asyncio.sleep(_SLOW_READ_S)
-                    answer.own_delay_s += _SLOW_READ_S
-                http.receive_data(await _read(reader, manner, leaves_at_s))
-            case h11.Response():
-                answer.status = event.status_code
-                answer.headers = {
-                    name.decode().lower(): value.decode("latin-1") for name, value in event.headers
-                }
-            case h11.Data():
-                answer.body += event.data
-                answer.content_s.append(time.monotonic())
-                if manner.leaves == "reading" and len(answer.content_s) >= manner.after:
-                    raise _Left
-            case h11.EndOfMessage():
-                answer.end = "complete"
-                answer.trailing = http.trailing_data[0]
-                return
-            case h11.ConnectionClosed():
-                answer.end, answer.why = "broken", "closed without an answer"
-                return
-            case h11.PAUSED:
-                raise h11.RemoteProtocolError("another protocol")
-
-
 async def _read(reader: asyncio.StreamReader, manner: Manner, leaves_at_s: float | None) -> bytes:
+    n_bytes = _SLOW_PIECE_BYTES if manner.reads_slowly else _PIECE_BYTES
     if leaves_at_s is None:
-        return await reader.read(_SLOW_PIECE_BYTES if manner.reads_slowly else _PIECE_BYTES)
+        return await reader.read(n_bytes)
     try:
-        left_s = max(0.0, leaves_at_s - time.monotonic())
-        return await asyncio.wait_for(reader.read(_PIECE_BYTES), left_s)
+        return await asyncio.wait_for(
+            reader.read(n_bytes), max(0.0, leaves_at_s - time.monotonic())
+        )
     except asyncio.TimeoutError:
         raise _Left from None
+
+
+class Probe:
+    """A kept connection that asks for JSON, with next to no work for either side."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def get(self, path: str = "/ready", within_s: float = 5.0) -> Any:
+        """The JSON at ``path``, whatever its status.
+
+        Raises:
+            OSError: the server cannot be reached, or does not answer in time.
+        """
+        for is_last in (False, True):
+            try:
+                return await asyncio.wait_for(self._get(path), within_s)
+            except asyncio.TimeoutError:
+                self.close()
+                raise ConnectionError(f"GET {path} has no answer after {within_s:g} s") from None
+            except OSError:
+                # A kept connection may be closed at any time.
+                self.close()
+                if is_last:
+                    raise
+
+    async def until(
+        self, condition: Callable[[Any], bool], within_s: float, every_s: float = 0.005
+    ) -> Any:
+        """Ask ``/ready`` until what it says meets a condition; None if it does not in time."""
+        deadline_s = time.monotonic() + within_s
+        while time.monotonic() < deadline_s:
+            with contextlib.suppress(OSError):
+                status = await self.get()
+                if condition(status):
+                    return status
+            await asyncio.sleep(every_s)
+        return None
+
+    def close(self) -> None:
+        """Close the connection; the next question opens another."""
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+
+    async def _get(self, path: str) -> Any:
+        if self._streams is None:
+            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = self._streams
+        answer, ending = Answer(time.monotonic()), Ending()
+        writer.write(request("GET", path))
+        while piece := await reader.read(_PIECE_BYTES):
+            answer.raw.append((time.monotonic(), piece))
+            if ending.feed(piece):
+                answer.finish("complete")
+                return json.loads(answer.body)
+        raise ConnectionError(f"GET {path}: closed without an answer")

@@ -9,14 +9,22 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from gateway.errors import ERRORS
-from scripts.campaign.ask import Answer, Ask, Rubbish
-from scripts.campaign.transcript import Transcript, read
+from scripts.campaign.asks import Ask, Rubbish
+from scripts.client import Answer
+from scripts.transcript import Transcript, read
 from shared.errors import ErrorCode
 
 GRACE_S = 1.0
 """How much later than its deadline an answer may be at its end."""
 _EARLY_S = 0.2
+_STATUSES = {
+    ErrorCode.QUEUE_FULL: 429,
+    ErrorCode.WORKER_CRASHED: 500,
+    ErrorCode.MODEL_UNAVAILABLE: 503,
+    ErrorCode.QUEUE_TIMEOUT: 503,
+    ErrorCode.REQUEST_TIMEOUT: 504,
+}
+"""Of the errors that a request which can be served may come to."""
 _OWN_DEATHS, _OUTSIDE_DEATHS = 2, 11
 
 Kind = Literal["outcome", "killed", "other"]
@@ -28,12 +36,7 @@ death of workers, though nothing had been emitted. ``other``: whatever else must
 
 
 class Violation(NamedTuple):
-    """What must not be.
-
-    Attributes:
-        kind: for the statistics.
-        text: what it was.
-    """
+    """What must not be."""
 
     kind: Kind
     text: str
@@ -43,40 +46,34 @@ class Violation(NamedTuple):
 class FaultLog:
     """What was done to the server so far, by the clock of `Answer`.
 
-    Attributes:
-        outside: deaths of workers that are no request's doing: SIGKILL, SIGSTOP.
-        own: deaths of workers that look like a request's own doing: SIGSEGV, SIGABRT.
-        zygotes: deaths of zygotes, which excuse nothing: living workers go on.
-        crowd: when how many generations were asked for and not ended, at each change.
-        max_queue: how many generations the server lets wait.
+    A worker that dies takes all requests with it that it runs. The deaths of zygotes excuse
+    nothing: living workers go on.
     """
 
+    #: deaths of workers that are no request's doing: SIGKILL, SIGSTOP
     outside: list[float] = field(default_factory=list)
+    #: deaths of workers that look like a request's own doing: SIGSEGV, SIGABRT
     own: list[float] = field(default_factory=list)
     zygotes: list[float] = field(default_factory=list)
+    #: when how many generations were asked for and not ended, at each change
     crowd: list[tuple[float, int]] = field(default_factory=list)
-    max_queue: int = 0
+    max_queue: int = 0  #: how many generations the server lets wait
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a request came to.
+    """What a request came to."""
 
-    Attributes:
-        outcome: for the statistics: ``answered``, ``left``, or the status and code of an error.
-        violations: what must not be; empty if all is well.
-    """
-
-    outcome: str
+    outcome: str  #: ``answered``, ``left``, or the status and code of an error
     violations: tuple[Violation, ...] = ()
 
 
 def judge(ask: Ask, answer: Answer, faults: FaultLog) -> Verdict:
     """Judge a request that the server could serve; of a client that left, as far as it read."""
     wrong = _transport(answer)
-    took_s = answer.ended_s - answer.sent_s - answer.own_delay_s
-    if took_s > ask.deadline_s + GRACE_S:
-        wrong.append(Violation("outcome", f"late: {took_s:.2f} s, deadline {ask.deadline_s:g} s"))
+    if answer.took_s > ask.deadline_s + GRACE_S:
+        text = f"late: {answer.took_s:.2f} s, deadline {ask.deadline_s:g} s"
+        wrong.append(Violation("outcome", text))
     if answer.status == 0:
         outcome = "no answer"
     elif answer.status == 200:
@@ -92,9 +89,8 @@ def judge(ask: Ask, answer: Answer, faults: FaultLog) -> Verdict:
 def judge_rubbish(rubbish: Rubbish, answer: Answer, within_s: float, faults: FaultLog) -> Verdict:
     """Judge a request that must be refused, within so many seconds."""
     wrong = _transport(answer)
-    if answer.ended_s - answer.sent_s - answer.own_delay_s > within_s:
-        took_s = answer.ended_s - answer.sent_s
-        wrong.append(Violation("outcome", f"late: a refusal took {took_s:.2f} s"))
+    if answer.took_s > within_s:
+        wrong.append(Violation("outcome", f"late: a refusal took {answer.took_s:.2f} s"))
     if answer.status == 0:
         return Verdict("no answer", tuple(wrong))
     code = _judge_refusal(answer, wrong)
@@ -121,7 +117,7 @@ def _transport(answer: Answer) -> list[Violation]:
 
 def _judge_ok(ask: Ask, answer: Answer, faults: FaultLog, wrong: list[Violation]) -> str:
     """Judge a response with status 200; returns the outcome."""
-    transcript = read(ask, answer)
+    transcript = read(answer, ask.shape, ask.is_stream)
     wrong += [Violation("outcome", text) for text in transcript.disorder]
     if transcript.error is None:
         if answer.end == "complete":
@@ -133,10 +129,15 @@ def _judge_ok(ask: Ask, answer: Answer, faults: FaultLog, wrong: list[Violation]
     wrong += [Violation("outcome", text) for text in _text_so_far(ask, transcript)]
     code, mistakes = _error_body(transcript.error)
     wrong += [Violation("other", text) for text in mistakes]
+    if (
+        code is not None
+        and error_type(_STATUSES.get(code, 500)) != transcript.error["error"]["type"]
+    ):
+        wrong.append(Violation("other", f"type of {transcript.error}"))
     if code is ErrorCode.QUEUE_FULL:
         wrong.append(Violation("other", "queue_full after the response had begun"))
     elif code is not None:
-        wrong += _cause(code, ask, answer, faults, emitted=transcript.has_text)
+        wrong += _cause(code, ask, answer, faults, emitted=any(transcript.texts.values()))
     return f"stream {code.value if code else '?'}"
 
 
@@ -146,6 +147,8 @@ def _complete(ask: Ask, transcript: Transcript) -> list[str]:
         wrong.append("the stream has no [DONE]")
     for index, (text, reason) in enumerate(zip(ask.texts, ask.finish_reasons, strict=True)):
         got, why = transcript.texts.get(index), transcript.finish_reasons.get(index)
+        # The short form says no reasons.
+        why = reason if ask.shape == "text" else why
         if why is None:
             wrong.append(f"choice {index} has no finish_reason")
         elif why != reason:
@@ -154,6 +157,9 @@ def _complete(ask: Ask, transcript: Transcript) -> list[str]:
             wrong.append(f"wrong text: choice {index} is {got!r}, not {text!r}")
     if extra := set(transcript.texts) - set(range(len(ask.texts))):
         wrong.append(f"choices that nobody asked for: {sorted(extra)}")
+    n_tokens = transcript.usage.get("completion_tokens", 0)
+    if not ask.is_stream and ask.shape != "text" and n_tokens < len(ask.texts):
+        wrong.append(f"usage {transcript.usage}")
     return wrong
 
 
@@ -182,8 +188,10 @@ def _judge_refusal(answer: Answer, wrong: list[Violation]) -> ErrorCode | None:
     else:
         code, more = _error_body(body)
         mistakes += more
-        if code is not None and ERRORS[code][0] != answer.status:
+        if code is not None and _STATUSES.get(code, answer.status) != answer.status:
             mistakes.append(f"status {answer.status} with code {code.value}")
+        if code is not None and body["error"]["type"] != error_type(answer.status):
+            mistakes.append(f"type {body['error']['type']!r} with status {answer.status}")
     wrong += [Violation("other", text) for text in mistakes]
     return code
 
@@ -198,9 +206,14 @@ def _error_body(body: Any) -> tuple[ErrorCode | None, list[str]]:
         code = ErrorCode(error["code"])
     except ValueError:
         return None, [f"unknown code {error['code']!r}"]
-    if error["type"] != ERRORS[code][1]:
-        return code, [f"type {error['type']!r} with code {code.value}"]
     return code, []
+
+
+def error_type(status: int) -> str:
+    """OpenAI's type of an error with that status."""
+    if status == 429:
+        return "rate_limit_error"
+    return "server_error" if status >= 500 else "invalid_request_error"
 
 
 def _cause(
@@ -214,9 +227,8 @@ def _cause(
         case ErrorCode.QUEUE_TIMEOUT:
             if took_s < ask.queue_timeout_s - _EARLY_S:
                 return [Violation("other", f"queue_timeout after only {took_s:.2f} s")]
-            took_s = answer.ended_s - answer.sent_s - answer.own_delay_s
-            if took_s > ask.queue_timeout_s + GRACE_S:
-                text = f"late: queue_timeout after {took_s:.2f} s, not {ask.queue_timeout_s:g} s"
+            if answer.took_s > ask.queue_timeout_s + GRACE_S:
+                text = f"late: queue_timeout after {answer.took_s:.2f} s"
                 return [Violation("outcome", text)]
             return []
         case ErrorCode.REQUEST_TIMEOUT:

@@ -3,16 +3,15 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
+from statistics import median
 from typing import Any
 
-from scripts.benchmarks.results import Figure, table
-from scripts.campaign.clients import Report
+from scripts.campaign.clients import LEAST_SHARE, SLOW_S, Report
 from scripts.campaign.oracle import GRACE_S, Kind
-from scripts.campaign.parts import LEAST_SHARE
-from scripts.campaign.readiness import SLOW_S
+from scripts.campaign.soak import GROWING, GROWTH_GOAL_PERCENT, Sample, growth_percent
+from scripts.figures import Figure, table
 from scripts.load.metrics import percentile
 
-_PART = "campaign"
 _SHOWN = 20
 _KINDS: dict[Kind, str] = {
     "outcome": "with no outcome, wrong text, or past their deadline",
@@ -21,103 +20,76 @@ _KINDS: dict[Kind, str] = {
 }
 
 
-def as_json(report: Report) -> dict[str, Any]:
+def as_json(report: Report, samples: Sequence[Sample] = ()) -> dict[str, Any]:
     """All of a report."""
-    plan = asdict(report.plan)
     return {
-        "plan": plan,
-        "figures": [
-            {**asdict(f), "measured": f.measured, "met": f.is_met} for f in figures(report)
-        ],
+        "plan": asdict(report.plan),
+        "figures": [figure.as_json() for figure in figures(report, samples)],
         "outcomes": dict(sorted(report.outcomes.items())),
-        "faults": dict(report.faults),
-        "parts": asdict(report.parts),
-        "readiness": asdict(report.readiness),
+        "faults": dict(report.faults.counts) if report.faults else {},
+        "shares": report.shares,
         "violations": report.violations,
-        "gateway": {
-            "before": asdict(report.before) if report.before else None,
-            "after": asdict(report.after) if report.after else None,
-            "zygotes_before": [asdict(held) for held in report.zygotes_before],
-            "zygotes_after": [asdict(held) for held in report.zygotes_after],
-            "exit_status": report.exit_status,
-            "exit_s": report.exit_s,
-        },
+        "before": asdict(report.before) if report.before else None,
+        "after": asdict(report.after) if report.after else None,
+        "exit_s": report.exit_s,
+        "samples": [asdict(each) for each in samples],
     }
 
 
-def figures(report: Report) -> list[Figure]:
+def figures(report: Report, samples: Sequence[Sample] = ()) -> list[Figure]:
     """What a campaign has measured."""
-    found = [
-        Figure(_PART, "requests", (sum(report.outcomes.values()),), digits=0),
-        Figure(_PART, "faults", (sum(report.faults.values()),), digits=0),
-        *(
-            Figure(_PART, name, (_n_of_kind(report, kind),), digits=0, goal="≤ 0")
-            for kind, name in _KINDS.items()
-        ),
-    ]
+    found: list[Figure] = []
+
+    def add(name: str, value: float, unit: str = "", digits: int = 0, goal: str = "") -> None:
+        found.append(Figure("campaign", name, (value,), unit, digits, goal))
+
+    add("requests", sum(report.outcomes.values()))
+    faults = report.faults
+    add("faults", sum(faults.counts.values()) if faults else 0)
+    for kind, name in _KINDS.items():
+        add(name, sum(kind in each["kinds"] for each in report.violations), goal="≤ 0")
     if math.isfinite(report.latest_s):
-        name = "the latest answer, after its deadline"
-        found.append(Figure(_PART, name, (report.latest_s,), "s", 2, f"≤ {GRACE_S:g}"))
-    if any(report.parts.asked):
-        share = 100 * min(report.parts.shares)
+        goal = f"≤ {GRACE_S:g}"
+        add("the latest answer, after its deadline", report.latest_s, "s", 2, goal)
+    if report.asked:
         name = "answered of those that stay, in the worst quarter of a minute"
-        found.append(Figure(_PART, name, (share,), "%", 0, f"≥ {100 * LEAST_SHARE:g}"))
-    if report.readiness.asked:
-        name = f"`/ready` slower than {SLOW_S:g} s"
-        found.append(Figure(_PART, name, (report.readiness.slow,), digits=0, goal="≤ 0"))
-        name = "`/ready`, the slowest"
-        found.append(Figure(_PART, name, (report.readiness.slowest_s * 1e3,), "ms", 1))
-    if report.successor_ms:
-        found += [
-            _percentile("worker dead → successor ready, p50", report.successor_ms, 50, "≤ 50"),
-            _percentile("worker dead → successor ready, p99", report.successor_ms, 99, "≤ 200"),
-        ]
-    if report.after_zygote_ms:
+        add(name, 100 * min(report.shares), "%", 0, f"≥ {100 * LEAST_SHARE:g}")
+    if report.ready_s:
+        slow = sum(took_s > SLOW_S for took_s in report.ready_s)
+        add(f"`/ready` slower than {SLOW_S:g} s", slow, goal="≤ 0")
+        add("`/ready`, the slowest", max(report.ready_s) * 1e3, "ms", 1)
+    if faults and faults.successor_ms:
+        name, times = "worker dead → successor ready, p", sorted(faults.successor_ms)
+        add(f"{name}50", percentile(times, 50), "ms", 1, "≤ 50")
+        add(f"{name}99", percentile(times, 99), "ms", 1, "≤ 200")
+    if faults and faults.after_zygote_ms:
         name = "worker dead → successor ready, no zygote meanwhile, p99"
-        found.append(_percentile(name, report.after_zygote_ms, 99))
-    if report.release:
-        release = report.release
-        found.append(
-            _percentile(
-                "client gone while decoding → worker free, p99",
-                release.decode_ms,
-                99,
-                f"≤ {release.token_ms + 5:.1f}",
-            )
-        )
-        if release.prefill_ms:
-            found.append(
-                _percentile(
-                    "client gone while prefilling → worker free, p99",
-                    release.prefill_ms,
-                    99,
-                    f"≤ {release.chunk_ms + 5:.1f}",
-                )
-            )
+        add(name, percentile(sorted(faults.after_zygote_ms), 99), "ms", 1)
+    for what, unit in (("decode", "token"), ("prefill", "chunk")):
+        if times := report.release.get(what, []):
+            name = f"client gone in {what} → worker free, p99"
+            goal = f"≤ {median(report.release[unit]) + 5:.1f}"
+            add(name, percentile(sorted(times), 99), "ms", 1, goal)
     if report.before and report.after:
         growth = 100 * (report.after.rss_mib / report.before.rss_mib - 1)
-        found.append(Figure(_PART, "gateway memory, after against before", (growth,), "%", 1))
+        add("gateway memory, after against before", growth, "%", 1)
+    for name, label in GROWING.items() if samples else ():
+        mib = getattr(samples[-1], name)
+        growth, goal = growth_percent(samples, name), f"≤ {GROWTH_GOAL_PERCENT:g}"
+        add(f"{label}, {mib:.1f} MiB at the end: growth", growth, "%", 2, goal)
     return found
 
 
-def text(report: Report) -> str:
+def text(report: Report, samples: Sequence[Sample] = ()) -> str:
     """The report for people."""
-    lines = [table(figures(report)), "", "| outcome | requests |", "|---|---|"]
+    lines = [table(figures(report, samples)), "", "| outcome | requests |", "|---|---|"]
     lines += [f"| {outcome} | {n} |" for outcome, n in sorted(report.outcomes.items())]
     lines += ["", "| done to the server | times |", "|---|---|"]
-    lines += [f"| {fault} | {n} |" for fault, n in sorted(report.faults.items())]
+    counts = report.faults.counts if report.faults else {}
+    lines += [f"| {fault} | {n} |" for fault, n in sorted(counts.items())]
     lines += ["", f"seed {report.plan.seed}"]
     for violation in report.violations[:_SHOWN]:
         lines += ["", f"VIOLATION: {violation['what']}", *map(str, violation["evidence"])]
     if len(report.violations) > _SHOWN:
         lines.append(f"... and {len(report.violations) - _SHOWN} more")
     return "\n".join(lines)
-
-
-def _n_of_kind(report: Report, kind: Kind) -> int:
-    return sum(kind in violation["kinds"] for violation in report.violations)
-
-
-def _percentile(name: str, values: Sequence[float], percent: float, goal: str = "") -> Figure:
-    value = percentile(sorted(values), percent) if values else float("nan")
-    return Figure(_PART, name, (value,), "ms", 1, goal)

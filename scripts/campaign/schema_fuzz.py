@@ -19,7 +19,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from scripts.campaign.raw_fuzz import FuzzReport
+from scripts.campaign.fuzz import FuzzReport
 
 _ANSWER_WITHIN_S = 20.0
 _CHECKS: list[CheckFunction] = [

@@ -10,7 +10,6 @@ options. What locust shows while they run includes the warm-up; the report at th
 import logging
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,16 +21,15 @@ from locust.runners import LocalRunner
 # locust loads this file by its path.
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
+from scripts.client import Answer, Connection, model_of  # noqa: E402
 from scripts.load import report  # noqa: E402
-from scripts.load.arrivals import intervals  # noqa: E402
-from scripts.load.client import Client, model_of  # noqa: E402
-from scripts.load.options import HELP, SCENARIOS, Options  # noqa: E402
-from scripts.load.outcome import Outcome  # noqa: E402
-from scripts.load.response import StreamedResponse  # noqa: E402
-from scripts.load.run import Run, free_workers  # noqa: E402
-from scripts.load.scenario import Request, Scenario  # noqa: E402
+from scripts.load.options import Options, add_to  # noqa: E402
+from scripts.load.scenario import Request, Run, Scenario  # noqa: E402
+from scripts.prompts import arrivals  # noqa: E402
+from scripts.transcript import Outcome, outcome  # noqa: E402
 
 _PAUSE_AFTER_BURST_S = 1.0
+_SUFFIXES = {"refused": "_429", "unavailable": "_503", "disconnected": "_closed"}
 
 logger = logging.getLogger(__name__)
 
@@ -39,22 +37,7 @@ logger = logging.getLogger(__name__)
 @events.init_command_line_parser.add_listener
 def add_options(parser: Any, **_: Any) -> None:
     """Add our options to locust's."""
-    for name, value in asdict(Options()).items():
-        option = "--" + name.replace("_", "-")
-        if name == "ignore_eos":
-            parser.add_argument("--no-ignore-eos", dest=name, action="store_false", help=HELP[name])
-        elif name == "scenario":
-            parser.add_argument(option, default=value, choices=SCENARIOS, help=HELP[name])
-        else:
-            # Text, which `Options` reads: only one place says what is allowed.
-            default = str(value)
-            parser.add_argument(
-                option,
-                default=default,
-                metavar=type(value).__name__.upper().replace("STR", "TEXT"),
-                is_secret=name == "api_key",
-                help=f"{HELP[name]} (default: {default or 'none'})".replace("%", "%%"),
-            )
+    add_to(parser)
 
 
 @events.init.add_listener
@@ -78,11 +61,6 @@ def check(environment: Any, **_: Any) -> None:
 
 
 def _refuse_beside_sweep(parsed: Any) -> None:
-    """Refuse locust's options that a sweep would ignore.
-
-    Raises:
-        ValueError: one is given; the message says what takes its place.
-    """
     for name, option in (("num_users", "-u"), ("spawn_rate", "-r"), ("run_time", "-t")):
         if getattr(parsed, name, None) is not None:
             raise ValueError(
@@ -92,23 +70,23 @@ def _refuse_beside_sweep(parsed: Any) -> None:
 
 
 def _server_of(environment: Any, options: Options) -> tuple[str, str, int]:
-    """Address, model and number of workers of the server under test.
+    """Address, model and number of requests that the server under test runs at once.
 
     Raises:
         ValueError: the address is none.
         OSError: no such server answers there.
     """
     url = environment.host or "http://127.0.0.1:8000"
-    client = Client(url, options.api_key, options.request_timeout)
+    connection = Connection(url, options.api_key, options.request_timeout)
     try:
-        model = options.model or model_of(client)
-        ready = client.get("/ready")
+        model = options.model or model_of(connection)
+        ready = connection.get("/ready")
     except OSError as error:
         raise ConnectionError(f"no OpenAI-style server answers at {url}: {error}") from error
     finally:
-        client.close()
+        connection.close()
     state = ready if isinstance(ready, dict) else {}
-    # Of our workers only so many generate at once; a server that says nothing counts as one.
+    # A server that says nothing counts as one.
     return url, model, state.get("slots") or len(state.get("workers") or ()) or 1
 
 
@@ -118,7 +96,6 @@ class Sweep(LoadTestShape):
     abstract = True
 
     def __init__(self, users: list[int], step_time_s: float) -> None:
-        """Plan steps of ``step_time_s`` seconds with these numbers of users."""
         super().__init__()
         self._users = users
         self._step_time_s = step_time_s
@@ -134,12 +111,11 @@ class Sweep(LoadTestShape):
         number = int(self.get_run_time() // self._step_time_s)
         if number >= len(self._users):
             return None
-        users = self._users[number]
         # `start` has begun the first.
         if LoadUser.current is not None and number != self._number:
-            LoadUser.current.begin_step(users, time.perf_counter())
+            LoadUser.current.begin_step(self._users[number])
             self._number = number
-        return users, 1000.0
+        return self._users[number], 1000.0
 
 
 @events.test_start.add_listener
@@ -148,23 +124,22 @@ def start(environment: Any, **_: Any) -> None:
     LoadUser.current = None
     try:
         options = Options.read(vars(environment.parsed_options))
-        url, model, workers = _server_of(environment, options)
+        url, model, slots = _server_of(environment, options)
     except (ValueError, OSError) as error:
         logger.error("%s", error)
         environment.process_exit_code = 2
         gevent.spawn(environment.runner.stop)
         return
-    run = Run(options, url, model)
-    users = options.steps(workers) or [int(environment.parsed_options.num_users or 1)]
-    run.begin_step(users[0], time.perf_counter())
-    LoadUser.current = run
+    LoadUser.current = Run(options, url, model)
+    users = options.steps(slots) or [int(environment.parsed_options.num_users or 1)]
+    LoadUser.current.begin_step(users[0])
 
 
 @events.test_stopping.add_listener
 def stop(**_: Any) -> None:
     """End what is measured; what still runs is cut off."""
     if LoadUser.current is not None:
-        LoadUser.current.end(time.perf_counter())
+        LoadUser.current.end()
 
 
 @events.test_stop.add_listener
@@ -173,8 +148,7 @@ def finish(environment: Any, **_: Any) -> None:
     run = LoadUser.current
     if run is None:
         return
-    summaries = run.summaries()
-    checks = run.checks(free_workers(run.url, run.options.api_key))
+    summaries, checks = run.summaries(), run.checks()
     print(f"\n{run.options.scenario} on {run.url}, {run.model}\n")
     print(report.table(summaries, checks), flush=True)
     if run.options.report:
@@ -200,29 +174,27 @@ class LoadUser(User):
             gevent.sleep(1e6)  # the test is being stopped
         assert run is not None
         self._run, options = run, run.options
-        user = run.next_user()
+        user = next(run.users)
         self._scenario = Scenario(options, run.model, user)
-        self._free: list[Client] = []
+        self._free: list[Connection] = []
         self._requests = Group()
         share = options.rate / max(1, self.environment.runner.target_user_count)
-        self._intervals = (
-            intervals(share, options.burstiness, options.seed, user) if share else None
-        )
+        self._pauses = arrivals(share, options.burstiness, options.seed, user) if share else None
 
     def on_stop(self) -> None:
         """Cut off what is still running."""
         if LoadUser.current is not None:
             self._requests.kill()
-            for client in self._free:
-                client.close()
+            for connection in self._free:
+                connection.close()
 
     @task
     def act(self) -> None:
         """Do the next thing that the scenario has this user do."""
         scenario, options = self._scenario, self._run.options
-        if self._intervals is not None:
-            gevent.sleep(next(self._intervals))
-            self._requests.spawn(self._send, self._next())
+        if self._pauses is not None:
+            gevent.sleep(next(self._pauses))
+            self._requests.spawn(self._send, scenario.single())
             return
         match options.scenario:
             case "burst":
@@ -231,55 +203,47 @@ class LoadUser(User):
                 self._requests.join()
                 gevent.sleep(_PAUSE_AFTER_BURST_S)
             case "disconnect":
-                self._send(scenario.disconnecting())
-                # Had the worker not come back, this would wait.
                 self._send(scenario.single())
+                # Had the worker not come back, this would wait.
+                self._send(scenario.staying())
             case "multi-turn":
                 for _ in scenario.chat(self._send):
                     pass
             case _:
                 self._send(scenario.single())
 
-    def _next(self) -> Request:
-        if self._run.options.scenario == "disconnect":
-            return self._scenario.disconnecting()
-        return self._scenario.single()
-
     def _send(self, request: Request) -> Outcome:
         options = self._run.options
-        client = (
-            self._free.pop()
-            if self._free
-            else Client(self._run.url, options.api_key, options.request_timeout)
-        )
-        response = StreamedResponse(request.name, time.perf_counter(), options.max_tokens)
+        if self._free:
+            connection = self._free.pop()
+        else:
+            connection = Connection(self._run.url, options.api_key, options.request_timeout)
+        answer = Answer(time.monotonic())
+        content = request.content()
         try:
-            client.stream(request.path, request.body, response, request.close_after)
+            connection.exchange(answer, "POST", request.path, content, request.close_after)
         finally:
             # Also when the end of the test kills this greenlet.
-            outcome = response.outcome(time.perf_counter())
-            self._run.outcomes.append(outcome)
-        self._free.append(client)
-        self._tell_locust(outcome)
-        return outcome
+            if answer.end == "running":
+                answer.finish("running")
+            seen = outcome(request.name, answer, request.path, options.max_tokens)
+            self._run.outcomes.append(seen)
+        self._free.append(connection)
+        self._tell_locust(seen)
+        return seen
 
-    def _tell_locust(self, outcome: Outcome) -> None:
-        suffixes = {"refused": "_429", "unavailable": "_503", "disconnected": "_closed"}
-        name = outcome.name + suffixes.get(outcome.kind, "")
-        self._fire(
-            name,
-            outcome.e2el_s,
-            outcome.completion_tokens,
-            RuntimeError(f"{outcome.code} {outcome.detail}".strip())
-            if outcome.kind == "failed"
-            else None,
+    def _tell_locust(self, seen: Outcome) -> None:
+        name = seen.name + _SUFFIXES.get(seen.kind, "")
+        error = (
+            RuntimeError(f"{seen.code} {seen.detail}".strip()) if seen.kind == "failed" else None
         )
-        if outcome.kind == "completed":
-            if outcome.ttft_s is not None:
-                self._fire(f"{name}_ttft", outcome.ttft_s)
-            if outcome.tpot_s is not None:
-                self._fire(f"{name}_tpot", outcome.tpot_s)
-            for gap_s in outcome.gaps_s:
+        self._fire(name, seen.e2el_s, seen.completion_tokens, error)
+        if seen.kind == "completed":
+            if seen.ttft_s is not None:
+                self._fire(f"{name}_ttft", seen.ttft_s)
+            if seen.tpot_s is not None:
+                self._fire(f"{name}_tpot", seen.tpot_s)
+            for gap_s in seen.gaps_s:
                 self._fire(f"{name}_itl", gap_s)
 
     def _fire(

@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from io import StringIO
 from pathlib import Path
@@ -12,24 +12,19 @@ from typing import Any
 from scripts.load.metrics import Summary
 
 LATENCIES = ("ttft", "tpot", "itl", "e2el")
+_COLUMNS = ("mean", "median", "std", "p50", "p90", "p95", "p99")
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Something that must be so after a scenario.
-
-    Attributes:
-        name: what.
-        passed: whether it is so.
-        detail: what was seen.
-    """
+    """Something that must be so after a scenario."""
 
     name: str
     passed: bool
-    detail: str
+    detail: str  #: what was seen
 
 
-def table(summaries: Sequence[Summary], checks: Iterable[Check] = ()) -> str:
+def table(summaries: Sequence[Summary], checks: Sequence[Check] = ()) -> str:
     """The report as text, lines without a line feed at the end."""
     blocks = [_block(summary) for summary in summaries]
     if len(summaries) > 1:
@@ -79,26 +74,16 @@ def write(
 
 def _block(summary: Summary) -> str:
     who = f"{summary.users} users" if summary.users else "open loop"
-    counts = {
-        "completed": summary.completed,
-        "failed": summary.failed,
-        "429": summary.refused,
-        "503": summary.unavailable,
-        "disconnected": summary.disconnected,
-        "incomplete at the end": summary.incomplete,
-        "shorter than asked for": summary.short,
-    }
-    rates = {
-        "requests/s": summary.request_throughput,
-        "good requests/s": summary.request_goodput,
-        "output tokens/s": summary.output_throughput,
-        "total tokens/s": summary.total_token_throughput,
-        "tokens/s per user": summary.output_throughput_per_user,
-    }
     lines = [
         f"{who}, {summary.seconds:.1f} s, at most {summary.peak_concurrency} requests at once",
-        "  " + ", ".join(f"{name} {number}" for name, number in counts.items()),
-        "  " + ", ".join(f"{name} {_number(rate, 2)}" for name, rate in rates.items()),
+        f"  completed {summary.completed}, failed {summary.failed}, 429 {summary.refused},"
+        f" 503 {summary.unavailable}, disconnected {summary.disconnected},"
+        f" incomplete at the end {summary.incomplete}, shorter than asked for {summary.short}",
+        f"  requests/s {summary.request_throughput:,.2f},"
+        f" good requests/s {summary.request_goodput:,.2f},"
+        f" output tokens/s {summary.output_throughput:,.2f},"
+        f" total tokens/s {summary.total_token_throughput:,.2f},"
+        f" tokens/s per user {summary.output_throughput_per_user:,.2f}",
         f"  tokens: prompt {summary.prompt_tokens} (cached {summary.cached_tokens}), completion"
         f" {summary.completion_tokens}; counted by {summary.tokens_counted_by}",
         f"  {'ms':<6}" + "".join(f"{name:>10}" for name in _COLUMNS),
@@ -115,23 +100,16 @@ def _block(summary: Summary) -> str:
     return "\n".join(lines)
 
 
-_COLUMNS = ("mean", "median", "std", "p50", "p90", "p95", "p99")
-
-
 def _steps(summaries: Sequence[Summary]) -> str:
-    head = ("users", "requests/s", "output tokens/s", "TTFT p50 ms", "TPOT p50 ms", "failed", "429")
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for summary in summaries:
-        cells = (
-            str(summary.users),
-            _number(summary.request_throughput, 2),
-            _number(summary.output_throughput, 1),
-            _number(summary.ttft.p50, 0),
-            _number(summary.tpot.p50, 1),
-            str(summary.failed),
-            str(summary.refused),
-        )
-        lines.append("| " + " | ".join(cells) + " |")
+    lines = [
+        "| users | requests/s | output tokens/s | TTFT p50 ms | TPOT p50 ms | failed | 429 |",
+        "|" + "---|" * 7,
+    ]
+    lines += [
+        f"| {s.users} | {s.request_throughput:,.2f} | {s.output_throughput:,.1f}"
+        f" | {_number(s.ttft.p50, 0)} | {_number(s.tpot.p50, 1)} | {s.failed} | {s.refused} |"
+        for s in summaries
+    ]
     return "\n".join(lines)
 
 

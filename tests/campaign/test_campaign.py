@@ -4,10 +4,10 @@ import asyncio
 import json
 
 from scripts.campaign import report as reports
+from scripts.campaign.asks import Limits
 from scripts.campaign.clients import Plan
 from scripts.campaign.faults import Schedule
 from scripts.campaign.run import run
-from scripts.campaign.traffic import Limits
 
 SETTINGS = {
     "MODEL_TYPE": "echo",
@@ -33,11 +33,14 @@ def test_nothing_is_lost_wrong_or_late_while_workers_die() -> None:
         burst=60,
         n_releases=2,
     )
-    found = asyncio.run(run(plan))
+    found, samples = asyncio.run(run(plan, every_s=1.0))
     assert found.violations == [], reports.text(found)
     # It has done what it is for.
     assert found.outcomes["answered"] >= 10, found.outcomes
     assert found.outcomes["left"] >= 5, found.outcomes
-    assert found.faults["SIGKILL"] >= 2 and found.faults["zygote SIGKILL"] >= 1, found.faults
-    assert found.exit_status == 0
-    json.dumps(reports.as_json(found))
+    assert found.faults is not None
+    counts = found.faults.counts
+    assert counts["SIGKILL"] >= 2 and counts["zygote SIGKILL"] >= 1, counts
+    assert found.exit_s > 0
+    assert len(samples) >= 3 and all(sample.workers_mib > 0 for sample in samples)
+    json.dumps(reports.as_json(found, samples))

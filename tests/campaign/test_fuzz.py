@@ -13,30 +13,29 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
-from scripts.campaign import raw_fuzz, schema_fuzz
-from scripts.campaign.fuzz import SETTINGS
-from scripts.campaign.raw_fuzz import FuzzReport
-from scripts.campaign.raw_requests import VALID, spoiled
-from scripts.campaign.server import CampaignServer, campaign_server
+from scripts.campaign import fuzz, schema_fuzz
+from scripts.campaign.fuzz import SETTINGS, FuzzReport
+from scripts.campaign.spoiled import VALID, spoiled
+from scripts.server import Server, served
 
 SEED = 11
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[CampaignServer]:
-    with campaign_server(**SETTINGS) as server:
+def server() -> Iterator[Server]:
+    with served(**SETTINGS) as server:
         yield server
 
 
-def test_spoiled_bytes_are_answered_or_hung_up_on(server: CampaignServer) -> None:
-    report = asyncio.run(raw_fuzz.fuzz(server, 400, SEED))
+def test_spoiled_bytes_are_answered_or_hung_up_on(server: Server) -> None:
+    report = asyncio.run(fuzz.fuzz(server, 400, SEED))
     assert report.violations == []
     assert report.cases == 400 + len(VALID)
     assert report.outcomes["400"] > 50 and report.outcomes["200"] > 5, report.outcomes
 
 
-def test_the_openapi_document_says_what_the_server_does(server: CampaignServer) -> None:
-    report = schema_fuzz.fuzz(f"http://127.0.0.1:{server.port}", 120, SEED)
+def test_the_openapi_document_says_what_the_server_does(server: Server) -> None:
+    report = schema_fuzz.fuzz(server.url, 120, SEED)
     assert report.violations == []
     assert report.outcomes["200"] > 10 and report.outcomes["400"] > 10, report.outcomes
 
@@ -60,7 +59,7 @@ def test_a_case_can_be_sent_again() -> None:
     ],
 )
 def test_sees_a_bad_answer(answer: bytes, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(raw_fuzz, "BOUND_S", 0.3)
+    monkeypatch.setattr(fuzz, "BOUND_S", 0.3)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(answer)
@@ -74,7 +73,7 @@ def test_sees_a_bad_answer(answer: bytes, what: str, monkeypatch: pytest.MonkeyP
     async def scenario() -> FuzzReport:
         report = FuzzReport()
         async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-            await raw_fuzz.send_case(server.sockets[0].getsockname()[1], 0, SEED, report)
+            await fuzz.send_case(server.sockets[0].getsockname()[1], 0, SEED, report)
         return report
 
     (violation,) = asyncio.run(scenario()).violations
@@ -90,8 +89,8 @@ def test_sees_a_server_that_always_hangs_up() -> None:
         report = FuzzReport()
         async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
-            await raw_fuzz.send_case(port, 0, SEED, report)
-            await raw_fuzz.check_answers(port, report)
+            await fuzz.send_case(port, 0, SEED, report)
+            await fuzz.check_answers(port, report)
         return report
 
     without, *valid = asyncio.run(scenario()).violations

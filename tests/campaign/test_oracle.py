@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from gateway.errors import ApiError, error_body
-from scripts.campaign.ask import Answer, Ask, Rubbish
+from scripts.campaign.asks import Ask, Rubbish
 from scripts.campaign.oracle import FaultLog, judge, judge_rubbish
+from scripts.client import Answer
 from shared.errors import ErrorCode
 
 STREAM = Ask(
@@ -58,7 +59,7 @@ def answer(status: int, body: bytes, headers: dict[str, str] | None = None) -> A
         ended_s=101.0,
         status=status,
         headers=headers or {},
-        body=body,
+        pieces=[(100.5, body)],
         end="complete",
     )
 
@@ -105,14 +106,15 @@ RIGHT: dict[str, tuple[Ask, Answer, FaultLog, str]] = {
     ),
     "left": (STREAM, replace(streamed(chunk("Hel")), end="left"), NOTHING, "left"),
     "left in the middle of an event": (
-        STREAM, replace(streamed(*GOOD), body=sse(*GOOD)[:-40], end="left"), NOTHING, "left"
+        STREAM, replace(streamed(*GOOD), pieces=[(100.5, sse(*GOOD)[:-40])], end="left"), NOTHING,
+        "left",
     ),
     "left in the middle of an object": (
-        WHOLE, replace(whole(), body=whole().body[:-5], end="left"), NOTHING, "left"
+        WHOLE, replace(whole(), pieces=[(100.5, whole().body[:-5])], end="left"), NOTHING, "left"
     ),
-    "left before any answer": (STREAM, Answer(100.0, 100.0, 100.1, end="left"), NOTHING, "left"),
+    "left before any answer": (STREAM, Answer(100.0, 100.0, 100.1, "left"), NOTHING, "left"),
     "left a refusal": (
-        STREAM, refused(ErrorCode.QUEUE_FULL, body=b'{"err', end="left"), CROWD, "left"
+        STREAM, refused(ErrorCode.QUEUE_FULL, pieces=[(100.5, b'{"err')], end="left"), CROWD, "left"
     ),
     "slow by itself": (
         STREAM, streamed(*GOOD, ended_s=114.0, own_delay_s=5.0), NOTHING, "answered"
@@ -142,7 +144,7 @@ WRONG: dict[str, tuple[Ask, Answer, FaultLog, str]] = {
     "text after the finish_reason": (
         STREAM, streamed(*GOOD[:-1], chunk("!"), DONE), NOTHING, "goes on after"
     ),
-    "half an event": (STREAM, replace(streamed(*GOOD), body=sse(*GOOD)[:-1]), NOTHING,
+    "half an event": (STREAM, replace(streamed(*GOOD), pieces=[(100.5, sse(*GOOD)[:-1])]), NOTHING,
                       "no empty line"),
     "no chunk": (STREAM, streamed("{}", *GOOD), NOTHING, "an event that is no chunk"),
     "no stream": (STREAM, answer(200, b"{}", {"content-type": "application/json"}), NOTHING,
@@ -191,7 +193,7 @@ WRONG: dict[str, tuple[Ask, Answer, FaultLog, str]] = {
         STREAM, refused(ErrorCode.QUEUE_FULL, headers={}, end="left"), CROWD, "Retry-After"
     ),
     "left long after the deadline": (
-        STREAM, Answer(100.0, 100.0, 112.0, end="left"), NOTHING, "late"
+        STREAM, Answer(100.0, 100.0, 112.0, "left"), NOTHING, "late"
     ),
     "late": (STREAM, streamed(*GOOD, ended_s=111.1), NOTHING, "late"),
     "a late error": (STREAM, refused(ErrorCode.REQUEST_TIMEOUT, ended_s=111.1), NOTHING, "late"),

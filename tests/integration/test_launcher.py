@@ -4,6 +4,7 @@ import os
 import socket
 import ssl
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -12,7 +13,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 from tests.gguf_files import tiny_llama
-from tests.serving import MAIN, chat, launched, run_main, served
+from tests.serving import MAIN, START_S, Server, chat, launched, run_main, served
 
 SCRIPT = (str(Path(sys.executable).with_name("ggml-fastapi")),)
 MODULE = (sys.executable, "-m", "gateway")
@@ -110,6 +111,42 @@ def test_a_context_longer_than_the_model_knows(tmp_path: Path) -> None:
     assert "CONTEXT_LENGTH=1024" in line and "512" in line
 
 
+@pytest.mark.parametrize("module", ["logging", "gateway.plan", "uvicorn", "uvloop"])
+def test_control_c_before_it_serves_is_one_line(module: str, tmp_path: Path) -> None:
+    # Amid an import an exception may be lost, or end in a traceback of fifty lines.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {module!r}: os.kill(os.getpid(), signal.SIGINT)\n"
+        "if 'gateway' in sys.orig_argv: sys.meta_path.insert(0, Finder())\n"
+    )
+    ended = run_main(command=MODULE, MODEL_TYPE="echo", PYTHONPATH=str(tmp_path))
+    assert (ended.returncode, ended.stdout) == (130, "")
+    assert ended.stderr == "ggml-fastapi: interrupted\n"
+
+
+def test_closed_standard_files_are_no_obstacle() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    closed = ("/bin/sh", "-c", 'exec "$0" "$@" 0<&- 1>&- 2>&-')
+    with launched("--port", port, command=(*closed, *SCRIPT), MODEL_TYPE="echo") as server:
+        server.http.base_url = f"http://127.0.0.1:{port}"
+        deadline_s = time.monotonic() + START_S
+        while not is_ready(server):
+            assert time.monotonic() < deadline_s and server.process.poll() is None
+            time.sleep(0.05)
+        assert server.http.post("/v1/completions", json={"prompt": "x"}).json() == "x"
+        server.stop()
+
+
+def is_ready(server: Server) -> bool:
+    try:
+        return server.http.get("/ready").status_code == 200
+    except httpx.ConnectError:
+        return False
+
+
 def test_an_unknown_option_is_status_2() -> None:
     ended = run_main("--wrokers", "2")
     assert ended.returncode == 2
@@ -129,7 +166,9 @@ def test_help_is_the_same_however_it_is_started() -> None:
         assert option in text
 
 
-@pytest.mark.parametrize("command", [MODULE, SCRIPT], ids=["module", "script"])
+@pytest.mark.parametrize(
+    "command", [MODULE, (*SCRIPT, "serve")], ids=["module", "script with serve"]
+)
 def test_it_serves_however_it_is_started(command: tuple[str, ...]) -> None:
     with served("--workers", "2", command=command, MODEL_TYPE="echo") as server:
         assert server.http.post("/v1/completions", json={"prompt": "x"}).json() == "x"

@@ -147,10 +147,15 @@ def test_a_call_that_has_to_be_is_made_of_anything(echo_server: Server) -> None:
         assert answer["finish_reason"] == "tool_calls"
 
 
-def test_a_call_cut_short_by_a_stop_string_is_none_to_make(echo_server: Server) -> None:
-    answer = choice_of(echo_server, chat(CALLS, tools=TOOLS, stop="Ann"))
-    (call,) = answer["message"]["tool_calls"]
-    assert call["function"]["arguments"] == '{"name": "'
+def test_stop_strings_end_the_text_before_a_call_and_no_call(echo_server: Server) -> None:
+    stop = ["Ann", "\n", "tool_call", '"']
+    answer = choice_of(echo_server, chat(CALLS, tools=TOOLS, stop=stop))
+    call, _ = answer["message"]["tool_calls"]
+    assert json.loads(call["function"]["arguments"])["name"].startswith("Ann")
+    assert answer["finish_reason"] == "tool_calls"
+    answer = choice_of(echo_server, chat(f"Let me see. {CALLS}", tools=TOOLS, stop=["see", "\n"]))
+    assert answer["message"]["content"] == "Let me "
+    assert "tool_calls" not in answer["message"]
     assert answer["finish_reason"] == "stop"
 
 

@@ -256,7 +256,8 @@ def test_the_warm_prompt_survives_deaths_of_the_zygote() -> None:
             "WARM_PROMPT: a system message of it cannot be used: .* no system",
         ),
         (
-            "{% macro f(n) %}{% if n %}{{ f(n-1) }}{{ f(n-1) }}{% endif %}{% endmacro %}{{ f(99) }}",
+            "{% macro f(n) %}{% if n %}{{ f(n-1) }}{{ f(n-1) }}{% endif %}{% endmacro %}"
+            "{{ f(99) }}",
             "WARM_PROMPT: a system message of it cannot be used: The chat template was stopped",
         ),
     ],

@@ -84,9 +84,9 @@ class Trial:
         _, status = os.waitpid(self._pid, 0)
         if self._report:
             return self._report[1:].decode("utf-8", "replace")
-        how = f"it takes more than {MOST_CPU_S} s to compile"
-        if os.WIFSIGNALED(status) and os.WTERMSIG(status) not in (signal.SIGKILL, signal.SIGXCPU):
-            how = "compiling it crashes or takes more memory than it may"
+        how = "compiling it crashes or takes more memory than it may"
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGKILL, signal.SIGXCPU):
+            how = f"it takes more than {MOST_CPU_S} s to compile"
         raise GrammarRefused(how, ErrorCode.GRAMMAR_TOO_EXPENSIVE)
 
 

@@ -36,7 +36,8 @@ from shared.messages import (
     Text,
 )
 
-MODEL = ModelInfo("llama", n_ctx=100, n_vocab=300, max_token_bytes=20, eos_token="</s>")
+MODEL = ModelInfo("llama", n_ctx=100, n_vocab=300, max_token_bytes=20, eos_token="</s>",
+                  chat_template="{{ messages }}", chat_format="plain")  # fmt: skip
 READY = PoolStatus(
     state="ready",
     reason=None,

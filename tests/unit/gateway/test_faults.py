@@ -128,13 +128,6 @@ def test_it_is_bounded_and_forgets_the_oldest() -> None:
     assert quarantine.total == 300
 
 
-def test_a_prompt_of_any_characters() -> None:
-    quarantine = Quarantine()
-    strange = request("1", "\ud800 \0 \U0001f600")
-    quarantine.note_death(strange, 0.0, is_proof=True)
-    assert quarantine.holds(strange, 1.0)
-
-
 @pytest.mark.parametrize(
     ("exitcode", "cause"),
     [

@@ -53,45 +53,72 @@ def memory_for(workers: int, n_ctx: int = 512, most: int = 512) -> int:
     return NEEDS.weights + workers * (WORKER + scratch + n_ctx * NEEDS.kv_per_token)
 
 
-def test_as_many_workers_as_cores(file: ModelSource) -> None:
-    plan = fit(Settings(), file)
+def test_the_worker_gets_what_it_needs(file: ModelSource) -> None:
+    plan = fit(Settings(log_level="debug"), file)
     assert (plan.model_id, plan.workers, plan.worker.threads) == ("tiny", 4, 4)
     assert plan.worker.engine == "ctransformers"
     assert plan.worker.model_path == str(file.file.path)
-    assert plan.family == "llama, F32"
+    assert (plan.family, plan.worker.log_level) == ("llama, F32", "DEBUG")
+    echo = plan_for(Settings(model_type="echo", log_level="debug", echo_delay_ms=1.5)).worker
+    assert (echo.log_level, echo.echo_delay_ms) == ("DEBUG", 1.5)
 
 
-def test_memory_limits_the_workers(file: ModelSource, have: SetMachine) -> None:
-    for workers in (1, 2, 3):
-        have(4, memory_for(workers))
-        assert fit(Settings(), file).workers == workers
-        have(4, memory_for(workers + 1) - 1)
-        plan = fit(Settings(), file)
-        assert plan.workers == workers
-        # Few workers do not mean few threads.
-        assert plan.worker.threads == 4
+WARM = {"warm_prompt": "You are kind."}
 
 
-def test_unknown_memory_limits_nothing(file: ModelSource, have: SetMachine) -> None:
-    have(3, None)
-    assert fit(Settings(), file).workers == 3
-    assert fit(Settings(workers=1024), file).workers == 1024
+@pytest.mark.parametrize(
+    ("settings", "cores", "places", "workers", "parked"),
+    [
+        ({}, 4, None, 4, 16),
+        ({}, 4, 1, 1, 0),
+        ({}, 4, 3, 3, 0),
+        ({}, 2, 2, 2, 0),
+        ({}, 2, 3, 2, 1),
+        ({}, 2, 20, 2, 16),
+        ({"workers": 1024}, 4, None, 1024, 16),
+        ({"workers": 9, "threads": 2}, 4, 9, 9, 0),
+        ({"parked": 0}, 4, 100, 4, 0),
+        ({"parked": 100}, 4, None, 4, 100),
+        ({"parked": 3}, 2, 5, 2, 3),
+        # What has evaluated the warm prompt has a cache of its own.
+        (WARM, 2, 2, 1, 0),
+        (WARM, 2, 3, 2, 0),
+        (WARM, 2, 5, 2, 2),
+    ],
+)
+def test_as_many_processes_as_cores_and_memory_allow(
+    file: ModelSource, have: SetMachine, settings: dict[str, Any], cores: int, places: int | None,
+    workers: int, parked: int,
+) -> None:  # fmt: skip
+    # One byte less than for one more process.
+    have(cores, None if places is None else memory_for(places + 1) - 1)
+    plan = fit(Settings(**settings), file)
+    assert (plan.workers, plan.parked) == (workers, parked)
+    # Few workers do not mean few threads.
+    assert plan.worker.threads == settings.get("threads", cores)
+    assert plan.caches == workers + parked + len(settings.keys() & WARM)
+    assert places is None or plan.most_bytes <= memory_for(places)
 
 
-def test_workers_and_threads_as_they_were_asked_for(file: ModelSource) -> None:
-    plan = fit(Settings(workers=9, threads=2), file)
-    assert (plan.workers, plan.worker.threads) == (9, 2)
-
-
-def test_more_workers_than_memory(file: ModelSource, have: SetMachine) -> None:
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"workers": 5}, "5 workers with"),
+        ({"workers": 2, "parked": 4}, "2 workers and 4 parked ones with"),
+        ({"workers": 3, **WARM}, "3 workers, and WARM_PROMPT, with"),
+    ],
+)
+def test_more_than_the_memory_holds(
+    file: ModelSource, have: SetMachine, settings: dict[str, Any], said: str
+) -> None:
     have(4, memory_for(3))
-    assert fit(Settings(workers=3), file).workers == 3
     with pytest.raises(UsageError) as caught:
-        fit(Settings(workers=5), file)
-    needed, free = memory_for(5) // MIB, memory_for(3) // MIB
+        fit(Settings(**settings), file)
+    processes = sum(value if isinstance(value, int) else 1 for value in settings.values())
     assert str(caught.value) == (
-        f"5 workers with a context of 512 tokens need {needed} MiB of memory, and {free} MiB are"
-        " free; lower WORKERS or CONTEXT_LENGTH"
+        f"{said} a context of 512 tokens need {memory_for(processes) // MIB} MiB of memory, and"
+        f" {memory_for(3) // MIB} MiB are free; lower WORKERS"
+        f"{', PARKED' if 'parked' in settings else ''} or CONTEXT_LENGTH"
     )
 
 
@@ -102,18 +129,13 @@ def test_no_room_for_even_one_worker(file: ModelSource, have: SetMachine, memory
         fit(Settings(), file)
 
 
-def test_a_shorter_context_makes_room(tmp_path: Path, have: SetMachine) -> None:
+def test_a_context_that_fits(tmp_path: Path, have: SetMachine) -> None:
     file = model(tmp_path / "long.gguf", n_ctx=5000)
     have(4, memory_for(2, n_ctx=1000, most=5000))
     assert fit(Settings(context_length=1000), file).workers == 2
     with pytest.raises(UsageError, match="lower WORKERS or CONTEXT_LENGTH"):
         fit(Settings(context_length=5000, workers=2), file)
-
-
-def test_a_default_context_is_halved_until_one_worker_fits(
-    tmp_path: Path, have: SetMachine
-) -> None:
-    file = model(tmp_path / "long.gguf", n_ctx=5000)
+    # The default is halved until one worker fits.
     have(4, memory_for(1, n_ctx=1024, most=5000))
     plan = fit(Settings(), file)
     assert (plan.worker.n_ctx, plan.workers) == (1024, 1)
@@ -123,49 +145,25 @@ def test_a_default_context_is_halved_until_one_worker_fits(
 
 
 def test_context_length(file: ModelSource, tmp_path: Path) -> None:
-    assert fit(Settings(), file).worker.n_ctx == 512
-    assert fit(Settings(context_length=100), file).worker.n_ctx == 100
-    assert fit(Settings(context_length=512), file).worker.n_ctx == 512
-    with pytest.raises(UsageError, match=r"CONTEXT_LENGTH=513 .* it must be at most 512"):
-        fit(Settings(context_length=513), file)
     long = model(tmp_path / "long.gguf", n_ctx=100_000)
-    assert fit(Settings(), long).worker.n_ctx == 4096
-    assert fit(Settings(context_length=9000), long).worker.n_ctx == 9000
     # Buffers of a fixed size may hold less than the model was trained for.
     cut = model(tmp_path / "cut.gguf", n_ctx=5000, n_ctx_most=3000)
-    assert fit(Settings(), cut).worker.n_ctx == 3000
+    for asked, source, n_ctx in (
+        (None, file, 512), (100, file, 100), (512, file, 512), (None, long, 4096),
+        (9000, long, 9000), (None, cut, 3000),
+    ):  # fmt: skip
+        assert fit(Settings(context_length=asked), source).worker.n_ctx == n_ctx
+    with pytest.raises(UsageError, match=r"CONTEXT_LENGTH=513 .* it must be at most 512"):
+        fit(Settings(context_length=513), file)
     with pytest.raises(UsageError, match=r"the engine can take .*trained for 5000.* most 3000"):
         fit(Settings(context_length=3001), cut)
-
-
-def test_parked_workers_take_the_memory_that_is_left(file: ModelSource, have: SetMachine) -> None:
-    plan = fit(Settings(), file)
-    assert (plan.workers, plan.parked) == (4, 16)
-    assert plan.caches == 20
-    for places, parked in ((2, 0), (3, 1), (4, 2), (20, 16)):
-        have(2, memory_for(places))
-        plan = fit(Settings(), file)
-        assert (plan.workers, plan.parked) == (2, parked), places
-        assert plan.most_bytes <= memory_for(places)
-    have(2, None)
-    assert fit(Settings(), file).parked == 16
-
-
-def test_parked_workers_as_they_were_asked_for(file: ModelSource, have: SetMachine) -> None:
-    assert fit(Settings(parked=0), file).parked == 0
-    assert fit(Settings(parked=100), file).parked == 100
-    have(2, memory_for(5))
-    plan = fit(Settings(parked=3), file)
-    assert (plan.workers, plan.parked) == (2, 3)
-    with pytest.raises(UsageError, match=r"^2 workers and 4 parked ones .*; lower WORKERS, PARKED"):
-        fit(Settings(parked=4), file)
 
 
 def test_beside_another_model_only_parked_workers_are_spared(
     tmp_path: Path, file: ModelSource, have: SetMachine
 ) -> None:
-    have(2, memory_for(5))
-    for asked, parked in ((100, 3), (1, 1), (0, 0), (None, 3)):
+    have(2, memory_for(3))
+    for asked, parked in ((100, 1), (1, 1), (0, 0), (None, 1)):
         plan = fit(Settings(workers=2, parked=asked), file, is_beside=True)
         assert (plan.workers, plan.parked) == (2, parked), asked
     have(2, memory_for(1))
@@ -176,9 +174,6 @@ def test_beside_another_model_only_parked_workers_are_spared(
     have(2, memory_for(1, n_ctx=1024, most=5000))
     with pytest.raises(UsageError, match="1 workers with a context of 4096 tokens"):
         fit(Settings(workers=1), long, is_beside=True)
-
-
-def test_beside_another_model_there_are_as_many_workers() -> None:
     settings = Settings(model_type="echo")
     before = plan_for(replace(settings, workers=3))
     assert plan_for(settings, beside=before).workers == 3
@@ -190,17 +185,6 @@ def test_more_threads_than_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert plan_for(Settings(model_type="echo", threads=4)).worker.threads == 4
     with pytest.raises(UsageError, match=r"^THREADS=5 is more than the 4 CPUs"):
         plan_for(Settings(model_type="echo", threads=5))
-
-
-def test_a_warm_prompt_has_a_cache_of_its_own(file: ModelSource, have: SetMachine) -> None:
-    settings = Settings(warm_prompt="You are kind.")
-    have(2, memory_for(2))
-    assert fit(settings, file).workers == 1
-    with pytest.raises(UsageError, match=r"^2 workers, and WARM_PROMPT, with .*; lower WORKERS or"):
-        fit(replace(settings, workers=2), file)
-    have(2, memory_for(3))
-    plan = replace(fit(settings, file), warm_prompt="You are kind.")
-    assert (plan.workers, plan.parked, plan.caches) == (2, 0, 3)
 
 
 def test_a_warm_prompt_is_read_with_the_plan(file: ModelSource) -> None:
@@ -218,10 +202,13 @@ def test_memory_in_a_line(file: ModelSource) -> None:
     assert line == "220 MiB at most: weights 100 MiB, shared, + 3 x 40 MiB"
 
 
-def test_settings_reach_the_worker(file: ModelSource) -> None:
-    assert fit(Settings(log_level="debug"), file).worker.log_level == "DEBUG"
-    echo = plan_for(Settings(model_type="echo", log_level="debug", echo_delay_ms=1.5)).worker
-    assert (echo.log_level, echo.echo_delay_ms) == ("DEBUG", 1.5)
+def test_what_a_worker_takes_is_held_against_its_bound(file: ModelSource) -> None:
+    fit(Settings(max_worker_memory=17 * MIB), file)
+    said = r"^MAX_WORKER_MEMORY=15M is less than the 1\d MiB"
+    with pytest.raises(UsageError, match=said):
+        fit(Settings(max_worker_memory=15 * MIB), file)
+    with pytest.raises(UsageError, match=said):
+        plan_for(Settings(max_worker_memory=15 * MIB, model_type="echo"))
 
 
 def test_tokenizer(file: ModelSource, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_a_prompt_that_is_too_long_never_waits_for_a_worker() -> None:
     response = post(pool, "/v1/chat/completions", {"messages": messages})
     assert error(response) == (400, "context_length_exceeded", "messages")
     response = post(pool, "/v1/completions", {"prompt": ["x", "y" * 101]})
-    assert error(response) == (400, "context_length_exceeded", "prompt")
+    assert error(response) == (400, "context_length_exceeded", "prompt[1]")
     assert pool.requests == []
 
 

@@ -21,10 +21,11 @@ def test_text_is_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_file_is_read(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
-    path.write_text(f"{TEXT} é")
     monkeypatch.chdir(tmp_path)
-    for setting in (name, f"@{name}", str(path)):
-        assert load_warm_prompt(setting) == f"{TEXT} é"
+    for end, kept in (("", ""), ("\n", ""), ("\n\n", "\n")):
+        path.write_text(f"{TEXT} é{end}")
+        for setting in (name, f"@{name}", str(path)):
+            assert load_warm_prompt(setting) == f"{TEXT} é{kept}"
 
 
 @pytest.mark.parametrize("setting", ["missing.txt", "prompts/missing", "@missing", "@", "@a\0b"])

@@ -8,13 +8,13 @@ import pytest
 
 from scripts.load.metrics import (
     Distribution,
-    Objectives,
     Window,
     peak_concurrency,
     percentile,
     summarize,
 )
-from scripts.load.outcome import Kind, Outcome
+from scripts.load.options import Objectives
+from scripts.transcript import Kind, Outcome
 
 ALWAYS = Window(0.0, 100.0)
 

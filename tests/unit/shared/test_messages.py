@@ -111,7 +111,7 @@ messages: dict[type[object], st.SearchStrategy[Message]] = {
         ),
     ),
     LoadFailed: st.builds(LoadFailed, reason=texts),
-    Warm: st.builds(Warm, prompts=st.lists(st.lists(texts).map(tuple)).map(tuple)),
+    Warm: st.builds(Warm, text=texts),
     Fork: st.builds(Fork, name=texts, target=texts),
     Warmed: st.builds(Warmed, ids=ids),
     Forked: st.builds(Forked, pid=counts),

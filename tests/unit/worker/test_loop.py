@@ -526,7 +526,7 @@ def test_logits_that_are_no_numbers_end_what_tells_of_them_too() -> None:
     bench.loop = Loop(Ill(), 1, bench.inbox, bench.outbox)
     for fields in (
         {"logprobs": 0},
-        {"logprobs": 1, "echoes": True},
+        {"logprobs": 1, "echoes_from": 0},
         {"grammar": grammar(regex="a|b")},
     ):
         failed = failure(bench.run(generate("abc", **fields)))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway import machine
-from gateway.inspect_command import main
+from gateway.inspect import main
 from tests.gguf_files import tiny_llama
 from tests.legacy_files import tiny_falcon, tiny_mpt, tiny_neox
 
@@ -105,6 +105,6 @@ def test_names_cannot_move_the_cursor(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_is_light() -> None:
-    code = "import gateway.inspect_command, sys; print(*sys.modules)"
+    code = "import gateway.inspect, sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
-    assert not {"numpy", "ctransformers", "fastapi", "huggingface_hub"} & set(loaded.split())
+    assert not {"numpy", "ctransformers", "huggingface_hub"} & set(loaded.split())

@@ -4,20 +4,14 @@ import json
 import random
 from collections.abc import Callable
 
+from scripts.client import request
+
 _CHAT = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 3}
 _PROMPT = {"prompt": "Hello", "max_tokens": 3}
 
 
-def _post(path: str, body: object, *more: str) -> bytes:
-    content = json.dumps(body).encode()
-    lines = [
-        f"POST {path} HTTP/1.1",
-        "Host: localhost",
-        "Content-Type: application/json",
-        f"Content-Length: {len(content)}",
-        *more,
-    ]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + content
+def _post(path: str, body: object, *headers: tuple[str, str]) -> bytes:
+    return request("POST", path, json.dumps(body).encode(), headers)
 
 
 def _chunked(path: str, body: object) -> bytes:
@@ -28,23 +22,19 @@ def _chunked(path: str, body: object) -> bytes:
     return head.encode() + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
 
 
-def _get(path: str, method: str = "GET") -> bytes:
-    return f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
-
-
 VALID: tuple[bytes, ...] = (
     _post("/v1/completions", _PROMPT),
     _post("/v1/completions", {**_PROMPT, "model": "echo", "stream": True}),
     _post("/v1/chat/completions", _CHAT),
-    _post("/v1/chat/completions", {**_CHAT, "stream": False, "n": 2}, "Expect: 100-continue"),
+    _post("/v1/chat/completions", {**_CHAT, "stream": False, "n": 2}, ("Expect", "100-continue")),
     _post("/v2/chat/completions", {**_CHAT, "messages": [_CHAT["messages"]] * 2}),
     _chunked("/v1/completions", _PROMPT),
     _chunked("/v1/chat/completions", _CHAT),
-    _get("/ready"),
-    _get("/v1/models"),
-    _get("/openapi.json"),
-    _get("/v1/completions", "OPTIONS"),
-    _get("/health") + _get("/metrics"),
+    request("GET", "/ready"),
+    request("GET", "/v1/models"),
+    request("GET", "/openapi.json"),
+    request("OPTIONS", "/v1/completions"),
+    request("GET", "/health") + request("GET", "/metrics"),
     _post("/v1/completions", _PROMPT) + _post("/v1/completions", _PROMPT),
 )
 

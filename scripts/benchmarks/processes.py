@@ -1,0 +1,281 @@
+"""What processes cost: memory and start of workers, CPU time, memory and stalls of the gateway."""
+
+import json
+import math
+import multiprocessing
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection as Pipe
+from multiprocessing.synchronize import Event
+from typing import Any
+
+from scripts.benchmarks.setup import COMPLETIONS, CORES, Setup, Target, serve_echo
+from scripts.client import Answer, Connection, play, request
+from scripts.figures import Results, Series
+from scripts.processes import cpu_seconds, footprint, mib, peak_mib
+from scripts.prompts import unlike_any, words
+from scripts.server import START_S, Server, ServerFailed, environment, launch
+from scripts.transcript import outcome
+from shared.sampling import SamplingParams
+
+_MB = (1 << 20) / 1e6
+PARKED = 16
+STREAMS = (1, 2, 8, 32, 128, 500)
+_DELAY_MS = 50.0
+_MIB = 1 << 20
+_STALL_REPEATS = 5
+
+
+def measure_workers(setup: Setup, results: Results) -> None:
+    """Add memory and start times of workers that keep conversations, and the curve of memory."""
+    n_parked = setup.choose(PARKED, 3)
+    series: list[tuple[float, float]] = []
+    for parked in sorted({0, n_parked // 4, n_parked // 2, n_parked}):
+        with setup.serve(WORKERS=str(CORES), PARKED=str(parked)) as server:
+            pids = server.worker_pids()
+            when_ready = [mib(pid, "Private_") * _MB for pid in pids]
+            size = _hold_chats(server, len(pids))
+            pids = server.worker_pids()
+            after = sorted(mib(pid, "Private_") * _MB for pid in pids)
+            series.append((len(pids), pss_mib(server) * _MB))
+    add = partial(results.add, "workers", unit="MB", digits=1)
+    add("private memory of a worker when ready, median", statistics.median(when_ready))
+    name = f"the same after a chat of {size:.0f} tokens: median / most of {len(after)}"
+    add(name, statistics.median(after), after[-1], goal="≤ 40")
+    x, y = zip(*sorted(dict(series).items()), strict=True)
+    results.series.append(Series("memory", f"after chats of {size:.0f} tokens", x, y))
+    first_s, rest_s, n_rest = _start_times(setup.model, CORES, n_parked)
+    name = "the first worker ready after (the model is loaded)"
+    results.add("workers", name, first_s * 1e3, unit="ms", digits=0)
+    name = f"{n_rest} more of them ready after"
+    results.add("workers", name, rest_s * 1e3, unit="ms", digits=0, goal="≤ 1000")
+    name = "sampler per token, vocabulary 49,152, default parameters"
+    results.add("workers", name, _sampler_ms(), unit="ms", digits=3, goal="≤ 0.5")
+
+
+def pss_mib(server: Server) -> float:
+    """Memory of all processes of a server, what they share counted once."""
+    return sum(mib(pid, "Pss:") for pid in server.processes())
+
+
+def _hold_chats(server: Server, n_workers: int) -> float:
+    """Give each worker a conversation of about 200 tokens; returns their median."""
+    sizes: list[int] = []
+
+    def work(to: Target, n: int) -> None:
+        for number in range(n):
+            system = {"role": "system", "content": f"{unlike_any()} {words(168, salt=number)}"}
+            seen = to.chat([system, {"role": "user", "content": words(8)}], 8)
+            sizes.append(seen.prompt_tokens + seen.completion_tokens)
+
+    # More chats than workers, so that each has had one whichever the scheduler takes.
+    target = Target("this server", server.url)
+    target.side_by_side([partial(work, n=n_workers - n_workers // 2), partial(work, n=n_workers)])
+    return statistics.median(sizes)
+
+
+def _start_times(model: str, workers: int, parked: int) -> tuple[float, float, int]:
+    """Seconds to the first ready worker, from there to the last, and how many these were.
+
+    Raises:
+        ServerFailed: a worker was not ready in time.
+    """
+    started_s, first_s = time.monotonic(), 0.0
+    settings = {"MODEL_NAME": model, "WORKERS": str(workers), "PARKED": str(parked)}
+    server = Server(launch(env=environment(LOG_LEVEL="warning", **settings)))
+    try:
+        server.wait_until_ready()
+        while (now_s := time.monotonic()) < started_s + START_S:
+            states = [worker["state"] for worker in server.ready()["workers"]]
+            if "idle" in states:
+                first_s = first_s or now_s
+                if set(states) == {"idle"}:
+                    return first_s - started_s, now_s - first_s, len(states) - 1
+            time.sleep(0.002)
+        raise ServerFailed(f"not all workers were ready within {START_S:.0f} s")
+    finally:
+        server.kill()
+
+
+def _sampler_ms() -> float:
+    """Time to draw a token with the default parameters, median."""
+    import numpy as np
+
+    from worker.sampling.sampler import Sampler
+
+    logits = np.random.default_rng(0).normal(0, 3, 49_152).astype(np.float32)
+    sampler, times = Sampler(SamplingParams(), range(500)), []
+    for _ in range(2000):
+        started = time.perf_counter()
+        sampler.sample(logits)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times) * 1e3
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What streams cost the gateway."""
+
+    us_per_token: float  #: CPU time for each further token of a stream, in microseconds
+    us_per_request: float  #: CPU time for a stream of one token, in microseconds
+    tokens_per_s: float  #: by wall time, with client and workers on the same cores
+    events_per_token: float  #: less than 1 where several tokens went out as one event
+    kib_per_stream: float  #: what the gateway's memory grew by for each stream, at most
+    errors: int  #: streams that did not end well
+
+    @property
+    def us_per_event(self) -> float:
+        return self.us_per_token / self.events_per_token if self.events_per_token else math.nan
+
+
+def cost(server: Server, n: int, tokens: int) -> Cost:
+    """Run ``n`` streams of ``tokens`` tokens each, all at once, on a server with echo workers."""
+    _streams(server, min(n, 8), 8, 8)
+    cpu, held_mib = [cpu_seconds(server.pid)], footprint(server.pid).rss_mib
+    seen = []
+    for length in (tokens, 1):
+        seen.append(_streams(server, n, length, tokens))
+        cpu.append(cpu_seconds(server.pid))
+    grown_mib = peak_mib(server.pid) - held_mib
+    outcomes = [outcome(COMPLETIONS, each, COMPLETIONS) for answers in seen for each in answers]
+    whole_s, begun_s = cpu[1] - cpu[0], cpu[2] - cpu[1]
+    wall_s = max(each.ended_s for each in seen[0]) - min(each.began_s for each in seen[0])
+    events = sum(each.body.count(b"\n\n") for each in seen[0])
+    return Cost(
+        us_per_token=(whole_s - begun_s) / (n * (tokens - 1)) * 1e6,
+        us_per_request=begun_s / n * 1e6,
+        tokens_per_s=n * tokens / wall_s,
+        # The end of a generation and the end of the stream are events, too.
+        events_per_token=(events - 2 * n) / (n * tokens),
+        kib_per_stream=grown_mib * 1024 / n,
+        errors=sum(each.kind != "completed" for each in outcomes),
+    )
+
+
+def _streams(server: Server, n: int, tokens: int, length: int) -> list[Answer]:
+    """The answers to ``n`` prompts of ``length`` letters, of ``tokens`` tokens each."""
+    bodies = [
+        {"prompt": f"{number:05}".ljust(max(tokens, length), "x"), "stream": True,
+         "max_tokens": tokens, "temperature": 0}
+        for number in range(n)
+    ]  # fmt: skip
+    contents = [request("POST", COMPLETIONS, json.dumps(body).encode()) for body in bodies]
+    return play(server.port, contents, 120.0)
+
+
+def measure_gateway(setup: Setup, results: Results) -> None:
+    """Add CPU time per token against streams, memory of many streams, and the longest stall."""
+    streams, tokens = STREAMS[: setup.choose(len(STREAMS), 3)], setup.choose(200, 20)
+    costs = []
+    for n in streams:
+        with serve_echo(n, _DELAY_MS, n) as server:
+            costs.append(cost(server, n, tokens))
+    label = f"echo engine, {1000 / _DELAY_MS:.0f} tokens/s each"
+    us_per_token = tuple(each.us_per_token for each in costs)
+    results.series.append(Series("cpu", label, streams, us_per_token))
+    add, most = partial(results.add, "gateway"), costs[-1]
+    name = f"gateway CPU per streamed token, {streams[-1]} echo streams at once"
+    add(name, most.us_per_token, unit="µs", digits=0, goal="≤ 30")
+    # Where several tokens went out as one event, a token costs less than an event does.
+    add("the same: events per token", most.events_per_token)
+    add("the same: gateway CPU per event", most.us_per_event, unit="µs", digits=0)
+    name = "tokens that a second of the gateway's CPU time carries, by the same"
+    add(name, 1e6 / most.us_per_token, digits=0, goal="≥ 30,000")
+
+    workers, n_open = setup.choose(128, 8), setup.choose(2000, 50)
+    with serve_echo(workers, 10.0, n_open) as server:
+        many = cost(server, n_open, setup.choose(20, 5))
+    add(f"{n_open:,} open streams on {workers} workers: errors", many.errors, digits=0, goal="≤ 0")
+    name = "the same: gateway memory for each"
+    add(name, many.kib_per_stream * 1.024, unit="KB", digits=0, goal="≤ 50")
+    if not setup.quick:
+        longest = _stalls()
+        name = "longest stall while bodies of 1 MB arrive, of all kinds"
+        add(name, max(longest.values()), unit="ms", digits=1, goal="≤ 20")
+        add("the same, while none arrive", longest["nothing"], unit="ms")
+
+
+def _large_bodies() -> dict[str, tuple[str, bytes]]:
+    """Bodies of a megabyte, each with where it is sent, by what is in them."""
+
+    def chat(*contents: Any) -> tuple[str, bytes]:
+        messages = [{"role": "user", "content": content} for content in contents]
+        body = json.dumps({"messages": messages, "max_tokens": 1}, separators=(",", ":"))
+        return "/v1/chat/completions", body.encode()
+
+    def prompt(text: Any) -> tuple[str, bytes]:
+        return COMPLETIONS, json.dumps({"prompt": text, "max_tokens": 1}).encode()
+
+    text, empty = {"type": "text", "text": "x" * 60}, {"type": "text", "text": ""}
+    chats = {"messages": [[{"role": "user", "content": "x"}]] * 28_000}
+    return {
+        "one long message": chat("x" * (_MIB - 100)),
+        "one long message, not ASCII": chat("é" * (_MIB // 6 - 20)),
+        "10,000 messages": chat(*["x" * 60] * 10_000),
+        "30,000 messages": chat(*[""] * 30_000),
+        "10,000 parts": chat([text] * 10_000),
+        "9,900 messages of 3 empty text parts": chat(*[[empty] * 3] * 9_900),
+        "28,000 conversations": ("/v2/chat/completions", json.dumps(chats).encode()),
+        "one long prompt": prompt("x" * (_MIB - 100)),
+        "special tokens": prompt("<|im_end|>" * (_MIB // 10 - 10)),
+        "200,000 prompts": prompt(["x"] * 200_000),
+        "not JSON": (COMPLETIONS, b'{"prompt":"' + b"x" * _MIB),
+        "deep nesting": (COMPLETIONS, b'{"prompt":' + b"[" * _MIB),
+        "70,000 objects": prompt({str(i): {} for i in range(70_000)}),
+    }
+
+
+def _stalls() -> dict[str, float]:
+    """The longest answer of ``/health`` in milliseconds, while bodies of each kind arrive.
+
+    ``nothing`` is what the machine does to it while none do.
+    """
+    longest = {}
+    settings = {"CHAT_TEMPLATE": "chatml", "CONTEXT_LENGTH": str(_MIB)}
+    with serve_echo(2, 0, 8, **settings) as server:
+        sender = Connection(server.url)
+        for name, (path, body) in {"nothing": ("", b""), **_large_bodies()}.items():
+            with _probed(server.url) as times_ms:
+                if not body:
+                    time.sleep(1)
+                for _ in range(_STALL_REPEATS if body else 0):
+                    sender.exchange(Answer(time.monotonic()), "POST", path, body)
+            longest[name] = max(times_ms)
+        sender.close()
+    return longest
+
+
+@contextmanager
+def _probed(url: str) -> Iterator[list[float]]:
+    """Ask ``/health`` over and over during a block, from a process of its own.
+
+    Yields a list that holds what each answer took, in milliseconds, after the block.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    began, ended, times_ms = spawn.Event(), spawn.Event(), list[float]()
+    ours, theirs = spawn.Pipe()
+    probing = spawn.Process(target=_probe, args=(url, began, ended, theirs), daemon=True)
+    probing.start()
+    if not began.wait(START_S):
+        raise ServerFailed("/health does not answer")
+    try:
+        yield times_ms
+    finally:
+        ended.set()
+        times_ms += ours.recv()
+        probing.join()
+
+
+def _probe(url: str, began: Event, ended: Event, pipe: Pipe) -> None:
+    times_ms, connection = list[float](), Connection(url)
+    while not ended.is_set():
+        started_s = time.perf_counter()
+        connection.get("/health")
+        times_ms.append((time.perf_counter() - started_s) * 1e3)
+        began.set()
+        time.sleep(0.001)
+    pipe.send(times_ms)

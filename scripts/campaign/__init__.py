@@ -1,1 +1,0 @@
-"""Faults, rubbish and load against a real server, and an oracle that sees what comes of it."""
