@@ -147,12 +147,13 @@ class Loop:
         try:
             if slot in self._sequences or not 0 <= slot < engine.n_slots:
                 raise EngineError(f"slot {slot} is not free")
+            if (room := engine.info.n_ctx - len(prompt)) < 0:
+                raise EngineError(f"{len(prompt)} tokens do not fit into the context")
             grammar = request.grammar
             matcher = None if grammar is None else self._grammars.matcher(grammar)
             if request.echoes_from is not None and request.logprobs is not None:
                 engine.reuse_prefix(slot, prompt[:1])  # of what is cached nobody knows the logits
             cached_tokens = engine.reuse_prefix(slot, prompt)
-            room = engine.info.n_ctx - len(prompt)
             budget = room if request.max_tokens is None else min(request.max_tokens, room)
             self._sequences[slot] = Sequence(
                 engine, request, prompt, cached_tokens=cached_tokens, budget=budget, matcher=matcher

@@ -30,7 +30,7 @@ from gateway.observe.record import CLIENT_LEFT, GenerationRecord, RequestRecord
 from gateway.pool.base import PoolStatus, WorkerPool
 from gateway.pool.faults import Cause
 from shared.errors import ErrorCode
-from shared.messages import TEXT_GAP_BOUNDS_S
+from shared.times import TEXT_GAP_BOUNDS_S
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

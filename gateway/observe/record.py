@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from starlette.types import Scope
 
-from shared.messages import TEXT_GAP_BOUNDS_S, Delta, Event, Failed, Finished, Prefilled
+from shared.messages import Delta, Event, Failed, Finished, Prefilled
+from shared.times import TEXT_GAP_BOUNDS_S
 
 _KEY = "gateway.record"
 

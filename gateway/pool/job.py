@@ -9,16 +9,8 @@ from typing import TYPE_CHECKING, Literal
 from gateway.pool.base import Terms
 from gateway.pool.prefix import Prefix
 from shared.errors import ErrorCode
-from shared.messages import (
-    TEXT_GAP_BOUNDS_S,
-    Delta,
-    Event,
-    Failed,
-    Finished,
-    Generate,
-    Prefilled,
-    Times,
-)
+from shared.messages import Delta, Event, Failed, Finished, Generate, Prefilled
+from shared.times import TEXT_GAP_BOUNDS_S, Times
 
 if TYPE_CHECKING:
     from gateway.pool.scheduler import Slot

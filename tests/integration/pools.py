@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 from gateway.pool.base import PoolStatus
 from gateway.pool.local import LocalPool
 from shared.config import WorkerConfig
-from shared.messages import Delta, Event, Failed, Finished, Generate, Prefilled, Times
+from shared.messages import Delta, Event, Failed, Finished, Generate, Prefilled
 from shared.sampling import SamplingParams
+from shared.times import Times
 from tests.serving import DEADLINE_S, START_S, wait_for_end
 from worker.main import run_preparer, run_worker
 

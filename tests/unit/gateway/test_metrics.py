@@ -10,7 +10,7 @@ from gateway.observe.metrics import Metrics
 from gateway.observe.record import CLIENT_LEFT, GenerationRecord, RequestRecord
 from gateway.pool.base import PoolStatus, Totals, WorkerStatus, ZygoteStatus
 from shared.errors import ErrorCode
-from shared.messages import TEXT_GAP_BOUNDS_S
+from shared.times import TEXT_GAP_BOUNDS_S
 from tests.unit.gateway.fakes import CONFIG, READY, ScriptedPool, request
 
 STATUS = replace(
