@@ -67,13 +67,15 @@ def _serve(arguments: Sequence[str]) -> int:
     from gateway.listening import tls_context
     from gateway.plan import plan_for
     from gateway.settings import Settings
+    from gateway.terminal import has_terminal
     from shared.errors import UsageError
     from shared.logging import configure_logging
     from worker.main import run_preparer, run_worker
     from worker.prompt.formats import load_chat_template
 
-    # It asks for a reload, and there is nothing yet to be replaced; the default would end us.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    if not has_terminal():
+        # It asks for a reload, and there is nothing yet to be replaced; the default would end us.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         settings = Settings.load(arguments, os.environ)
         configure_logging(settings.log_level.upper(), settings.log_format)

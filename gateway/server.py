@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,17 +19,15 @@ from fastapi import FastAPI
 
 from gateway.app import create_app
 from gateway.auth import access_for, exposed
-from gateway.http.limits import HttpLimits
-from gateway.http.listener import notice_silence
-from gateway.http.protocol import HttpProtocol, protocol_with
-from gateway.http.tls import TlsContext, handshake_timeout_s
+from gateway.http.protocol import HttpLimits, HttpProtocol, HttpServerState
+from gateway.http.requests import CLOSE
 from gateway.launch import Launch
-from gateway.listening import listen, tls_context, url_of
+from gateway.listening import listen, raise_file_limit, tls_context, url_of
 from gateway.observe.tracing import Spans
-from gateway.open_files import raise_limit
 from gateway.plan import Plan
 from gateway.reload import Reloads
 from gateway.serving import Admin
+from gateway.terminal import has_terminal
 from shared.logging import request_id_var
 from shared.messages import ModelInfo
 
@@ -36,46 +36,45 @@ logger = logging.getLogger(__name__)
 # By then every answer has been ended, by its worker or by us; what is left is a client that does
 # not read.
 _LAST_WORDS_S = 2
-_CLOSE = (b"connection", b"close")
+_HANDSHAKE_S = 10.0  # a TLS handshake is a few round trips
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, but it sleeps while nothing happens, and a first signal only drains.
+    """uvicorn's server, but a first signal only drains.
 
     While it drains it goes on listening, so that clients and load balancers are told why they get
     nothing; each connection ends with its next answer.
     """
 
+    server_state: HttpServerState
+
     def __init__(
         self,
         config: uvicorn.Config,
-        protocol: type[HttpProtocol],
-        tls: TlsContext | None,
+        limits: HttpLimits,
+        tls: ssl.SSLContext | None,
         drain: Callable[[], None],
     ) -> None:
         super().__init__(config)
-        self._protocol = protocol
+        self.server_state = HttpServerState(limits)
         self._tls = tls
         self._drain = drain
-        self._exit = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._is_draining = False
 
     def exit(self) -> None:
         """End when the last request has been answered."""
         self.should_exit = True
-        self._exit.set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        # uvicorn's own has no bound on TLS handshakes.
+        # uvicorn's own gives a TLS handshake a minute.
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             sys.exit(1)
         options: dict[str, Any] = {"backlog": self.config.backlog}
-        if (tls := self._tls) is not None:
-            tls.has_room = lambda: self._protocol.has_room(self.server_state, len(tls.expected))
-            timeout_s = handshake_timeout_s(self._protocol.limits.receive_timeout_s)
-            options |= {"ssl": tls, "ssl_handshake_timeout": timeout_s}
+        if self._tls is not None:
+            receive_s = self.server_state.limits.receive_timeout_s or _HANDSHAKE_S
+            options |= {"ssl": self._tls, "ssl_handshake_timeout": min(_HANDSHAKE_S, receive_s)}
         self.servers = [
             await self._loop.create_server(self._connection, sock=listener, **options)
             for listener in sockets or ()
@@ -83,19 +82,11 @@ class _Server(uvicorn.Server):
         self.started = True
 
     def _connection(self) -> HttpProtocol:
-        return self._protocol(self.config, self.server_state, self.lifespan.state)
-
-    async def main_loop(self) -> None:
-        # uvicorn's own wakes ten times a second. Once is what the `date` header takes.
-        while not await self.on_tick(0):
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._exit.wait(), 1)
+        return HttpProtocol(self.config, self.server_state, self.lifespan.state)
 
     async def on_tick(self, counter: int) -> bool:
-        should_exit = await super().on_tick(counter)
-        if self._is_draining:
-            self._end_connections()
-        return should_exit
+        self.server_state.end_overdue(self._loop.time())  # ten times a second
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         giving_up = self._loop.call_later(_LAST_WORDS_S, self._abort_connections)
@@ -123,15 +114,17 @@ class _Server(uvicorn.Server):
             self._is_draining = True
             self._loop.call_soon_threadsafe(self._begin_drain)
 
+    def stop(self) -> None:
+        """Drain; does nothing while that goes on."""
+        if not self._is_draining:
+            self.handle_exit(signal.SIGTERM, None)
+
     def _begin_drain(self) -> None:
         request_id_var.set("")  # of the request that the signal came into the midst of
-        self._end_connections()
+        # Of these uvicorn makes the default headers, each second.
+        self.config.encoded_headers.append(CLOSE)
+        self.server_state.default_headers = [*self.server_state.default_headers, CLOSE]
         self._drain()
-
-    def _end_connections(self) -> None:
-        headers = self.server_state.default_headers
-        if _CLOSE not in headers:
-            self.server_state.default_headers = [*headers, _CLOSE]
 
 
 async def serve(launch: Launch, plan: Plan) -> int:
@@ -148,13 +141,12 @@ async def serve(launch: Launch, plan: Plan) -> int:
         UsageError: the address cannot be listened on, or a setting cannot be used.
     """
     settings = launch.settings
-    max_connections = raise_limit(
+    max_connections = raise_file_limit(
         plan.workers + plan.parked, settings.max_queue, settings.max_connections
     )
     access, tls = access_for(settings), tls_context(settings)
     spans = Spans() if settings.otel else None
-    listener = listen(settings.host, settings.port)
-    notice_silence(listener, settings.send_timeout)
+    listener = listen(settings.host, settings.port, settings.send_timeout)
     if (warning := exposed(settings)) is not None:
         logger.warning("%s", warning)
     serving, pool = launch.pool(plan)
@@ -171,13 +163,12 @@ async def serve(launch: Launch, plan: Plan) -> int:
         settings.keep_alive_timeout,
         count_refused=app.state.serving.metrics.count_refused,
     )
-    protocol = protocol_with(limits)
-    server = _Server(_configured(app, protocol), protocol, tls, drain)
+    server = _Server(_configured(app), limits, tls, drain)
     reloads = Reloads(launch, plan, pool, app.state, lambda: server.server_state.tasks)
     if settings.admin_key is not None:
         admin = Admin(settings.admin_key, reloads.reload)
         app.state.serving = replace(app.state.serving, admin=admin)
-    with _reload_at_hangup(reloads):
+    with _at_hangup(server, reloads):
         running = asyncio.create_task(server.serve(sockets=[listener]))
         settling = asyncio.create_task(pool.settled())
         try:
@@ -190,8 +181,8 @@ async def serve(launch: Launch, plan: Plan) -> int:
                 logger.error("the model cannot be served: %s", status.reason)
                 server.exit()
             elif status.state == "ready" and status.model is not None:
-                url = url_of(listener, settings)
-                print(_summary(url, plan, status.model), flush=True)
+                url = url_of(listener, "http" if tls is None else "https")
+                _show(_summary(url, plan, status.model))
             await running
         finally:
             await reloads.close()
@@ -203,10 +194,9 @@ async def serve(launch: Launch, plan: Plan) -> int:
     return 1 if status.state == "failed" else 0
 
 
-def _configured(app: FastAPI, protocol: type[HttpProtocol]) -> uvicorn.Config:
+def _configured(app: FastAPI) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=protocol,
         ws="none",
         proxy_headers=False,  # nobody here asks where a request comes from
         log_config=None,
@@ -241,22 +231,36 @@ async def _drain(server: _Server, reloads: Reloads, timeout_s: float) -> None:
 
 
 @contextlib.contextmanager
-def _reload_at_hangup(reloads: Reloads) -> Iterator[None]:
-    """Have SIGHUP load the model again."""
+def _at_hangup(server: _Server, reloads: Reloads) -> Iterator[None]:
+    """Have SIGHUP load the model again, or end the server if its terminal is gone.
+
+    With ``nohup`` it outlives that.
+    """
     loop = asyncio.get_running_loop()
-    asked: set[asyncio.Task[None]] = set()
+    reloading: set[asyncio.Task[None]] = set()
+    had_terminal, outlives_it = has_terminal(), signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
-    def reload() -> None:
-        task = loop.create_task(reloads.reload_for_signal())
-        asked.add(task)
-        task.add_done_callback(asked.discard)
+    def act() -> None:
+        if not had_terminal or has_terminal():
+            task = loop.create_task(reloads.reload_for_signal())
+            reloading.add(task)
+            task.add_done_callback(reloading.discard)
+        elif not outlives_it:
+            server.stop()
 
-    loop.add_signal_handler(signal.SIGHUP, reload)
+    loop.add_signal_handler(signal.SIGHUP, act)
     try:
         yield
     finally:
         loop.remove_signal_handler(signal.SIGHUP)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # one that comes too late ends nothing
+
+
+def _show(text: str) -> None:
+    # Nobody may be there to read it, and a full disk is no reason to end. Nothing may stay in a
+    # buffer, whose failure would be the exit status.
+    with contextlib.suppress(OSError):
+        os.write(1, text.encode())
 
 
 def _summary(url: str, plan: Plan, model: ModelInfo) -> str:

@@ -1,7 +1,6 @@
 """Sends requests to a server, and keeps what comes over the wire with the time of each piece.
 
-Nothing is parsed while a response is on its way, so that a client takes next to nothing of the
-cores that a server is measured on. `scripts.transcript` reads what came.
+Nothing is parsed on the way: a client must not take the cores that a server is measured on.
 """
 
 import json
@@ -47,11 +46,7 @@ class Answer:
         return b"".join(piece for _, piece in self.pieces)
 
     def json(self) -> Any:
-        """The body.
-
-        Raises:
-            ValueError: it is not JSON.
-        """
+        """The body; a `ValueError` if it is not JSON."""
         return json.loads(self.body)
 
     @property
@@ -159,12 +154,9 @@ class Connection:
     """A connection that is kept between requests. Not for several threads at once."""
 
     def __init__(self, url: str, api_key: str = "", timeout_s: float = 600.0) -> None:
-        """Prepare; nothing is connected.
+        """Prepare; nothing is connected. A path in front of ``/v1`` in the URL is kept.
 
-        Args:
-            url: ``http://host:port``, or ``https``; a path in front of ``/v1`` is kept.
-            api_key: sent as a bearer token if it is not empty.
-            timeout_s: how long the server may keep silent.
+        ``timeout_s`` is how long the server may keep silent.
 
         Raises:
             ValueError: that is no such URL.
@@ -204,18 +196,23 @@ class Connection:
     def exchange(
         self, answer: Answer, method: str, path: str, body: bytes = b"", leaves_after: int = 0
     ) -> None:
-        """Fill in an answer, whose start the caller has noted.
+        """Fill in an answer, which also tells what came when this is interrupted.
 
-        Args:
-            answer: also tells of what came, when this is interrupted.
-            method: of the request.
-            path: behind that of the URL.
-            body: of the request.
-            leaves_after: pieces of the response after which the connection is closed; 0 for never.
+        ``leaves_after`` so many pieces of the response the connection is closed; 0 for never.
         """
+        content = request(method, self._path + path, body, self._headers, self._host)
+        is_reused = self._socket is not None
         try:
-            self._send(request(method, self._path + path, body, self._headers, self._host), answer)
-            self._receive(answer, leaves_after)
+            try:
+                end = self._converse(content, answer, leaves_after)
+            except ConnectionError:
+                if not is_reused or answer.raw:
+                    raise
+            if is_reused and not answer.raw:
+                # A server may close an idle connection just when it is used again.
+                self.close()
+                end = self._converse(content, answer, leaves_after)
+            answer.finish(end)
         except TimeoutError:
             answer.finish("silent", "timeout")
         except ConnectionRefusedError:
@@ -235,20 +232,6 @@ class Connection:
             self._socket.close()
             self._socket = None
 
-    def _send(self, content: bytes, answer: Answer) -> None:
-        is_reused = self._socket is not None
-        if self._socket is not None and select.select([self._socket], [], [], 0)[0]:
-            # It was closed while it was idle; a server sends nothing unasked.
-            self.close()
-        try:
-            self._connected().sendall(content)
-        except ConnectionError:
-            self.close()
-            if not is_reused:
-                raise
-            self._connected().sendall(content)
-        answer.sent_s = time.monotonic()
-
     def _connected(self) -> socket.socket:
         if self._socket is None:
             self._socket = socket.create_connection(self._address, self._timeout_s)
@@ -257,16 +240,17 @@ class Connection:
                 self._socket = self._tls.wrap_socket(self._socket, server_hostname=self._address[0])
         return self._socket
 
-    def _receive(self, answer: Answer, leaves_after: int) -> None:
-        ending, connected = Ending(), self._connected()
+    def _converse(self, content: bytes, answer: Answer, leaves_after: int) -> End:
+        connected, ending = self._connected(), Ending()
+        connected.sendall(content)
+        answer.sent_s = time.monotonic()
         while piece := connected.recv(_PIECE_BYTES):
             answer.raw.append((time.monotonic(), piece))
             if ending.feed(piece):
                 break
             if leaves_after and len(answer.raw) >= leaves_after:
-                answer.finish("left")
-                return
-        answer.finish("complete")
+                return "left"
+        return "complete"
 
 
 def play(port: int, requests: Sequence[bytes], within_s: float = 600.0) -> list[Answer]:
@@ -305,11 +289,7 @@ def play(port: int, requests: Sequence[bytes], within_s: float = 600.0) -> list[
 
 
 def model_of(connection: Connection) -> str:
-    """The id of the first model that the server lists.
-
-    Raises:
-        OSError: the server cannot be reached, or it lists none.
-    """
+    """The id of the first model that the server lists; an `OSError` if it lists none."""
     listed = connection.get("/v1/models")
     try:
         return str(listed["data"][0]["id"])

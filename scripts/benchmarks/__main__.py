@@ -19,7 +19,6 @@ from shared.errors import UsageError
 
 Measure = Callable[[Setup, Results], None]
 PARTS: dict[str, tuple[str, Measure]] = {
-    "single": ("one and two streams against ctransformers in process", streams.measure_single),
     "throughput": ("tokens/s at 1 to 8 streams, bare engine", streams.measure_throughput),
     "chats": ("chats of many turns: reuse, and TTFT with and without", chats.measure_chats),
     "shared": ("a shared system prompt: tokens evaluated", chats.measure_shared),

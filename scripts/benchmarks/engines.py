@@ -37,7 +37,7 @@ def measure_native(setup: Setup, results: Results) -> None:
     with BareEngine(setup.model, package.path) as a, BareEngine(setup.model, native.path) as b:
         for threads in (1, 2):
             rounds = [
-                [engine.run("bare", threads, prompt, n) for engine in (a, b)]
+                [engine.run(threads, prompt, n) for engine in (a, b)]
                 for _ in range(setup.rounds + 1)
             ][1:]
             name = f"native build ÷ wheel, CPU time, {threads} threads"

@@ -4,7 +4,6 @@ Run with a model file and a library it is the bare engine, alone in its process.
 """
 
 import json
-import math
 import os
 import platform
 import subprocess
@@ -174,13 +173,13 @@ class BareEngine:
             text=True,
         )
         try:
-            self.run("bare", 1, "warm up", 4)
+            self.run(1, "warm up", 4)
         except BaseException:
             self.close()
             raise
 
-    def run(self, loop: str, threads: int, prompt: str, n: int) -> dict[str, float]:
-        """Evaluate a prompt and ``n`` tokens: with ctransformers' own ``generate``, or ``bare``.
+    def run(self, threads: int, prompt: str, n: int) -> dict[str, float]:
+        """Evaluate a prompt and ``n`` tokens.
 
         Returns:
             Seconds to the first token (``first_s``), CPU seconds of the same (``first_cpu_s``),
@@ -193,7 +192,7 @@ class BareEngine:
         assert self._process.stdin is not None and self._process.stdout is not None
         line = ""
         with suppress(BrokenPipeError):
-            print(json.dumps([loop, threads, prompt, n]), file=self._process.stdin, flush=True)
+            print(json.dumps([threads, prompt, n]), file=self._process.stdin, flush=True)
             line = self._process.stdout.readline()
         if not line:
             raise ServerFailed("the process that runs ctransformers has ended")
@@ -227,7 +226,7 @@ def answer_as_bare_engine(path: str, library: str) -> None:
     library = library or choose(os.environ.get("CT_LIB") or None, default_cache_dir()).path
     llm = LLM(path, "gguf", lib=library, config=Config(context_length=N_CTX, batch_size=64))
 
-    def bare(ids: Sequence[int], threads: int) -> Any:
+    def greedy(ids: Sequence[int], threads: int) -> Any:
         while True:
             llm.eval(ids, threads=threads)
             pointer, size = llm.ctransformers_llm_logits_data(), llm.vocab_size
@@ -235,18 +234,14 @@ def answer_as_bare_engine(path: str, library: str) -> None:
             yield ids[0]
 
     for line in sys.stdin:
-        loop, threads, prompt, n = json.loads(line)
+        threads, prompt, n = json.loads(line)
         llm._context.clear()
         # Its tokenizer takes milliseconds for what ours does in a fraction of one.
         ids = llm.tokenize(prompt)
         started_s, cpu_s = time.perf_counter(), time.process_time()
-        if loop == "generate":
-            tokens = llm.generate(ids, top_k=1, repetition_penalty=1.0, threads=threads)
-        else:
-            tokens = bare(ids, threads)
         times = [
             (time.perf_counter(), time.process_time())
-            for _, _ in zip(range(n), tokens, strict=False)
+            for _, _ in zip(range(n), greedy(ids, threads), strict=False)
         ]
         (first_s, first_cpu_s), (last_s, last_cpu_s) = times[0], times[-1]
         n_more = max(1, len(times) - 1)
@@ -258,12 +253,6 @@ def answer_as_bare_engine(path: str, library: str) -> None:
             "cpu_speed": n_more / max(last_cpu_s - first_cpu_s, 1e-9),
         }
         print(json.dumps(answer), flush=True)
-
-
-def side_by_side(*runs: Callable[[], float]) -> float:
-    """The sum of what runs at the same time return."""
-    with ThreadPoolExecutor(len(runs)) as threads:
-        return math.fsum(threads.map(lambda run: run(), runs))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Streams over HTTP against the bare engine: throughput, and the time to the first token."""
+"""Streams over HTTP against the bare engine, which is nothing but evaluation and argmax."""
 
 import json
 import statistics
@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from functools import partial
 
 from scripts.benchmarks.setup import (
     COMPLETIONS,
@@ -17,16 +16,12 @@ from scripts.benchmarks.setup import (
     Setup,
     Target,
     serve_echo,
-    side_by_side,
-    speed_of,
     ttft_of,
 )
 from scripts.client import play, request
 from scripts.figures import Results, Series
 from scripts.load.metrics import percentile
-from scripts.processes import cpu_seconds
 from scripts.prompts import unlike_any, words
-from scripts.server import Server
 from scripts.transcript import Outcome, outcome
 
 STREAMS = (1, 2, 4, 8)
@@ -34,66 +29,6 @@ LENGTHS = (64, 256, 512, 1024, 1536)
 """Of prompts, in words, which is about tokens."""
 _STORY = "{}. Once upon a time, in a small village by the sea, there lived"
 _PAUSE_S = 0.02
-
-
-def measure_single(setup: Setup, results: Results) -> None:
-    """Add the figures of one and two streams, and of the gateway's CPU time meanwhile.
-
-    ``generate`` is ctransformers' own loop with its own sampler, ``bare`` nothing but evaluation
-    and argmax, which no server can beat.
-    """
-    n, seen = setup.choose(128, 32), defaultdict[str, list[float]](list)
-    with (
-        setup.serve() as server,
-        BareEngine(setup.model) as a,
-        BareEngine(setup.model) as b,
-    ):
-        for number in range(setup.rounds + 1):
-            found = _single_round(server, a, b, number, n)
-            for name, value in found.items() if number else ():  # the first one warms up
-                seen[name].append(value)
-    middle = {name: statistics.median(values) for name, values in seen.items()}
-    add = partial(results.add, "single")
-    one_stream = f"one stream over HTTP ({middle['one']:.0f} tokens/s)"
-    add(f"{one_stream} ÷ ctransformers' `generate`", middle["generate"], goal="≥ 0.97")
-    add("one stream over HTTP ÷ bare evaluation and argmax", middle["bare"])
-    two_streams = f"two streams over HTTP ({middle['two']:.0f} tokens/s)"
-    add(f"{two_streams} ÷ two bare processes", middle["two bare"], goal="≥ 0.95")
-    add("two streams ÷ one stream", middle["scale"], goal="≥ 1.35")
-    add("two bare processes ÷ one with all cores, the bound of that", middle["bound"])
-    name = "gateway CPU per streamed token: one stream / two"
-    add(name, middle["cpu"], middle["cpu two"], unit="µs", digits=0, goal="≤ 100")
-
-
-def _single_round(
-    server: Server, a: BareEngine, b: BareEngine, number: int, n: int
-) -> dict[str, float]:
-    prompts = [_STORY.format(f"{number} {side}") for side in "abc"]
-
-    def bare(engine: BareEngine, loop: str, threads: int, prompt: str) -> float:
-        return engine.run(loop, threads, prompt, n)["speed"]
-
-    library = bare(a, "generate", CORES, prompts[0])
-    cpu_s = cpu_seconds(server.pid)
-    one = sum(decode_speeds(server.port, prompts[:1], n))
-    cpu_one_s = cpu_seconds(server.pid) - cpu_s
-    alone = bare(a, "bare", CORES, prompts[0])
-    two_bare = side_by_side(
-        partial(bare, a, "bare", 1, prompts[1]), partial(bare, b, "bare", 1, prompts[2])
-    )
-    cpu_s = cpu_seconds(server.pid)
-    two = sum(decode_speeds(server.port, prompts[1:], n))
-    cpu_two_s = cpu_seconds(server.pid) - cpu_s
-    return {
-        "one": one, "two": two, "generate": one / library, "bare": one / alone,
-        "two bare": two / two_bare, "scale": two / one, "bound": two_bare / alone,
-        "cpu": cpu_one_s / n * 1e6, "cpu two": cpu_two_s / (2 * n) * 1e6,
-    }  # fmt: skip
-
-
-def decode_speeds(port: int, prompts: Sequence[str], n: int) -> list[float]:
-    """Tokens per second of each of some streams at once, after its first token."""
-    return [speed_of(seen) for seen in play_streams(port, prompts, n)[1]]
 
 
 def play_streams(port: int, prompts: Sequence[str], n: int) -> tuple[float, list[Outcome]]:
@@ -162,7 +97,7 @@ def bare_speed(
     """Output tokens per second of processes that share prompts out."""
 
     def work(engine: BareEngine, share: Sequence[str]) -> float:
-        runs = [engine.run("bare", threads, prompt, n) for prompt in share]
+        runs = [engine.run(threads, prompt, n) for prompt in share]
         return sum(run["first_s"] + (n - 1) / run["speed"] for run in runs)
 
     shares = [prompts[number :: len(engines)] for number in range(len(engines))]
@@ -212,7 +147,7 @@ def measure_latency(setup: Setup, results: Results) -> None:
         for number in range(setup.choose(5 * setup.rounds, 5) + 1):
             # Another first token each time, so that the server has nothing in its cache either.
             prompt = _STORY.format(unlike_any())
-            inside_s = bare.run("bare", CORES, prompt, 4)["first_s"]
+            inside_s = bare.run(CORES, prompt, 4)["first_s"]
             if number:
                 differences_ms.append((ttft_of(target.complete(prompt, 4)) - inside_s) * 1e3)
     name = "TTFT over HTTP minus in-process prefill, demo model, 17 tokens, median of pairs"

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import random
 import socket
 import time
@@ -10,11 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from scripts.client import Answer, Ending, request
+from scripts.client import Answer, Connection, Ending, request
 
 _PIECE_BYTES, _SLOW_PIECE_BYTES = 1 << 16, 512
 _SLOW_READ_S = 0.02
 _DRIP_PIECES = 8
+_PROBE_WITHIN_S = 5.0
 
 
 class Sendable(Protocol):
@@ -162,29 +162,18 @@ async def _read(reader: asyncio.StreamReader, manner: Manner, leaves_at_s: float
 
 
 class Probe:
-    """A kept connection that asks for JSON, with next to no work for either side."""
+    """A kept connection that asks for JSON."""
 
     def __init__(self, port: int) -> None:
-        self._port = port
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._connection = Connection(f"http://127.0.0.1:{port}", timeout_s=_PROBE_WITHIN_S)
 
-    async def get(self, path: str = "/ready", within_s: float = 5.0) -> Any:
+    async def get(self, path: str = "/ready") -> Any:
         """The JSON at ``path``, whatever its status.
 
         Raises:
             OSError: the server cannot be reached, or does not answer in time.
         """
-        for is_last in (False, True):
-            try:
-                return await asyncio.wait_for(self._get(path), within_s)
-            except asyncio.TimeoutError:
-                self.close()
-                raise ConnectionError(f"GET {path} has no answer after {within_s:g} s") from None
-            except OSError:
-                # A kept connection may be closed at any time.
-                self.close()
-                if is_last:
-                    raise
+        return await asyncio.to_thread(self._connection.get, path)
 
     async def until(
         self, condition: Callable[[Any], bool], within_s: float, every_s: float = 0.005
@@ -200,20 +189,4 @@ class Probe:
         return None
 
     def close(self) -> None:
-        """Close the connection; the next question opens another."""
-        if self._streams is not None:
-            self._streams[1].close()
-            self._streams = None
-
-    async def _get(self, path: str) -> Any:
-        if self._streams is None:
-            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
-        reader, writer = self._streams
-        answer, ending = Answer(time.monotonic()), Ending()
-        writer.write(request("GET", path))
-        while piece := await reader.read(_PIECE_BYTES):
-            answer.raw.append((time.monotonic(), piece))
-            if ending.feed(piece):
-                answer.finish("complete")
-                return json.loads(answer.body)
-        raise ConnectionError(f"GET {path}: closed without an answer")
+        self._connection.close()

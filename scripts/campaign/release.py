@@ -1,17 +1,17 @@
 """How soon a worker is free when its client goes."""
 
-import asyncio
 import json
 import random
+import socket
 import time
+from collections.abc import Callable
 from statistics import median
 from typing import Any
 
 from scripts.campaign.asks import COMPLETIONS
-from scripts.campaign.exchange import Probe
-from scripts.client import Answer, request
+from scripts.client import Connection, request
 from scripts.prompts import Prompts
-from scripts.server import ServerFailed
+from scripts.server import Server, ServerFailed
 from scripts.transcript import outcome
 
 _POLL_S = 0.002
@@ -24,9 +24,7 @@ _CHUNK_TOKENS = 32
 _N_TIMED, _TIMED_TOKENS = 9, 40
 
 
-async def measure_release(
-    port: int, model: str, n: int, has_chunks: bool
-) -> dict[str, list[float]]:
+def measure_release(server: Server, model: str, n: int, has_chunks: bool) -> dict[str, list[float]]:
     """Leave ``n`` streams in the middle, and half as many requests before their first token.
 
     Returns:
@@ -37,50 +35,32 @@ async def measure_release(
     Raises:
         ServerFailed: a request is not answered, or a worker not free, in time.
     """
-    prompts, probe, source = Prompts(7, _N_WORDS), Probe(port), random.Random(7)
+    prompts, source = Prompts(7, _N_WORDS), random.Random(7)
+    common = {"model": model, "temperature": 0, "stream": True}
     times: dict[str, list[float]] = {"token": [], "chunk": [], "decode": [], "prefill": []}
-    try:
-        for number in range(_N_TIMED):
-            body: dict[str, Any] = {"model": model, "prompt": prompts.text("timed", number)}
-            gaps_ms, chunk_ms = await _time(port, {**body, "max_tokens": _TIMED_TOKENS})
-            times["token"] += gaps_ms
-            times["chunk"].append(chunk_ms)
-        token_ms, chunk_ms = median(times["token"]), median(times["chunk"])
-        for number in range(n):
-            body = {"model": model, "prompt": prompts.text("decode"), "max_tokens": 400}
-            after_s = source.uniform(0, token_ms) / 1e3
-            took_ms = await _leave(port, probe, body, 4 + number % 8, after_s, token_ms)
-            times["decode"].append(took_ms)
-        for number in range(n // 2 if has_chunks else 0):
-            body = {"model": model, "prompt": prompts.text("left", number), "max_tokens": 2}
-            after_s = source.uniform(0, chunk_ms) / 1e3
-            times["prefill"].append(await _leave(port, probe, body, 0, after_s, chunk_ms))
-    except (OSError, asyncio.TimeoutError) as error:
-        why = str(error) or f"no answer after {_FREE_WITHIN_S:g} s"
-        raise ServerFailed(f"how soon a worker is free cannot be measured: {why}") from error
-    finally:
-        probe.close()
+    probe = Connection(server.url, timeout_s=_FREE_WITHIN_S)
+    for number in range(_N_TIMED):
+        body = {**common, "prompt": prompts.text("timed", number), "max_tokens": _TIMED_TOKENS}
+        gaps_ms, chunk_ms = _time(probe, body)
+        times["token"] += gaps_ms
+        times["chunk"].append(chunk_ms)
+    for number in range(n):
+        body = {**common, "prompt": prompts.text("decode"), "max_tokens": 400}
+        unit_ms = median(times["token"])
+        after_s = source.uniform(0, unit_ms) / 1e3
+        times["decode"].append(_leave(server, probe, body, 4 + number % 8, after_s, unit_ms))
+    for number in range(n // 2 if has_chunks else 0):
+        body = {**common, "prompt": prompts.text("left", number), "max_tokens": 2}
+        unit_ms = median(times["chunk"])
+        after_s = source.uniform(0, unit_ms) / 1e3
+        times["prefill"].append(_leave(server, probe, body, 0, after_s, unit_ms))
+    probe.close()
     return times
 
 
-async def _ask(
-    port: int, body: dict[str, Any]
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    body = {**body, "temperature": 0, "stream": True, "stream_options": {"include_usage": True}}
-    content = json.dumps(body).encode()
-    writer.write(request("POST", COMPLETIONS, content, (("connection", "close"),)))
-    return reader, writer
-
-
-async def _time(port: int, body: dict[str, Any]) -> tuple[list[float], float]:
+def _time(connection: Connection, body: dict[str, Any]) -> tuple[list[float], float]:
     """The milliseconds from token to token of a stream, and those of a chunk of its prompt."""
-    answer = Answer(time.monotonic())
-    reader, writer = await _ask(port, body)
-    while piece := await asyncio.wait_for(reader.read(1 << 16), _FREE_WITHIN_S):
-        answer.raw.append((time.monotonic(), piece))
-    writer.close()
-    answer.finish("complete")
+    answer = connection.post(COMPLETIONS, {**body, "stream_options": {"include_usage": True}})
     seen = outcome("timed", answer, COMPLETIONS)
     if not seen.has_usage:
         raise ServerFailed(f"a stream has no usage: {answer.body[-300:]!r}")
@@ -90,32 +70,37 @@ async def _time(port: int, body: dict[str, Any]) -> tuple[list[float], float]:
     return [gap_s * 1e3 for gap_s in seen.gaps_s], chunk_ms
 
 
-async def _leave(
-    port: int, probe: Probe, body: dict[str, Any], pieces: int, after_s: float, unit_ms: float
+def _leave(
+    server: Server,
+    probe: Connection,
+    body: dict[str, Any],
+    pieces: int,
+    after_s: float,
+    unit_ms: float,
 ) -> float:
-    """Go after so many pieces of a stream and so many seconds; the milliseconds until all is free.
+    """Go ``after_s`` seconds after so many pieces of a stream; the milliseconds until all is free.
 
-    Args:
-        port: of the server.
-        probe: of the same.
-        body: what to ask.
-        pieces: of the answer; 0 to go before it begins.
-        after_s: how much later.
-        unit_ms: what the worker cannot interrupt takes so long.
+    With no pieces it goes before the answer begins. What the worker cannot interrupt takes
+    ``unit_ms``.
     """
-    reader, writer = await _ask(port, body)
-    for _ in range(pieces):
-        if not await asyncio.wait_for(reader.read(1 << 16), _FREE_WITHIN_S):
-            raise ServerFailed("a stream ends before its client goes")
-    if not pieces and await probe.until(lambda s: s["running"] == 1, 5.0, _POLL_S) is None:
-        raise ServerFailed("a request does not run")
-    await asyncio.sleep(after_s)
-    left_s = time.perf_counter()
-    writer.transport.abort()
-    await asyncio.sleep(_SILENT_SHARE * unit_ms / 1e3)
-    free = await probe.until(
-        lambda s: s["running"] == 0 and s["waiting"] == 0, _FREE_WITHIN_S, _POLL_S
-    )
-    if free is None:
-        raise ServerFailed("a worker is not free though its client has gone")
-    return (time.perf_counter() - left_s) * 1e3
+    with socket.create_connection(("127.0.0.1", server.port), _FREE_WITHIN_S) as connection:
+        connection.sendall(request("POST", COMPLETIONS, json.dumps(body).encode()))
+        for _ in range(pieces):
+            if not connection.recv(1 << 16):
+                raise ServerFailed("a stream ends before its client goes")
+        if not pieces:
+            _until(probe, lambda status: status["running"] == 1, "a request does not run")
+        time.sleep(after_s)
+    left_s = time.monotonic()
+    time.sleep(_SILENT_SHARE * unit_ms / 1e3)
+    what = "a worker is not free though its client has gone"
+    _until(probe, lambda status: status["running"] == status["waiting"] == 0, what)
+    return (time.monotonic() - left_s) * 1e3
+
+
+def _until(probe: Connection, condition: Callable[[Any], bool], otherwise: str) -> None:
+    deadline_s = time.monotonic() + _FREE_WITHIN_S
+    while not condition(probe.get("/ready")):
+        if time.monotonic() > deadline_s:
+            raise ServerFailed(otherwise)
+        time.sleep(_POLL_S)

@@ -45,7 +45,9 @@ async def run(plan: Plan, every_s: float = 0.0) -> tuple[Report, list[Sample]]:
             await _warm_up(server, traffic, plan)
         if plan.n_releases:
             has_chunks = plan.settings.get("MODEL_TYPE") != "echo"
-            report.release = await measure_release(server.port, model, plan.n_releases, has_chunks)
+            report.release = await asyncio.to_thread(
+                measure_release, server, model, plan.n_releases, has_chunks
+            )
         await probe.until(is_idle, _IDLE_WITHIN_S)
         report.before = footprint(server.pid)
         sampling = asyncio.create_task(sample(server, every_s, samples))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.raw_http import GET, Connection, connected, head, post
+from tests.integration.raw_http import GET, Connection, connected, post
 from tests.serving import Server
 
 
@@ -54,7 +54,7 @@ def test_a_client_that_leaves_is_missed_whatever_it_has_sent_ahead(
         with connected(slow_server) as connection:
             connection.send(post(body))
             slow_server.wait_until(lambda status: bool(status[place]))
-            connection.send(post(body), GET, head(b"Content-Length: 5000000"), bytes(1 << 20))
+            connection.send(post(body), GET, GET[:-5])
             assert slow_server.ready()[place] == 1
         slow_server.wait_until(is_left)
     slow_server.wait_until_idle()

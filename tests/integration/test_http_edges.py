@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from gateway.http.limits import LINGER_S
+from gateway.http.protocol import LINGER_S
 from tests.integration.raw_http import GET, HOST, Connection, connected, head, post
 from tests.serving import DEADLINE_S, Server, served_echo
 

@@ -12,13 +12,11 @@ import httpx
 import pytest
 import trustme
 
-from gateway.http.limits import LINGER_S, MOST_REFUSED
-from gateway.http.tls import HANDSHAKE_TIMEOUT_S, handshake_timeout_s
+from gateway.http.protocol import LINGER_S
 from tests.integration.raw_http import GET, Connection, connected, head
-from tests.serving import DEADLINE_S, START_S, Server, launched
+from tests.serving import START_S, Server, launched
 
 MOST = 4
-REJECTED = 'ggml_requests_rejected_total{reason="too_many_connections"}'
 
 
 @dataclass(frozen=True)
@@ -73,52 +71,27 @@ def test_a_handshake_has_to_end_in_time(authority: Authority) -> None:
         with connected(server, tls=authority.trusted) as connection:
             connection.send(head(b"Content-Length: 100"))
             assert connection.answer().error == (408, "receive_timeout")
-    assert (handshake_timeout_s(0), handshake_timeout_s(60)) == (HANDSHAKE_TIMEOUT_S,) * 2
-
-
-def test_handshakes_are_bounded_in_number(authority: Authority) -> None:
-    with served_tls(authority) as server, ExitStack() as stack:
-        bare = [stack.enter_context(connected(server)) for _ in range(MOST + MOST_REFUSED)]
-        for _ in range(3):
-            with connected(server) as one_more:
-                assert is_refused(one_more)
-        bare.pop().leave()
-        assert refused(server) >= 3  # asked in the room that is left
 
 
 def test_handshakes_that_fail_leave_nothing_behind(authority: Authority) -> None:
     with served_tls(authority) as server:
-        for turn in range(2 * (MOST + MOST_REFUSED)):
+        for turn in range(2 * MOST):
             with connected(server) as connection:
                 if turn % 2:
                     connection.send(GET)  # is no TLS
                     with contextlib.suppress(ConnectionResetError):
                         connection.rest()
-        assert refused(server) == 0
+        assert server.http.get("/health").status_code == 200
 
 
 def test_too_many_connections_are_told_so_and_do_not_stay(authority: Authority) -> None:
-    with served_tls(authority) as server:
-        with ExitStack() as stack:
-            for _ in range(MOST):
-                kept = stack.enter_context(connected(server, tls=authority.trusted))
-                kept.send(GET)
-                assert kept.answer("GET").status == 200
-            with connected(server, tls=authority.trusted) as last:
-                assert last.answer().error == (503, "too_many_connections")
-                began_s = time.monotonic()
-                assert last.is_ended()
-                assert time.monotonic() - began_s < LINGER_S
-        assert refused(server) >= 1
-
-
-def refused(server: Server) -> int:
-    """How many connections were, by ``/metrics``; asked until there is room to ask."""
-    deadline = time.monotonic() + DEADLINE_S
-    while True:
-        with contextlib.suppress(httpx.TransportError):
-            answer = server.http.get("/metrics")
-            if answer.status_code == 200:
-                (line,) = (each for each in answer.text.splitlines() if each.startswith(REJECTED))
-                return int(float(line.rpartition(" ")[2]))
-        assert time.monotonic() < deadline, server.log()
+    with served_tls(authority) as server, ExitStack() as stack:
+        for _ in range(MOST):
+            kept = stack.enter_context(connected(server, tls=authority.trusted))
+            kept.send(GET)
+            assert kept.answer("GET").status == 200
+        with connected(server, tls=authority.trusted) as last:
+            assert last.answer().error == (503, "too_many_connections")
+            began_s = time.monotonic()
+            assert last.is_ended()
+            assert time.monotonic() - began_s < LINGER_S
