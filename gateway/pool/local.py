@@ -125,8 +125,8 @@ class LocalPool:
         room = scheduler.startable + scheduler.max_queue - len(scheduler.waiting)
         if n > room:
             message = (
-                f"{n} generations do not fit into the queue now, {max(room, 0)} would."
-                if n > 1
+                f"{n} generations do not fit into the queue now, {room} would."
+                if room > 0
                 else f"All workers are busy and {len(scheduler.waiting)} requests wait already,"
                 f" of at most {scheduler.max_queue}; try again later."
             )

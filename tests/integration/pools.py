@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from gateway.pool.base import PoolStatus
 from gateway.pool.local import LocalPool
 from shared.config import WorkerConfig
-from shared.messages import Delta, Event, Failed, Finished, Generate, Prefilled
+from shared.messages import Delta, Detokenize, Event, Failed, Finished, Generate, Prefilled
 from shared.sampling import SamplingParams
 from shared.times import Times
 from tests.serving import DEADLINE_S, START_S, wait_for_end
@@ -65,6 +65,7 @@ async def ready(**options: Any) -> AsyncIterator[LocalPool]:
     """A pool all of whose workers are idle."""
     async with started(**options) as pool:
         await until(pool, all_idle)
+        await pool.prepare(Detokenize("ready", (1,)))  # the preparer is there, too
         yield pool
 
 
