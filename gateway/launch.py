@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway import machine
+from gateway.models import ServingConfig
 from gateway.plan import Plan
 from gateway.pool.base import Limits
 from gateway.pool.local import LocalPool
-from gateway.serving import ServingConfig
 from gateway.settings import Settings
 
 # With so many, one preparer may not keep up with the workers.

@@ -41,10 +41,10 @@ from gateway.dialects.completions import COMPLETIONS
 from gateway.dialects.embeddings import EMBEDDINGS
 from gateway.dialects.tokens import TOKEN_DIALECTS, Known, TokenDialect, TokenQuestion
 from gateway.errors import Shape, failure
+from gateway.models import Models, Served, models_of
 from gateway.observe.record import RequestRecord, Transcript, record_of
 from gateway.openapi import ERROR_RESPONSES, request_body, stream_or
 from gateway.pool.base import Terms, WorkerPool
-from gateway.serving import Serving, find, serving_of
 from gateway.sse import EventStream, until_disconnect
 from shared.messages import Detokenize, Failed, Prepared, Question
 
@@ -68,23 +68,23 @@ def _generating(dialect: Dialect) -> Handler:
     """The handler of a dialect."""
 
     async def handle(request: Request) -> Response:
-        serving = serving_of(request)
-        record, bounds = record_of(request.scope), _bounds(request, serving)
+        models = models_of(request)
+        record, bounds = record_of(request.scope), _bounds(request, models)
         with bounds.within():
-            ask = dialect.read(await serving.bodies.read_object(request))
-            serving = find(request, ask.model)
-            config = serving.config
+            ask = dialect.read(await models.bodies.read_object(request))
+            served = models.find(ask.model)
+            config = served.config
             name = f"{dialect.id_prefix}-{uuid.uuid4().hex}"
             header = Header(name, int(time()), config.model_id, config.system_fingerprint)
-            orders = await _orders(ask, serving, header.id, record, bounds, request.receive)
-        return await _answer(request, serving, ask, orders, dialect.writer(ask, header))
+            orders = await _orders(ask, served, header.id, record, bounds, request.receive)
+        return await _answer(request, served, ask, orders, dialect.writer(ask, header))
 
     return handle
 
 
 async def _orders(
     ask: Ask,
-    serving: Serving,
+    served: Served,
     answer_id: str,
     record: RequestRecord,
     bounds: TimeBounds,
@@ -96,12 +96,12 @@ async def _orders(
         ApiError: the request cannot be answered.
         PoolRefused: the pool does not take it now.
     """
-    model = admit(ask, serving.pool)
+    model = admit(ask, served.pool)
     check_for_model(ask, model)
     constraint = constraint_of(ask)
-    wants_text = ask.echoes or serving.config.log_prompts
+    wants_text = ask.echoes or served.config.log_prompts
     questions = questions_of(ask, model, constraint.grammar, wants_text=wants_text)
-    work = _prepared(serving.pool, questions, {"grammar": constraint.param})
+    work = _prepared(served.pool, questions, {"grammar": constraint.param})
     prepared = (await until_disconnect(receive, work))[: len(ask.prompts)]
     prompts = [
         (each, room_for(each, ask.limit, model, prompt.param))
@@ -121,7 +121,7 @@ async def _orders(
         for place, generation in enumerate(made)
     ]
     record.generations = [order.record for order in orders]
-    if serving.config.log_prompts:
+    if served.config.log_prompts:
         # Kept with the text that comes, for the log.
         for place, order in enumerate(orders):
             transcript = Transcript(prepared[place // ask.candidates].text)
@@ -149,7 +149,7 @@ async def _prepared(
 
 
 async def _answer(
-    request: Request, serving: Serving, ask: Ask, orders: Sequence[Order], writer: Writer
+    request: Request, served: Served, ask: Ask, orders: Sequence[Order], writer: Writer
 ) -> Response:
     """The response; when its client goes away, its generations are cancelled."""
     tally = Tally(ask.candidates)
@@ -168,15 +168,15 @@ async def _answer(
         return b""
 
     if ask.form == "stream":
-        chunks = run(serving.pool, orders, send)
+        chunks = run(served.pool, orders, send)
         return EventStream(
             writer.media_type, chunks, lambda: writer.end(tally.usage), writer.failed
         )
     # The texts of one request for embeddings leave room for other requests.
-    at_once = serving.pool.status().max_running if ask.embeds else None
+    at_once = served.pool.status().max_running if ask.embeds else None
 
     async def finish() -> None:
-        async with aclosing(run(serving.pool, orders, collect, at_once)) as running:
+        async with aclosing(run(served.pool, orders, collect, at_once)) as running:
             async for _ in running:
                 pass
 
@@ -188,17 +188,17 @@ def _asking(dialect: TokenDialect) -> Handler:
     """The handler of an endpoint that needs no generation."""
 
     async def handle(request: Request) -> Response:
-        serving = serving_of(request)
-        with _bounds(request, serving).within():
-            question = dialect.read(await serving.bodies.read_object(request))
-            known = await _known(request, find(request, question.model), question)
+        models = models_of(request)
+        with _bounds(request, models).within():
+            question = dialect.read(await models.bodies.read_object(request))
+            known = await _known(request, models.find(question.model), question)
         return _json(dialect.write(question, known))
 
     return handle
 
 
-async def _known(request: Request, serving: Serving, question: TokenQuestion) -> Known:
-    model = loaded_model(serving.pool)
+async def _known(request: Request, served: Served, question: TokenQuestion) -> Known:
+    model = loaded_model(served.pool)
     asked: Question
     if isinstance(question.prompt, ChatPrompt | TextPrompt):
         check_messages(question.prompt, model)
@@ -213,12 +213,12 @@ async def _known(request: Request, serving: Serving, question: TokenQuestion) ->
     else:
         check_ids(question.ids, question.param, model)
         asked = Detokenize(question_name(), question.ids)
-    (known,) = await until_disconnect(request.receive, _prepared(serving.pool, [asked], {}))
+    (known,) = await until_disconnect(request.receive, _prepared(served.pool, [asked], {}))
     return Known(known.ids, known.pieces, known.text, model.n_ctx)
 
 
-def _bounds(request: Request, serving: Serving) -> TimeBounds:
-    config = serving.config
+def _bounds(request: Request, models: Models) -> TimeBounds:
+    config = models.default.config
     return time_bounds(
         request.headers,
         record_of(request.scope).began_s,

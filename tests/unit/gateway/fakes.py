@@ -12,6 +12,7 @@ import httpx
 import uvicorn
 
 from gateway.app import create_app
+from gateway.models import ServingConfig
 from gateway.pool.base import (
     DEFAULT_TERMS,
     PoolRefused,
@@ -19,7 +20,6 @@ from gateway.pool.base import (
     Terms,
     WorkerStatus,
 )
-from gateway.serving import ServingConfig
 from shared.errors import ErrorCode
 from shared.messages import (
     Chat,
