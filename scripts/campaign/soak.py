@@ -97,7 +97,6 @@ def _compared(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
 
 
 def draw_memory(samples: Sequence[Sample], path: Path) -> None:
-    """Draw the curves of memory; see `draw` for what it raises."""
     minutes = tuple(each.at_s / 60 for each in samples)
     curves = [
         Series("soak", label, minutes, tuple(getattr(each, name) for each in samples))
