@@ -52,7 +52,6 @@ class _Reader(BinaryReader):
     """`struct` format of counts, lengths and dimensions."""
 
     def read(self) -> GGUFFile:
-        self.magic()
         version = self.version()
         n_tensors = self.count("tensors", least_bytes=24)
         n_entries = self.count("metadata entries", least_bytes=9)
@@ -68,14 +67,12 @@ class _Reader(BinaryReader):
             self.path, version, metadata, entries, tensors, data_offset, alignment, self.size
         )
 
-    def magic(self) -> None:
+    def version(self) -> int:
         if self.size < len(MAGIC):
             self.fail(f"not a GGUF file: it has only {self.size} bytes")
         magic = self.raw(len(MAGIC))
         if magic != MAGIC:
             self.fail(f"not a GGUF file: it begins with {magic!r}")
-
-    def version(self) -> int:
         version: int = self.number("I")
         if version in (1, 2, 3):
             if version == 1:
@@ -143,27 +140,20 @@ class _Reader(BinaryReader):
         if item_type is ValueType.ARRAY:
             self.fail(f"metadata {key} is an array of arrays, which is not known")
         if item_type is ValueType.STRING:
-            items = self.strings(key)
+            count = self.items(key, self.size_form)
+            items = self.words(count, _MAX_STRING_BYTES, self.size_form)
             if key in (TOKENS, MERGES):
                 return items
             return [self.decode(item, f"metadata {key}") for item in items]
         form = VALUE_FORMATS[item_type]
-        count = self.items(key, struct.calcsize("<" + form))
-        layout = struct.Struct(f"<{count}{form}")
-        values = list(layout.unpack_from(self.data, self.at))
-        self.at += layout.size
-        return values
+        return list(self.numbers(f"{self.items(key, form)}{form}"))
 
-    def items(self, key: str, least_bytes: int) -> int:
-        count = self.count(f"items of {key}", least_bytes)
+    def items(self, key: str, form: str) -> int:
+        count = self.count(f"items of {key}", struct.calcsize("<" + form))
         self.array_items += count
         if self.array_items > _MAX_ARRAY_ITEMS:
             self.fail(f"damaged: {count:,} items in metadata {key}")
         return count
-
-    def strings(self, key: str) -> list[bytes]:
-        count = self.items(key, struct.calcsize("<" + self.size_form))
-        return self.words(count, _MAX_STRING_BYTES, self.size_form)
 
     def alignment(self, metadata: dict[str, Any], entries: dict[str, MetadataEntry]) -> int:
         if "general.alignment" not in metadata:

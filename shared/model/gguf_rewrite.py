@@ -9,7 +9,7 @@ import errno
 import struct
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -61,13 +61,19 @@ def rewrite(source: Path, target: Path, progress: Progress | None = None) -> Non
     file = read_gguf(source)
     if file.architecture in ARCHITECTURES and not needs_rewrite(file):
         raise UsageError(f"{source}: needs no rewriting")
-    plan = _plan(file)
-    with atomic_file(target, plan.n_bytes) as (output, _), source.open("rb") as origin:
-        _write(plan, origin, output, progress or _silent)
+    copy = rewritten(file)
+    check_gguf(copy)
+    header = _header(copy)
+    padded = sum(align(tensor.n_bytes, file.alignment) for tensor in copy.tensors)
+    total = len(header) + padded
+    with atomic_file(target, total) as (output, _), source.open("rb") as origin:
+        for done in _written(header, file, origin, output):
+            if progress is not None:
+                progress(done, total)
 
 
 def stderr_progress(label: str) -> Progress:
-    """Return a progress function that keeps one line on standard error up to date."""
+    """A progress function that keeps one line on standard error up to date."""
     shown = -1
 
     def show(done: int, total: int) -> None:
@@ -84,7 +90,7 @@ def stderr_progress(label: str) -> Progress:
 
 
 def token_bytes(token: bytes, token_type: int) -> bytes:
-    """Return the bytes that a token of a GPT-2 style vocabulary stands for.
+    """The bytes that a token of a GPT-2 style vocabulary stands for.
 
     Control and user-defined tokens are plain text. So is a token with a letter outside GPT-2's
     alphabet, as some converters leave tokens that were added later without a type.
@@ -96,22 +102,6 @@ def token_bytes(token: bytes, token_type: int) -> bytes:
     except UnicodeDecodeError:
         return token
     return token if raw is None else raw
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What will be written."""
-
-    source: GGUFFile
-    header: bytes  #: everything before the tensor data, with the padding
-    tensors: tuple[TensorInfo, ...]  #: of the copy, in the order of their data
-    origins: tuple[int, ...]  #: per tensor, where its data begins in the source file
-
-    @property
-    def n_bytes(self) -> int:
-        """Length of the copy."""
-        alignment = self.source.alignment
-        return len(self.header) + sum(align(tensor.n_bytes, alignment) for tensor in self.tensors)
 
 
 def rewritten(file: GGUFFile) -> GGUFFile:
@@ -134,16 +124,9 @@ def rewritten(file: GGUFFile) -> GGUFFile:
     return replace(file, metadata={**file.metadata, **values}, entries=entries, tensors=tensors)
 
 
-def _plan(file: GGUFFile) -> _Plan:
-    copy = rewritten(file)
-    check_gguf(copy)
-    return _Plan(file, _header(copy), copy.tensors, _tensors(file)[1])
-
-
 def _vocabulary(file: GGUFFile) -> tuple[dict[str, Any], dict[str, ValueType | None]]:
-    """Return the metadata that is new in the copy, and the type of each array's items."""
-    entry = file.entries.get(TOKENS)
-    tokens = file.metadata.get(TOKENS)
+    """The metadata that is new in the copy, and the type of each array's items."""
+    tokens, entry = file.metadata.get(TOKENS), file.entries.get(TOKENS)
     if entry is None or entry.item_type is not ValueType.STRING or tokens is None:
         file.fail(f"it has no vocabulary ({TOKENS})")
     types = file.metadata.get(TOKEN_TYPES, [int(TokenType.NORMAL)] * len(tokens))
@@ -169,7 +152,7 @@ def _vocabulary(file: GGUFFile) -> tuple[dict[str, Any], dict[str, ValueType | N
 
 
 def _tensors(file: GGUFFile) -> tuple[tuple[TensorInfo, ...], tuple[int, ...]]:
-    """Return the tensors of the copy, and where the data of each begins in the source."""
+    """The tensors of the copy, and where the data of each begins in the source."""
     copied = list(file.tensors)
     by_name = {tensor.name: tensor for tensor in copied}
     embedding = by_name.get("token_embd.weight")
@@ -216,27 +199,20 @@ def _string(raw: bytes) -> bytes:
     return struct.pack("<Q", len(raw)) + raw
 
 
-def _write(plan: _Plan, origin: BinaryIO, output: BinaryIO, progress: Progress) -> None:
-    alignment, total = plan.source.alignment, plan.n_bytes
-    done = output.write(plan.header)
-    progress(done, total)
-    for tensor, start in zip(plan.tensors, plan.origins, strict=True):
-        for block in _blocks(origin, start, tensor.n_bytes):
+def _written(header: bytes, file: GGUFFile, origin: BinaryIO, output: BinaryIO) -> Iterator[int]:
+    """Write the copy; yields how many bytes have been written."""
+    done = output.write(header)
+    yield done
+    tensors, starts = _tensors(file)
+    for tensor, start in zip(tensors, starts, strict=True):
+        origin.seek(start)
+        left = tensor.n_bytes
+        while left:
+            block = origin.read(min(_BLOCK, left))
+            if not block:
+                raise OSError(errno.EIO, "the source file got shorter meanwhile")
+            left -= len(block)
             done += output.write(block)
-            progress(done, total)
-        done += output.write(b"\0" * (-tensor.n_bytes % alignment))
-    progress(done, total)
-
-
-def _blocks(origin: BinaryIO, start: int, n_bytes: int) -> Iterator[bytes]:
-    origin.seek(start)
-    while n_bytes:
-        block = origin.read(min(_BLOCK, n_bytes))
-        if not block:
-            raise OSError(errno.EIO, "the source file got shorter meanwhile")
-        n_bytes -= len(block)
-        yield block
-
-
-def _silent(done: int, total: int) -> None:
-    pass
+            yield done
+        done += output.write(b"\0" * (-tensor.n_bytes % file.alignment))
+    yield done

@@ -15,88 +15,58 @@ layer's, and ``d`` is the model's width."""
 Shapes = Mapping[str, tuple[int, ...]]
 
 STARCODER: Table = {
-    "model/ln_f/g": "d",
-    "model/ln_f/b": "d",
-    "model/wte": "d vocab",
-    "model/wpe": "d ctx",
+    "model/ln_f/g": "d", "model/ln_f/b": "d", "model/wte": "d vocab", "model/wpe": "d ctx",
     "model/lm_head": "d vocab",
-    "model/h{}/ln_1/g": "d",
-    "model/h{}/ln_1/b": "d",
-    "model/h{}/ln_2/g": "d",
-    "model/h{}/ln_2/b": "d",
-    "model/h{}/attn/c_attn/w": "d qkv",
-    "model/h{}/attn/c_attn/b": "qkv",
-    "model/h{}/attn/c_proj/w": "d d",
-    "model/h{}/attn/c_proj/b": "d",
-    "model/h{}/mlp/c_fc/w": "d ff",
-    "model/h{}/mlp/c_fc/b": "ff",
-    "model/h{}/mlp/c_proj/w": "ff d",
-    "model/h{}/mlp/c_proj/b": "d",
-}
+    "model/h{}/ln_1/g": "d", "model/h{}/ln_1/b": "d",
+    "model/h{}/ln_2/g": "d", "model/h{}/ln_2/b": "d",
+    "model/h{}/attn/c_attn/w": "d qkv", "model/h{}/attn/c_attn/b": "qkv",
+    "model/h{}/attn/c_proj/w": "d d", "model/h{}/attn/c_proj/b": "d",
+    "model/h{}/mlp/c_fc/w": "d ff", "model/h{}/mlp/c_fc/b": "ff",
+    "model/h{}/mlp/c_proj/w": "ff d", "model/h{}/mlp/c_proj/b": "d",
+}  # fmt: skip
 MPT: Table = {
-    "transformer.wte.weight": "d vocab",
-    "transformer.norm_f.weight": "d",
+    "transformer.wte.weight": "d vocab", "transformer.norm_f.weight": "d",
     "transformer.blocks.{}.norm_1.weight": "d",
     "transformer.blocks.{}.attn.Wqkv.weight": "d qkv",
     "transformer.blocks.{}.attn.out_proj.weight": "d d",
     "transformer.blocks.{}.norm_2.weight": "d",
     "transformer.blocks.{}.ffn.up_proj.weight": "d ff",
     "transformer.blocks.{}.ffn.down_proj.weight": "ff d",
-}
+}  # fmt: skip
 GPT_NEOX: Table = {
-    "gpt_neox.embed_in.weight": "d vocab",
-    "gpt_neox.final_layer_norm.weight": "d",
-    "gpt_neox.final_layer_norm.bias": "d",
-    "embed_out.weight": "d vocab",
-    "gpt_neox.layers.{}.input_layernorm.weight": "d",
-    "gpt_neox.layers.{}.input_layernorm.bias": "d",
-    "gpt_neox.layers.{}.post_attention_layernorm.weight": "d",
-    "gpt_neox.layers.{}.post_attention_layernorm.bias": "d",
-    "gpt_neox.layers.{}.attention.query_key_value.weight": "d qkv",
-    "gpt_neox.layers.{}.attention.query_key_value.bias": "qkv",
-    "gpt_neox.layers.{}.attention.dense.weight": "d d",
-    "gpt_neox.layers.{}.attention.dense.bias": "d",
-    "gpt_neox.layers.{}.mlp.dense_h_to_4h.weight": "d ff",
-    "gpt_neox.layers.{}.mlp.dense_h_to_4h.bias": "ff",
-    "gpt_neox.layers.{}.mlp.dense_4h_to_h.weight": "ff d",
-    "gpt_neox.layers.{}.mlp.dense_4h_to_h.bias": "d",
-}
+    "gpt_neox.embed_in.weight": "d vocab", "embed_out.weight": "d vocab",
+    "gpt_neox.final_layer_norm.weight": "d", "gpt_neox.final_layer_norm.bias": "d",
+    **{
+        f"gpt_neox.layers.{{}}.{name}.{kind}": shape if kind == "weight" else shape.split()[-1]
+        for name, shape in (
+            ("input_layernorm", "d"), ("post_attention_layernorm", "d"),
+            ("attention.query_key_value", "d qkv"), ("attention.dense", "d d"),
+            ("mlp.dense_h_to_4h", "d ff"), ("mlp.dense_4h_to_h", "ff d"),
+        )
+        for kind in ("weight", "bias")
+    },
+}  # fmt: skip
 LLAMA: Table = {
-    "token_embd.weight": "d vocab",
-    "output_norm.weight": "d",
-    "output.weight": "d vocab",
-    "blk.{}.attn_norm.weight": "d",
-    "blk.{}.attn_q.weight": "d d",
-    "blk.{}.attn_k.weight": "d kv",
-    "blk.{}.attn_v.weight": "d kv",
-    "blk.{}.attn_output.weight": "d d",
-    "blk.{}.ffn_norm.weight": "d",
-    "blk.{}.ffn_gate.weight": "d ff",
-    "blk.{}.ffn_down.weight": "ff d",
-    "blk.{}.ffn_up.weight": "d ff",
-}
+    "token_embd.weight": "d vocab", "output_norm.weight": "d", "output.weight": "d vocab",
+    "blk.{}.attn_norm.weight": "d", "blk.{}.attn_q.weight": "d d", "blk.{}.attn_k.weight": "d kv",
+    "blk.{}.attn_v.weight": "d kv", "blk.{}.attn_output.weight": "d d",
+    "blk.{}.ffn_norm.weight": "d", "blk.{}.ffn_gate.weight": "d ff",
+    "blk.{}.ffn_down.weight": "ff d", "blk.{}.ffn_up.weight": "d ff",
+}  # fmt: skip
 _FALCON: Table = {
-    "token_embd.weight": "d vocab",
-    "output_norm.weight": "d",
-    "output_norm.bias": "d",
-    "output.weight": "d vocab",
-    "blk.{}.attn_norm.weight": "d",
-    "blk.{}.attn_norm.bias": "d",
-    "blk.{}.attn_qkv.weight": "d qkv",
-    "blk.{}.attn_output.weight": "d d",
-    "blk.{}.ffn_up.weight": "d ff",
-    "blk.{}.ffn_down.weight": "ff d",
-}
+    "token_embd.weight": "d vocab", "output_norm.weight": "d", "output_norm.bias": "d",
+    "output.weight": "d vocab", "blk.{}.attn_norm.weight": "d", "blk.{}.attn_norm.bias": "d",
+    "blk.{}.attn_qkv.weight": "d qkv", "blk.{}.attn_output.weight": "d d",
+    "blk.{}.ffn_up.weight": "d ff", "blk.{}.ffn_down.weight": "ff d",
+}  # fmt: skip
 _GGCC: Table = {
-    "transformer.word_embeddings.weight": "d vocab",
-    "transformer.ln_f.weight": "d",
-    "transformer.ln_f.bias": "d",
-    "lm_head.weight": "d vocab",
+    "transformer.word_embeddings.weight": "d vocab", "lm_head.weight": "d vocab",
+    "transformer.ln_f.weight": "d", "transformer.ln_f.bias": "d",
     "transformer.h.{}.self_attention.query_key_value.weight": "d qkv",
     "transformer.h.{}.self_attention.dense.weight": "d d",
     "transformer.h.{}.mlp.dense_h_to_4h.weight": "d ff",
     "transformer.h.{}.mlp.dense_4h_to_h.weight": "ff d",
-}
+}  # fmt: skip
 
 
 def falcon(is_40b: bool) -> Table:
@@ -149,42 +119,28 @@ class Layout:
 
 LAYOUTS = (
     Layout(
-        "StarCoder or GPT-2",
-        "n_vocab n_ctx n_embd n_head n_layer ftype",
-        ("model/",),
-        n_vocab_again=True,
-        family=Family.STARCODER,
-        tensors=STARCODER,
+        "StarCoder or GPT-2", "n_vocab n_ctx n_embd n_head n_layer ftype", ("model/",),
+        n_vocab_again=True, family=Family.STARCODER, tensors=STARCODER,
     ),
     Layout(
-        "MPT",
-        "n_embd n_ctx n_head n_layer n_vocab alibi_bias_max clip_qkv ftype",
-        ("transformer.",),
-        family=Family.MPT,
-        tensors=MPT,
+        "MPT", "n_embd n_ctx n_head n_layer n_vocab alibi_bias_max clip_qkv ftype",
+        ("transformer.",), family=Family.MPT, tensors=MPT,
     ),
     Layout(
-        "GPT-NeoX",
-        "n_vocab n_ctx n_embd n_head n_layer n_rot par_res ftype",
-        ("gpt_neox.", "embed_out."),
-        family=Family.GPT_NEOX,
-        tensors=GPT_NEOX,
+        "GPT-NeoX", "n_vocab n_ctx n_embd n_head n_layer n_rot par_res ftype",
+        ("gpt_neox.", "embed_out."), family=Family.GPT_NEOX, tensors=GPT_NEOX,
     ),
     Layout(
-        "GPT-J",
-        "n_vocab n_ctx n_embd n_head n_layer n_rot ftype",
-        ("transformer.", "lm_head."),
+        "GPT-J", "n_vocab n_ctx n_embd n_head n_layer n_rot ftype", ("transformer.", "lm_head."),
         n_vocab_again=True,
     ),
     Layout("Replit", "n_embd n_ctx n_head n_layer n_vocab ftype", ("transformer.",), scored=True),
     Layout(
-        "LLaMA in the oldest GGML format",
-        "n_vocab n_embd n_mult n_head n_layer n_rot ftype",
+        "LLaMA in the oldest GGML format", "n_vocab n_embd n_mult n_head n_layer n_rot ftype",
         ("tok_embeddings.", "norm.", "output.", "layers."),
     ),
     Layout(
         "Falcon in the oldest GGML format",
-        "n_vocab n_embd n_head n_head_kv n_layer falcon_type ftype",
-        ("transformer.", "lm_head."),
+        "n_vocab n_embd n_head n_head_kv n_layer falcon_type ftype", ("transformer.", "lm_head."),
     ),
-)
+)  # fmt: skip

@@ -22,8 +22,6 @@ from shared.exit_status import ended
 
 RECIPE = 2
 """Counts changes to how the library is made or tested; what an older recipe made is not used."""
-_VECTORS = ("avx512f", "avx2", "avx", "sse4_2", "sve", "asimd", "neon")
-"""Flags of the widest vectors first; for people only."""
 _MODEL_FIELDS = (
     "vendor_id", "cpu family", "model", "model name", "stepping",
     "CPU implementer", "CPU architecture", "CPU variant", "CPU part",
@@ -84,11 +82,6 @@ class Cpu:
         identity = repr((self.machine, self.model, self.flags))
         return hashlib.sha256(identity.encode()).hexdigest()[:12]
 
-    @property
-    def vectors(self) -> str:
-        """The widest vector instructions, e.g. ``avx512f``; the architecture if none is known."""
-        return next((flag for flag in _VECTORS if flag in self.flags), self.machine)
-
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -108,19 +101,6 @@ class Record:
     def to_json(self) -> bytes:
         return json.dumps(asdict(self), indent=2).encode() + b"\n"
 
-    @classmethod
-    def read(cls, path: Path) -> "Record":
-        """Read one back.
-
-        Raises:
-            OSError: there is none.
-            ValueError: it is damaged, or of another recipe.
-        """
-        fields = json.loads(path.read_bytes())
-        if not isinstance(fields, dict) or set(fields) != set(cls.__slots__):
-            raise ValueError("its record is none of this version")
-        return cls(**fields)
-
 
 def library_path(cache_dir: Path, engine: str, cpu: Cpu) -> Path:
     """Where the library for a CPU and a version of ctransformers belongs."""
@@ -137,7 +117,10 @@ def find(cache_dir: Path, engine: str, cpu: Cpu) -> Path | None:
     """The native build for a CPU, if there is a sound one; what is not sound is logged."""
     library = library_path(cache_dir, engine, cpu)
     try:
-        record = Record.read(record_path(library))
+        fields = json.loads(record_path(library).read_bytes())
+        if not isinstance(fields, dict) or set(fields) != set(Record.__slots__):
+            raise ValueError("its record is none of this version")
+        record = Record(**fields)
         found = hashlib.sha256(library.read_bytes()).hexdigest()
     except FileNotFoundError:
         others = list(library.parent.glob("*.json"))
@@ -148,7 +131,7 @@ def find(cache_dir: Path, engine: str, cpu: Cpu) -> Path | None:
                 others[0].with_suffix(".so"),
             )
         return None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         logger.warning("%s: %s; it is not used", library, error)
         return None
     wanted = (RECIPE, engine, cpu.digest, found)
@@ -185,8 +168,7 @@ def choose(ct_lib: str | None, cache_dir: Path) -> EngineLibrary:
         return _named(ct_lib, cpu, version)
     native = find(cache_dir, version, cpu)
     if native is not None:
-        label = f"native build of ctransformers {version}, {cpu.vectors}"
-        return EngineLibrary(str(native), label)
+        return EngineLibrary(str(native), f"native build of ctransformers {version}, {cpu.name}")
     return package_library(cpu)
 
 

@@ -15,7 +15,7 @@ from shared.model.gguf import TOKENS
 from shared.model.gguf_check import check_gguf
 from shared.model.gguf_reader import read_gguf
 from shared.model.gguf_rewrite import needs_rewrite, rewrite, stderr_progress, token_bytes
-from tests.gguf_files import ARRAY, F32, I32, STRING, U32, Tensor, byte_letters, tiny_llama
+from tests.gguf_files import ARRAY, F32, I32, STRING, U32, Tensor, tiny_llama
 from tests.legacy_files import tiny_falcon
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "rewrite_gguf.py"
@@ -51,11 +51,6 @@ def target(tmp_path: Path) -> Path:
     return tmp_path / "target.gguf"
 
 
-def test_every_byte_has_a_letter() -> None:
-    for byte, letter in enumerate(byte_letters()):
-        assert token_bytes(letter.encode(), 1) == bytes([byte])
-
-
 @pytest.mark.parametrize(
     ("token", "token_type", "expected"),
     [
@@ -76,11 +71,6 @@ def test_token_bytes(token: str, token_type: int, expected: bytes) -> None:
 
 def test_token_bytes_keeps_what_is_not_utf8() -> None:
     assert token_bytes(b"\xff", 1) == b"\xff"
-
-
-def test_what_needs_rewriting(tmp_path: Path) -> None:
-    for form, expected in (("letters", True), ("bytes", False), ("spm", False)):
-        assert needs_rewrite(read_gguf(tiny_llama(form).write(tmp_path / form))) is expected
 
 
 def test_rewrites_the_vocabulary_and_ties_the_output(source: Path, target: Path) -> None:
