@@ -1,4 +1,4 @@
-"""Every setting of the server: an option, an environment variable, and a row of the README."""
+"""Every setting of the server: an option, a variable, and a row of docs/settings.md."""
 
 import argparse
 import dataclasses
