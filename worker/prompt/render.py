@@ -23,6 +23,10 @@ _LONGEST_MESSAGE = 500
 _GENERATION = re.compile(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}")
 
 
+# Jinja takes all of them for the same.
+_NEWLINE = re.compile(r"\r\n?")
+
+
 class Refused(Exception):
     """A template says, by ``raise_exception``, that it does not take a conversation."""
 
@@ -53,7 +57,7 @@ class ChatTemplate:
             fuel=_FUEL,
             debug=True,  # errors name what is undefined
         )
-        source = source.encode("utf-8", "replace").decode()
+        source = _NEWLINE.sub("\n", source.encode("utf-8", "replace").decode())
         try:
             self._environment.add_template("chat", _GENERATION.sub(_as_block, source))
         except TemplateError as error:

@@ -34,9 +34,17 @@ class SpecialTokens:
         """
         self._pattern = _longest_of([text for text in texts if text.strip()])
         control = [text for text in control if text.strip()]
-        self._control = _longest_of(control)
+        # Without regard to case, which a template may change.
+        self._control = _longest_of([_folded(text) for text in control])
+        # What templates cut out of a text: white space and ordinary added tokens.
+        cut = sorted((text for text in texts if text.strip() and text not in control), key=len)
+        added = [re.escape(_folded(text)) for text in cut[::-1]]
+        self._cut = re.compile("|".join([r"\s+", *added]))
+        self._added = re.compile("|".join(added)) if added else None
+        self._joined = _longest_of(["".join(_folded(text).split()) for text in control])
         # Space stays as it is: templates trim it.
-        letters = sorted({letter for text in control for letter in text if not letter.isspace()})
+        known = {letter for text in control for letter in (*text, *text.swapcase())}
+        letters = sorted(letter for letter in known if not letter.isspace())
         codes = range(_FIRST_MASK, _LAST_MASK + 1)
         self._masks = {ord(letter): code for letter, code in zip(letters, codes, strict=False)}
         self._letters = {code: letter for letter, code in self._masks.items()}
@@ -44,7 +52,7 @@ class SpecialTokens:
         self._begins = frozenset(text[:n] for text in control for n in range(1, len(text)))
         self._ends = frozenset(text[n:] for text in control for n in range(1, len(text)))
         self._longest = max(map(len, control), default=0)
-        self._joined = "\0".join(control)
+        self._texts = "\0".join(control)
 
     def split(self, text: str) -> tuple[str, ...]:
         """Plain text and special tokens by turns, plain text first and last; the longest wins."""
@@ -78,17 +86,49 @@ class SpecialTokens:
             text = self._taken.sub("\ufffd", text)
         if self._control is None or not text:
             return text
-        text = self._control.sub(lambda match: match[0].translate(self._masks), text)
-        if len(text) < self._longest and not is_own and text in self._joined:
-            return text.translate(self._masks)  # a template might write the rest on both sides
-        for n in range(min(len(text), self._longest - 1), 0, -1):
-            if text[-n:] in self._begins:
-                text = text[:-n] + text[-n:].translate(self._masks)
-                break
-        for n in range(min(len(text), self._longest - 1), 0, -1):
-            if text[:n] in self._ends:
-                return text[:n].translate(self._masks) + text[n:]
-        return text
+        folded = _folded(text)
+        places = [n for match in self._control.finditer(folded) for n in range(*match.span())]
+        places += self._joined_places(folded)
+        places += self._outer_places(text, is_own=is_own)
+        if not places:
+            return text
+        letters = list(text)
+        for n in places:
+            letters[n] = letters[n].translate(self._masks)
+        return "".join(letters)
+
+    def _joined_places(self, folded: str) -> list[int]:
+        """Where the letters are that make a token if something between them is cut out."""
+        assert self._joined is not None
+        left = "".join(folded.split())
+        if not self._joined.search(self._added.sub("", left) if self._added else left):
+            return []
+        kept = list(range(len(folded)))
+        for match in reversed(list(self._cut.finditer(folded))):
+            del kept[match.start() : match.end()]
+        found = self._joined.finditer("".join([folded[n] for n in kept]))
+        return [n for match in found for n in kept[match.start() : match.end()]]
+
+    def _outer_places(self, text: str, *, is_own: bool) -> list[int]:
+        """Where the letters are that a template might complete to a token on either side."""
+        begin, end = len(text) - len(text.lstrip()), len(text.rstrip())
+        if len(text) < self._longest and not is_own and text in self._texts:
+            return list(range(len(text)))
+        places: list[int] = []
+        for n in range(1, min(end - begin, self._longest - 1) + 1):
+            if text[end - n : end] in self._begins:
+                places += range(end - n, end)
+            if text[begin : begin + n] in self._ends:
+                places += range(begin, begin + n)
+        return places
+
+
+def _folded(text: str) -> str:
+    """The text in lower case, letter by letter, so that it is as long as before."""
+    lower = text.lower()
+    if len(lower) == len(text):
+        return lower
+    return "".join([low if len(low := letter.lower()) == 1 else letter for letter in text])
 
 
 def _longest_of(texts: Sequence[str]) -> re.Pattern[str] | None:
@@ -98,7 +138,8 @@ def _longest_of(texts: Sequence[str]) -> re.Pattern[str] | None:
     try:
         return re.compile(f"({_trie(texts)})")
     except (RecursionError, OverflowError):  # hundreds of texts, each the beginning of the next
-        return re.compile(f"({'|'.join(map(re.escape, sorted(texts, key=len, reverse=True)))})")
+        longest_first = sorted(texts, key=len, reverse=True)
+        return re.compile(f"({'|'.join(map(re.escape, longest_first))})")
 
 
 def _trie(texts: Sequence[str]) -> str:
