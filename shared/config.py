@@ -9,34 +9,18 @@ ZYGOTE_VARIABLE = "GGML_FASTAPI_ZYGOTE"
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """One value that travels from the gateway's settings to the zygote and the workers.
+    """One value that travels from the gateway's settings to the zygote and the workers."""
 
-    Attributes:
-        engine: ``ctransformers`` or ``echo``.
-        model_path: the model file; empty for ``echo``.
-        model_type: what the file is expected to be; None takes what it says.
-        tokenizer_path: a ``tokenizer.json`` that replaces the tokenizer built from the model file;
-            empty for none.
-        tokenizer_is_optional: nobody asked for that one, so if it does not fit the model it is
-            left aside.
-        n_ctx: context length in tokens; None takes what the model was trained for.
-        threads: the most threads that one evaluation may use.
-        log_level: name of a `logging` level.
-        log_format: ``console`` or ``json``; see `shared.logging`.
-        library: file of the engine's library; empty takes the package's own for this CPU.
-        echo_delay_ms: how long the echo engine takes for each evaluation.
-        name: of the process, for its log.
-    """
-
-    engine: str
-    model_path: str = ""
-    model_type: str | None = None
-    tokenizer_path: str = ""
+    engine: str  #: ``ctransformers`` or ``echo``
+    model_path: str = ""  #: empty for ``echo``
+    model_type: str | None = None  #: what the file is expected to be; None takes what it says
+    tokenizer_path: str = ""  #: a ``tokenizer.json`` in place of the tokenizer of the model file
+    #: nobody asked for that one, so if it does not fit the model it is left aside
     tokenizer_is_optional: bool = False
-    n_ctx: int | None = None
-    threads: int = 1
+    n_ctx: int | None = None  #: in tokens; None takes what the model was trained for
+    threads: int = 1  #: the most that one evaluation may use
     log_level: str = "INFO"
-    log_format: str = "console"
-    library: str = ""
-    echo_delay_ms: float = 0.0
-    name: str = ""
+    log_format: str = "console"  #: or ``json``; see `shared.logging`
+    library: str = ""  #: file of the engine's library; empty takes the package's own
+    echo_delay_ms: float = 0.0  #: what each evaluation of the echo engine takes
+    name: str = ""  #: of the process, for its log
