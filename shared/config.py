@@ -22,5 +22,9 @@ class WorkerConfig:
     log_level: str = "INFO"
     log_format: str = "console"  #: or ``json``; see `shared.logging`
     library: str = ""  #: file of the engine's library; empty takes the package's own
+    model_id: str = ""  #: the model's name, as clients say and see it
+    file_name: str = ""  #: what the model file is called where it came from
+    #: the setting ``CHAT_TEMPLATE``: a format's name, or a path; None leaves it to the model
+    chat_template: str | None = None
     echo_delay_ms: float = 0.0  #: what each evaluation of the echo engine takes
     name: str = ""  #: of the process, for its log

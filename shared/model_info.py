@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+PLAIN_ORIGIN = "nothing better is known of this model"
+"""Where a chat format comes from when there was nothing to choose it by."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
@@ -12,10 +15,13 @@ class ModelInfo:
     n_vocab: int
     #: length of the longest token's text; a prompt of more than ``n_ctx`` times that cannot fit
     max_token_bytes: int
-    chat_template: str | None = None  #: the file's own, in Jinja
+    #: The Jinja template that chats get; the model's own, if its file carries one, until the
+    #: process that loads the model has chosen.
+    chat_template: str | None = None
+    chat_format: str = ""  #: its name
+    chat_format_origin: str = ""  #: where it comes from, for people
     bos_token: str = ""  #: text of the token that begins a sequence, for the template
     eos_token: str = ""  #: text of the one that ends it
-    special_tokens: tuple[str, ...] = ()  #: texts of all of them
     #: texts of the tokens before prefix, suffix and middle of a text to be filled in
     fim_tokens: tuple[str, str, str] | None = None
     can_rewind: bool = True  #: whether a KV cache can be cut back to a part of what it holds

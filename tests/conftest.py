@@ -7,6 +7,7 @@ import hypothesis
 import pytest
 
 from gateway import demo_model as demo
+from tests.quick_model import write_quick_model
 from tests.serving import Server, served, served_echo
 
 # How long an example takes says nothing on a machine that does much else.
@@ -40,5 +41,14 @@ def slow_server() -> Iterator[Server]:
 def demo_server(demo_model: Path) -> Iterator[Server]:
     """Two workers with the demo model, and room for the prompts that many tests begin with."""
     with served("--workers", "2", "--drain-timeout", "2", PARKED="8") as server:
+        yield server
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def quick_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Two workers with a model that answers at once, whatever it is asked for."""
+    model = write_quick_model(tmp_path_factory.mktemp("quick") / "quick.gguf")
+    with served("--workers", "2", "--drain-timeout", "2", MODEL_NAME=str(model)) as server:
         yield server
         server.stop()

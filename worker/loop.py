@@ -20,19 +20,18 @@ from shared.messages import (
     Failed,
     Finished,
     Generate,
+    Prepare,
     Progress,
     SetThreads,
     Shutdown,
-    Tokenize,
-    Tokens,
 )
 from shared.typing import assert_never
 from worker.admission import admit, grammar_refusal
 from worker.engines.base import Engine, SlotTokens
-from worker.grammar import GrammarError, Grammars
+from worker.grammar.grammars import Grammars
+from worker.grammar.matcher import GrammarError
 from worker.sequence import Sequence
 from worker.threads import ThreadShare
-from worker.token_tools import answer
 
 _SLOT = 0
 # What runs is heard of at least so often, or after each evaluation that takes longer.
@@ -57,7 +56,7 @@ class Inbox(Protocol):
 class Outbox(Protocol):
     """The writing side of a worker's pipe; see `worker.pipes.Outbox`."""
 
-    def send(self, events: Items[Event | Progress | Tokens], /) -> None:
+    def send(self, events: Items[Event | Progress], /) -> None:
         """Send events to the gateway, or keep them where it does not read fast enough."""
 
     def drain(self, until: Inbox, /) -> None:
@@ -122,8 +121,6 @@ class Loop:
         match command:
             case Generate():
                 self._admit(command)
-            case Tokenize() | Detokenize():
-                self._outbox.send([answer(self._engine, command)])
             case Cancel(request_id):
                 sequence = self._sequence
                 if sequence is not None and sequence.request.request_id == request_id:
@@ -133,6 +130,8 @@ class Loop:
                 self._threads.set_share(threads, time.monotonic(), is_running)
             case Shutdown():
                 self._shutdown = True
+            case Prepare() | Detokenize():
+                raise ValueError(f"for a preparer: {type(command).__name__}")
             case _:
                 assert_never(command)
 
@@ -140,12 +139,7 @@ class Loop:
         request_id_var.set(request.trace_id)
         self._heard_s = time.monotonic()
         try:
-            admitted = admit(
-                self._engine,
-                self._grammars,
-                request,
-                on_wait=lambda: self._note_silence(request.request_id),
-            )
+            admitted = admit(self._engine, self._grammars, request)
         except Exception as error:
             admitted = _failure(request, error)
         if isinstance(admitted, Failed):
@@ -222,6 +216,7 @@ class Loop:
                 sequence.completion_tokens,
                 sequence.lap_ms(),
                 _encoded(self._engine.embedding()) if embeds else "",
+                tuple(sequence.generated),
             )
         )
         self._sequence = None

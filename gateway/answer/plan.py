@@ -9,7 +9,7 @@ from gateway.ask import Ask, IdsPrompt
 from gateway.errors import DEFAULT_RETRY_AFTER, ApiError
 from gateway.pool.base import PoolLoad, PoolRefused
 from shared.errors import ErrorCode
-from shared.messages import Generate, ModelInfo
+from shared.messages import Generate, ModelInfo, Prepared
 
 
 def admit(ask: Ask, load: PoolLoad, workers: int) -> ModelInfo:
@@ -137,15 +137,16 @@ def _check_embeddings(ask: Ask, model: ModelInfo) -> None:
         raise ApiError(ErrorCode.INVALID_VALUE, message, "dimensions")
 
 
-def reader_for(ask: Ask) -> Reader:
-    return CallReader(ask.stop) if ask.tools.functions else TextReader()
+def reader_for(ask: Ask, prompt: Prepared) -> Reader:
+    if ask.tools.functions:
+        return CallReader(ask.stop)
+    return TextReader(prompt.text if ask.echoes else "")
 
 
 def generations(
     ask: Ask,
-    prompts: Sequence[tuple[str, ...] | list[int]],
+    prompts: Sequence[tuple[Prepared, int]],
     constraint: Constraint,
-    stop: Sequence[str],
     answer_id: str,
     trace_id: str,
 ) -> list[Generate]:
@@ -153,9 +154,8 @@ def generations(
 
     Args:
         ask: the request.
-        prompts: its prompts as the pool takes them.
+        prompts: its prompts, and how many tokens may be generated behind each.
         constraint: what the answer is held to.
-        stop: strings that end an answer of this model, besides the request's.
         answer_id: begins the names of the generations.
         trace_id: of the HTTP request.
     """
@@ -164,23 +164,21 @@ def generations(
     # The best are those with the likeliest tokens.
     logprobs = 0 if ask.candidates > ask.n and ask.logprobs is None else ask.logprobs
     made: list[Generate] = []
-    for prompt in prompts:
+    for prompt, room in prompts:
         for place in range(ask.candidates):
             # Each draws with its own seed, or all would be the same.
             seed = None if ask.sampling.seed is None else ask.sampling.seed + place
             made.append(
                 Generate(
                     request_id=f"{answer_id}-{len(made)}",
-                    prompt=prompt if isinstance(prompt, tuple) else (),
-                    prompt_ids=() if isinstance(prompt, tuple) else tuple(prompt),
+                    ids=prompt.ids,
                     sampling=replace(ask.sampling, seed=seed),
-                    max_tokens=ask.limit.tokens,
-                    max_tokens_is_default=ask.limit.is_clamped,
-                    stop=(*stops, *stop),
+                    max_tokens=room,
+                    stop=(*stops, *prompt.stop),
                     trace_id=trace_id,
                     grammar=constraint.grammar,
                     logprobs=logprobs,
-                    echoes=ask.echoes,
+                    echoes_from=prompt.n_added if ask.echoes else None,
                     min_tokens=ask.min_tokens,
                     ignores_eog=ask.ignores_eog,
                     stop_ids=ask.stop_ids,

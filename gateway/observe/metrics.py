@@ -6,7 +6,7 @@ are read from the status of the pools. No worker is ever asked.
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
 from typing import NamedTuple, TypeAlias
@@ -14,19 +14,14 @@ from typing import NamedTuple, TypeAlias
 from prometheus_client import (
     CollectorRegistry,
     Histogram,
-    ProcessCollector,
+    core,
     disable_created_metrics,
     generate_latest,
-)
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
+    process_collector,
 )
 from prometheus_client.registry import Collector
 
-from gateway.observe.record import CLIENT_LEFT, RequestRecord, wait_s
+from gateway.observe.record import RequestRecord, wait_s
 from gateway.pool.base import TEXT_GAP_BOUNDS_S, GenerationRecord, PoolStatus, WorkerPool
 from gateway.pool.death import Cause
 from shared.errors import ErrorCode
@@ -48,8 +43,8 @@ _LAG_EVERY_S = 1.0
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 Labels: TypeAlias = tuple[str, ...]
-Values: TypeAlias = Mapping[Labels, int]
-"""The value of each series of a metric, by its labels' values."""
+Values: TypeAlias = float | Mapping[Labels, float]
+"""The value of a metric, or of each of its series by the values of its labels."""
 
 
 class Present(NamedTuple):
@@ -60,21 +55,11 @@ class Present(NamedTuple):
     #: The most memory that all workers together take.
     most_bytes: int
     #: Of the pools that are not retired; the last one serves.
-    statuses: list[PoolStatus]
+    pools: list[PoolStatus]
 
     @property
-    def status(self) -> PoolStatus:
-        return self.statuses[-1]
-
-
-def _e2e_s(record: RequestRecord) -> float | None:
-    return None if record.error_code or record.status == CLIENT_LEFT else record.total_s
-
-
-RequestRow: TypeAlias = tuple[str, str, tuple[float, ...], Callable[[RequestRecord], float | None]]
-GenerationRow: TypeAlias = tuple[
-    str, str, tuple[float, ...], Callable[[GenerationRecord], float | None]
-]
+    def serving(self) -> PoolStatus:
+        return self.pools[-1]
 
 
 def _if_evaluated(
@@ -84,94 +69,79 @@ def _if_evaluated(
     return lambda generation: None if generation.first_s is None else value_of(generation)
 
 
-# name, help, bounds, value; of requests that asked for generations. None is not counted.
-_OF_REQUESTS: tuple[RequestRow, ...] = (
+# Each table has the name (with its labels), the help, and how the value is read.
+# Histograms of requests that asked for generations; None is not counted.
+_OF_REQUESTS: tuple[tuple[str, str, Callable[[RequestRecord], float | None]], ...] = (
     ("time_to_first_token_seconds",
      "From the headers of a request to the first text that was sent; to the first token of an"
-     " answer that is not streamed.",
-     _SECONDS, lambda record: record.ttft_s),
+     " answer that is not streamed.", lambda record: record.ttft_s),
     ("e2e_request_latency_seconds",
      "From the headers of a request to the end of its answer, if that is complete.",
-     _SECONDS, lambda record: (
-         None if record.error_code or record.status == CLIENT_LEFT else record.total_s)),
+     lambda record: None if record.error_code or record.is_cut_off else record.total_s),
 )  # fmt: skip
-
-# The same, of each of their generations.
-_OF_GENERATIONS: tuple[GenerationRow, ...] = (
-    ("request_queue_time_seconds", "Time that a generation waited for a worker.",
-     _SECONDS, wait_s),
+# Histograms of their generations.
+_OF_GENERATIONS: tuple[tuple[str, str, Callable[[GenerationRecord], float | None]], ...] = (
+    ("request_queue_time_seconds", "Time that a generation waited for a worker.", wait_s),
     ("request_prefill_time_seconds",
      "Time a worker took to evaluate what it had not cached of a prompt.",
-     _SECONDS, _if_evaluated(lambda generation: generation.prefill_ms / 1000)),
+     _if_evaluated(lambda generation: generation.prefill_ms / 1000)),
     ("request_decode_time_seconds", "Time a worker took for all tokens after the first.",
-     # One that was cut short has no time.
-     _SECONDS, _if_evaluated(lambda generation: generation.decode_ms / 1000 or None)),
+     _if_evaluated(lambda generation: generation.decode_ms / 1000 or None)),  # 0 if cut short
     ("request_prompt_tokens", "Tokens in the prompt of a generation.",
-     _TOKENS, _if_evaluated(lambda generation: generation.prompt_tokens)),
+     _if_evaluated(lambda generation: generation.prompt_tokens)),
     ("request_generation_tokens", "Tokens generated, by one generation.",
-     _TOKENS, _if_evaluated(lambda generation: generation.completion_tokens)),
+     _if_evaluated(lambda generation: generation.completion_tokens)),
 )  # fmt: skip
-
-# name, labels, help, values; of the pool that serves, or of all pools that run.
-_GAUGES: tuple[tuple[str, Labels, str, Callable[[Present], Values]], ...] = (
-    ("build_info", ("version", "model", "family"),
+_GAUGES: tuple[tuple[str, str, Callable[[Present], Values]], ...] = (
+    ("build_info{version,model,family}",
      "This program and the model that it serves; the value is 1.",
-     lambda now: {(now.version, now.model_id, now.status.model.family if now.status.model else ""):
-                  1}),
-    ("workers", ("state",), "Worker processes, those kept for their caches included.",
-     lambda now: {(state,): sum(state == worker.state for worker in now.status.workers)
+     lambda now: {(now.version, now.model_id, getattr(now.serving.model, "family", "")): 1}),
+    ("workers{state}", "Worker processes, those kept for their caches included.",
+     lambda now: {(state,): sum(state == worker.state for worker in now.serving.workers)
                   for state in _STATES}),
-    ("requests_running", (), "Generations that run.",
-     lambda now: {(): sum(each.running for each in now.statuses)}),
-    ("requests_waiting", (), "Generations in the backlog.",
-     lambda now: {(): sum(each.waiting for each in now.statuses)}),
-    ("requests_waiting_limit", (), "The most that may wait.",
-     lambda now: {(): now.status.max_queue}),
-    ("cached_conversation_tokens", (), "Tokens in the KV caches of all workers.",
-     lambda now: {(): sum(worker.cached_tokens for worker in now.status.workers)}),
-    ("zygote_restarts", (), "Processes that workers were forked from before the present one.",
-     lambda now: {(): now.status.zygote.restarts}),
-    ("zygote_prefix_tokens", (), "Tokens a new worker has cached.",
-     lambda now: {(): now.status.zygote.prefix_tokens}),
-    ("memory_bound_bytes", (), "The most memory that all workers take.",
-     lambda now: {(): now.most_bytes}),
-    ("worker_state", ("worker", "state"), "1 for the state it is in, else 0.",
+    ("requests_running", "Generations that run.",
+     lambda now: sum(pool.running for pool in now.pools)),
+    ("requests_waiting", "Generations in the backlog.",
+     lambda now: sum(pool.waiting for pool in now.pools)),
+    ("requests_waiting_limit", "The most that may wait.", lambda now: now.serving.max_queue),
+    ("cached_conversation_tokens", "Tokens in the KV caches of all workers.",
+     lambda now: sum(worker.cached_tokens for worker in now.serving.workers)),
+    ("zygote_prefix_tokens", "Tokens a new worker has cached.",
+     lambda now: now.serving.zygote.prefix_tokens),
+    ("memory_bound_bytes", "The most memory that all workers take.", lambda now: now.most_bytes),
+    ("worker_state{worker,state}", "1 for the state it is in, else 0.",
      lambda now: {(str(worker.worker_id), state): state == worker.state
-                  for worker in now.status.workers for state in _STATES}),
-    ("worker_memory_bytes", ("worker",), "Its private memory when last measured.",
+                  for worker in now.serving.workers for state in _STATES}),
+    ("worker_memory_bytes{worker}", "Its private memory when last measured.",
      lambda now: {(str(worker.worker_id),): worker.memory_bytes
-                  for worker in now.status.workers if worker.memory_bytes is not None}),
+                  for worker in now.serving.workers if worker.memory_bytes is not None}),
 )  # fmt: skip
-
-
-def _each_worker(status: PoolStatus) -> Values:
-    return {(str(worker.worker_id),): 0 for worker in status.workers}
-
-
-# name, labels, help, values; the sum over all pools that there have been, and over what is
-# counted when a request has ended. What a status says is the value before anything is counted.
-_COUNTERS: tuple[tuple[str, Labels, str, Callable[[PoolStatus], Values]], ...] = (
-    ("prompt_tokens", (), "Tokens in prompts.", lambda pool: {(): pool.totals.prompt_tokens}),
-    ("cached_tokens", (), "Tokens in prompts that were in a KV cache.",
-     lambda pool: {(): pool.totals.cached_tokens}),
-    ("generation_tokens", (), "Tokens generated.",
-     lambda pool: {(): pool.totals.completion_tokens}),
-    ("cache_evictions", (), "Conversations that lost their KV cache.",
-     lambda pool: {(): pool.totals.evictions}),
-    ("requests_quarantined", (), "Requests refused from then on, since they kill.",
-     lambda pool: {(): pool.totals.quarantined}),
-    ("worker_deaths", ("cause",), "Worker processes that died, by the cause.",
+# The sum over all pools there have been, and over what `Metrics` counts: for that, the value here
+# is where it begins. A series that began with its first event would show no increase.
+_COUNTERS: tuple[tuple[str, str, Callable[[PoolStatus], Values]], ...] = (
+    ("prompt_tokens", "Tokens in prompts.", lambda pool: pool.totals.prompt_tokens),
+    ("cached_tokens", "Tokens in prompts that were in a KV cache.",
+     lambda pool: pool.totals.cached_tokens),
+    ("generation_tokens", "Tokens generated.", lambda pool: pool.totals.completion_tokens),
+    ("cache_evictions", "Conversations that lost their KV cache.",
+     lambda pool: pool.totals.evictions),
+    ("requests_quarantined", "Requests refused from then on, since they kill.",
+     lambda pool: pool.totals.quarantined),
+    ("worker_deaths{cause}", "Worker processes that died, by the cause.",
      lambda pool: {(cause.value,): pool.totals.deaths.get(cause.value, 0) for cause in Cause}),
-    ("worker_restarts", ("worker",), "Processes of this worker that died.",
+    ("worker_restarts{worker}", "Processes of this worker that died.",
      lambda pool: {(str(worker.worker_id),): worker.restarts for worker in pool.workers}),
-    ("worker_requests", ("worker",), "Generations that it ran and that have ended.", _each_worker),
-    ("worker_generation_tokens", ("worker",), "Tokens in those generations.", _each_worker),
-    ("requests", ("endpoint", "status", "finish_reason"),
+    ("zygote_restarts", "Zygotes, which workers are forked from, that died.",
+     lambda pool: pool.zygote.restarts),
+    ("worker_requests{worker}", "Generations that it ran and that have ended.",
+     lambda pool: {(str(worker.worker_id),): 0 for worker in pool.workers}),
+    ("worker_generation_tokens{worker}", "Tokens in those generations.",
+     lambda pool: {(str(worker.worker_id),): 0 for worker in pool.workers}),
+    ("requests{endpoint,status,finish_reason}",
      "HTTP requests whose answer has ended. finish_reason is that of all choices, mixed, cancelled,"
      " or the code of the error, also of one in mid-stream; status 499: the client went away.",
      lambda pool: {}),
-    # A series that begins with its first event shows no increase: each code is there from the start
-    ("requests_rejected", ("reason",),
+    ("requests_rejected{reason}",
      "HTTP requests that were answered with an error status, and connections that ended with one"
      " before they became requests, by the code of the error.",
      lambda pool: {(code.value,): 0 for code in ErrorCode}),
@@ -184,21 +154,24 @@ class Metrics(Collector):
     def __init__(self, version: str) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(self)
-        ProcessCollector(namespace="ggml_gateway", registry=self._registry)
+        process_collector.ProcessCollector(namespace="ggml_gateway", registry=self._registry)
         self._version, self._model_id, self._most_bytes = version, "", 0
         self._pools: list[WorkerPool] = []
         # Of pools that are retired, and of requests that have ended.
-        self._counted: dict[str, Counter[Labels]] = {name: Counter() for name, *_ in _COUNTERS}
+        self._counted: defaultdict[str, Counter[Labels]] = defaultdict(Counter)
         self._gap_counts, self._gaps_s = [0] * (len(TEXT_GAP_BOUNDS_S) + 1), 0.0
         self._histograms = {
-            name: Histogram(f"ggml_{name}", text, buckets=bounds, registry=self._registry)
-            for name, text, bounds, _ in (*_OF_REQUESTS, *_OF_GENERATIONS)
+            name: self._histogram(name, text, _TOKENS if name.endswith("_tokens") else _SECONDS)
+            for name, text, _ in (*_OF_REQUESTS, *_OF_GENERATIONS)
         }
-        self._lag = Histogram(
-            "ggml_gateway_event_loop_lag_seconds",
+        self._lag = self._histogram(
+            "gateway_event_loop_lag_seconds",
             "How late the event loop does what is due, looked at once a second.",
-            buckets=_LAG_SECONDS, registry=self._registry,
-        )  # fmt: skip
+            _LAG_SECONDS,
+        )
+
+    def _histogram(self, name: str, text: str, bounds: tuple[float, ...]) -> Histogram:
+        return Histogram(f"ggml_{name}", text, buckets=bounds, registry=self._registry)
 
     def measure(self, pool: WorkerPool, model_id: str, most_bytes: int) -> None:
         """Take a pool for the one that serves; earlier pools count on until `retire`."""
@@ -217,13 +190,13 @@ class Metrics(Collector):
             self._counted["requests_rejected"][record.error_code,] += 1
         if not record.generations:
             return
-        for name, _, _, value_of in _OF_REQUESTS:
+        for name, _, value_of in _OF_REQUESTS:
             self._fill(name, value_of(record))
         for generation in record.generations:
-            for name, _, _, value_in in _OF_GENERATIONS:
+            for name, _, value_in in _OF_GENERATIONS:
                 self._fill(name, value_in(generation))
             if generation.first_s is not None:
-                self._count_generation(generation)
+                self._count(generation)
 
     def count_refused(self, code: ErrorCode) -> None:
         """Count a connection that ended with an error before it became a request."""
@@ -240,29 +213,34 @@ class Metrics(Collector):
         """All metrics in Prometheus' text format, `CONTENT_TYPE`."""
         return generate_latest(self._registry)
 
-    def describe(self) -> list[Metric]:
+    def describe(self) -> list[core.Metric]:
         return []  # else the registry would collect at once to learn the names
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[core.Metric]:
         statuses = [pool.status() for pool in self._pools]
-        counted = {name: self._counted[name].copy() for name, *_ in _COUNTERS}
+        counted = defaultdict(Counter, {key: each.copy() for key, each in self._counted.items()})
         for status in statuses:
             _add(counted, status)
-        for name, labels, text, _ in _COUNTERS:
-            yield _filled(CounterMetricFamily(f"ggml_{name}", text, labels=labels), counted[name])
-        yield self._gaps()
+        for name, text, _ in _COUNTERS:
+            yield _family(core.CounterMetricFamily, name, text, counted[name.partition("{")[0]])
+        bounds = [*map(str, TEXT_GAP_BOUNDS_S), "+Inf"]
+        yield core.HistogramMetricFamily(
+            "ggml_inter_token_latency_seconds",
+            "From one piece of text of a generation to the next as they reach the gateway, mostly"
+            " a token each; counted when the request has ended.",
+            buckets=list(zip(bounds, accumulate(self._gap_counts), strict=True)),
+            sum_value=self._gaps_s,
+        )
         if statuses:
             now = Present(self._version, self._model_id, self._most_bytes, statuses)
-            for name, labels, text, values_of in _GAUGES:
-                yield _filled(
-                    GaugeMetricFamily(f"ggml_{name}", text, labels=labels), values_of(now)
-                )
+            for name, text, values_of in _GAUGES:
+                yield _family(core.GaugeMetricFamily, name, text, values_of(now))
 
     def _fill(self, name: str, value: float | None) -> None:
         if value is not None:
             self._histograms[name].observe(value)
 
-    def _count_generation(self, generation: GenerationRecord) -> None:
+    def _count(self, generation: GenerationRecord) -> None:
         for place, count in enumerate(generation.gap_counts):
             self._gap_counts[place] += count
         self._gaps_s += generation.gaps_s
@@ -271,23 +249,26 @@ class Metrics(Collector):
             self._counted["worker_requests"][worker] += 1
             self._counted["worker_generation_tokens"][worker] += generation.completion_tokens
 
-    def _gaps(self) -> Metric:
-        bounds = [*map(str, TEXT_GAP_BOUNDS_S), "+Inf"]
-        return HistogramMetricFamily(
-            "ggml_inter_token_latency_seconds",
-            "From one piece of text of a generation to the next as they reach the gateway, mostly"
-            " a token each; counted when the request has ended.",
-            buckets=list(zip(bounds, accumulate(self._gap_counts), strict=True)),
-            sum_value=self._gaps_s,
-        )
+
+def _by_labels(values: Values) -> Mapping[Labels, float]:
+    return values if isinstance(values, Mapping) else {(): values}
 
 
-def _add(counted: dict[str, Counter[Labels]], status: PoolStatus) -> None:
-    for name, _, _, values_of in _COUNTERS:
-        counted[name].update(values_of(status))
+def _add(counted: defaultdict[str, Counter[Labels]], status: PoolStatus) -> None:
+    for name, _, values_of in _COUNTERS:
+        each = counted[name.partition("{")[0]]
+        for labels, value in _by_labels(values_of(status)).items():
+            each[labels] += int(value)
 
 
-def _filled(family: CounterMetricFamily | GaugeMetricFamily, values: Values) -> Metric:
-    for labels, value in values.items():
-        family.add_metric(labels, value)
+def _family(
+    kind: type[core.CounterMetricFamily | core.GaugeMetricFamily],
+    name: str,
+    text: str,
+    values: Values,
+) -> core.Metric:
+    name, _, labels = name.rstrip("}").partition("{")
+    family = kind(f"ggml_{name}", text, labels=labels.split(",") if labels else ())
+    for each, value in _by_labels(values).items():
+        family.add_metric(each, value)
     return family

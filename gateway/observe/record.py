@@ -58,6 +58,10 @@ class RequestRecord:
     headers: Sequence[tuple[bytes, bytes]] = field(default=(), repr=False)
 
     @property
+    def is_cut_off(self) -> bool:
+        return self.status == CLIENT_LEFT
+
+    @property
     def outcome(self) -> str:
         """The finish reason of all choices, ``mixed``, ``cancelled`` or the error's code.
 
@@ -65,7 +69,7 @@ class RequestRecord:
         """
         if self.error_code or not self.generations:
             return self.error_code
-        if self.status == CLIENT_LEFT:
+        if self.is_cut_off:
             return "cancelled"
         outcomes = {generation.outcome for generation in self.generations}
         return outcomes.pop() if len(outcomes) == 1 else "mixed"

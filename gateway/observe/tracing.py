@@ -1,5 +1,6 @@
 """OpenTelemetry spans (``OTEL=1``), made of the records of requests when these have ended."""
 
+import sys
 import threading
 import time
 
@@ -7,6 +8,13 @@ from gateway.observe.record import RequestRecord
 from shared.errors import UsageError
 
 _LAST_EXPORT_S = 2.0
+_OPERATIONS = {
+    "/v1/completions": "text_completion",
+    "/api/generate": "text_completion",
+    "/v1/embeddings": "embeddings",
+    "/api/embed": "embeddings",
+}
+"""By the route; all others are chats."""
 
 
 class Spans:
@@ -26,8 +34,8 @@ class Spans:
             from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
         except ImportError as error:
             raise UsageError(
-                f"OTEL=1 takes packages that are not installed ({error});"
-                " pip install 'ggml-fastapi[otel]'"
+                f"OTEL=1 takes packages that are not installed ({error}): {sys.executable} -m pip"
+                " install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http"
             ) from error
         resource = Resource({"service.name": "ggml-fastapi"}).merge(OTELResourceDetector().detect())
         # Not the global provider: with that the libraries below would add spans of their own.
@@ -42,10 +50,15 @@ class Spans:
 
         if not record.generations:
             return
+        headers = {
+            name.decode(): value.decode("latin-1")
+            for name, value in record.headers
+            if name in (b"traceparent", b"tracestate")
+        }
         end_ns = time.time_ns()
         span = self._tracer.start_span(
             f"{record.method} {record.endpoint}",
-            self._propagator.extract(_trace_headers(record)),
+            self._propagator.extract(headers),
             SpanKind.SERVER,
             _attributes(record),
             start_time=end_ns - int(record.total_s * 1e9),
@@ -64,21 +77,13 @@ class Spans:
         closing.join(_LAST_EXPORT_S)
 
 
-def _trace_headers(record: RequestRecord) -> dict[str, str]:
-    names = (b"traceparent", b"tracestate")  # the trace that the request is part of
-    return {
-        name.decode(): value.decode("latin-1") for name, value in record.headers if name in names
-    }
-
-
 def _attributes(record: RequestRecord) -> dict[str, str | int | float | list[str] | list[int]]:
     runs = record.generations
-    is_chat = record.endpoint.endswith("/chat/completions")
     return {
         "http.request.method": record.method,
         "http.route": record.endpoint,
         "http.response.status_code": record.status,
-        "gen_ai.operation.name": "chat" if is_chat else "text_completion",
+        "gen_ai.operation.name": _OPERATIONS.get(record.endpoint, "chat"),
         "gen_ai.usage.input_tokens": record.prompt_tokens,
         "gen_ai.usage.output_tokens": record.completion_tokens,
         "gen_ai.response.finish_reasons": [each.outcome for each in runs],

@@ -5,10 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
 from shared.errors import ErrorCode
-from shared.messages import Detokenize, Event, Generate, ModelInfo, Tokenize, Tokens
-
-Question: TypeAlias = Tokenize | Detokenize
-"""What `WorkerPool.ask` takes."""
+from shared.messages import Event, Failed, Generate, ModelInfo, Prepared, Question
 
 
 class PoolRefused(Exception):
@@ -256,8 +253,8 @@ class WorkerPool(Protocol):
             PoolRefused: on the first step, if the generation is not taken.
         """
 
-    async def ask(self, question: Question) -> Tokens:
-        """Answer a question about tokens; it never waits behind a generation.
+    async def prepare(self, question: Question) -> Prepared | Failed:
+        """Answer a question about a prompt or about tokens; it never waits behind a generation.
 
         Cancelling it forgets the question.
 

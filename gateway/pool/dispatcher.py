@@ -211,9 +211,8 @@ class Dispatcher:
     def _prefilled(self, generation: Generation, event: Prefilled) -> None:
         generation.note_prefilled(event)
         request = generation.request
-        # An echoed prompt may have been evaluated token by token; one of ids has no letters.
-        if not request.echoes and not request.prompt_ids:
-            self.estimates.learn_prefill(sum(map(len, request.prompt)), event)
+        if request.echoes_from is None:  # else it was evaluated token by token
+            self.estimates.learn_prefill(event)
         self.totals = replace(
             self.totals,
             prompt_tokens=self.totals.prompt_tokens + event.prompt_tokens,
@@ -234,7 +233,7 @@ class Dispatcher:
             n_generated = self.totals.completion_tokens + event.completion_tokens
             self.totals = replace(self.totals, completion_tokens=n_generated)
             if generation.prefilled is not None:
-                generated = "".join(generation.text)
+                generated = event.ids
                 n_tokens = generation.prefilled.prompt_tokens + event.completion_tokens
                 self.cached_tokens[self.scheduler.running[request_id]] = n_tokens
         was_refused = isinstance(event, Failed) and generation.prefilled is None

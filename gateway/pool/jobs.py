@@ -5,20 +5,6 @@ from dataclasses import dataclass
 from gateway.pool.prefix import Prefix
 from shared.messages import Generate
 
-# A token of a prompt that came as ids counts as much as one of text is long.
-_LETTERS_PER_ID = 4
-
-
-def prefix_of(request: Generate) -> Prefix:
-    """The prompt, to be compared with others; token ids as letters, each with its id's number.
-
-    So ids are compared with ids, which is all that a schedule needs: prompts of text have their
-    own, and where one begins like the other by chance, nothing is lost but time.
-    """
-    if not request.prompt_ids:
-        return Prefix("".join(request.prompt))
-    return Prefix("".join([chr(token) * _LETTERS_PER_ID for token in request.prompt_ids]))
-
 
 @dataclass(slots=True, eq=False)
 class Waiting:
@@ -67,7 +53,7 @@ class Running:
         worker_id: where.
         worker: the same worker.
         prefix: its prompt.
-        shared: how many characters of that the worker had cached.
+        shared: how many tokens of that the worker had cached.
         started_s: when it started.
         expected_ms: how long it was expected to take then.
         awaited_by: the request that waits for its worker, if one does.

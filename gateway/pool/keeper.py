@@ -24,7 +24,6 @@ from shared.messages import (
     Prefilled,
     Progress,
     Ready,
-    Tokens,
 )
 
 logger = logging.getLogger(__name__)
@@ -43,9 +42,6 @@ class Listener(Protocol):
 
     def on_event(self, event: Event) -> None:
         """It sent an event of a generation, which names the generation."""
-
-    def on_tokens(self, worker_id: int, answer: Tokens) -> None:
-        """It answered a question, which the answer names."""
 
     def on_gone(self, worker_id: int) -> None:
         """It is dying, whether it had been ready or not; why is not known yet."""
@@ -214,8 +210,6 @@ class WorkerKeeper:
         match message:
             case Prefilled() | Delta() | Finished() | Failed():
                 self._listener.on_event(message)
-            case Tokens():
-                self._listener.on_tokens(self.worker_id, message)
             case Ready(model):
                 self._cancel_expiry()
                 self.state, self.reason = "ready", None

@@ -8,7 +8,6 @@ from gateway.pool.base import (
     GenerationRecord,
     PoolLoad,
     PoolStatus,
-    Question,
     State,
     Terms,
 )
@@ -17,9 +16,9 @@ from gateway.pool.dispatcher import Dispatcher
 from gateway.pool.guard import Guard, check_state
 from gateway.pool.keeper import WorkerKeeper
 from gateway.pool.limits import NO_LIMITS, Limits
-from gateway.pool.questions import Questions
+from gateway.pool.prepare import Preparers
 from gateway.pool.report import load_of, status_of
-from gateway.pool.zygote import Prompt, Zygote
+from gateway.pool.zygote import Zygote
 from shared.config import WorkerConfig
 from shared.errors import ErrorCode
 from shared.messages import (
@@ -29,8 +28,9 @@ from shared.messages import (
     Finished,
     Generate,
     ModelInfo,
+    Prepared,
+    Question,
     Shutdown,
-    Tokens,
 )
 
 # How long workers get to end by themselves when the pool closes.
@@ -47,8 +47,10 @@ class LocalPool:
         workers: int,
         max_queue: int,
         target: Callable[..., None],
+        preparer: Callable[..., None],
+        preparers: int = 1,
         parked: int = 0,
-        warm_prompts: Callable[[ModelInfo], Sequence[Prompt]] | None = None,
+        warm_prompt: str | None = None,
         preload: Sequence[str] = (),
         limits: Limits = NO_LIMITS,
     ) -> None:
@@ -58,17 +60,18 @@ class LocalPool:
             config: what each worker gets; ``config.threads`` is shared out among those that run.
             workers: how many generations may run at the same time.
             max_queue: the most generations that may wait.
-            target: body of a worker process, called with ``config``, its queue and its pipe.
+            target: body of a worker process, called with ``config``, its inbox and its outbox.
+            preparer: the same of a preparer.
+            preparers: how many of these there are.
             parked: how many more processes there are, for the conversations in their KV caches.
-            warm_prompts: gives prompts whose common beginning all workers have in their caches from
-                the start; raises `ValueError` if the model has no such prompts.
+            warm_prompt: the system message that all workers have in their caches from the start.
             preload: further modules that the zygote imports before it loads the model.
             limits: what is borne with, of workers and of what waits for them.
         """
         self._zygote = Zygote(
             config,
             [*preload, target.__module__],
-            warm_prompts=warm_prompts,
+            warm_prompt=warm_prompt,
             start_timeout_s=limits.start_timeout_s,
         )
         self._dispatcher = Dispatcher(
@@ -79,8 +82,8 @@ class LocalPool:
             for worker_id in range(workers + parked)
         ]
         self._guard = Guard(self._keepers, self._dispatcher, self._zygote, limits)
-        self._questions = Questions(
-            self._keepers, self._dispatcher.scheduler.running, max_queue + workers
+        self._preparers = Preparers(
+            self._zygote, preparer, preparers=preparers, most=4 * (max_queue + workers)
         )
         self._model: ModelInfo | None = None
         self._is_draining = False
@@ -93,6 +96,7 @@ class LocalPool:
         self._zygote.begin()
         self._guard.begin()
         self._tasks += [asyncio.create_task(each.keep(self._closing)) for each in self._keepers]
+        self._preparers.begin()
         await self._settled.wait()
 
     async def settled(self) -> PoolStatus:
@@ -118,10 +122,10 @@ class LocalPool:
         finally:
             self._dispatcher.abandon(request.request_id, events)
 
-    async def ask(self, question: Question) -> Tokens:
-        """Answer a question about tokens; see `gateway.pool.base.WorkerPool.ask`."""
+    async def prepare(self, question: Question) -> Prepared | Failed:
+        """Answer a question; see `gateway.pool.base.WorkerPool.prepare`."""
         self._check_open()
-        return await self._questions.ask(question)
+        return await self._preparers.prepare(question)
 
     def load(self) -> PoolLoad:
         """The part of the status that each request has to know."""
@@ -146,7 +150,8 @@ class LocalPool:
         self._guard.end()
         shutting_down = ErrorCode.SHUTTING_DOWN, "the server is shutting down"
         self._dispatcher.end_all(*shutting_down)
-        self._questions.end_all(*shutting_down)
+        self._preparers.end_all(*shutting_down)
+        self._preparers.begin_close()
         for keeper in self._keepers:
             if keeper.handle is not None:
                 keeper.handle.send(Shutdown())
@@ -157,6 +162,8 @@ class LocalPool:
             for keeper in self._keepers:
                 keeper.kill()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._preparers.kill()
+        await self._preparers.close()
         await self._guard.close()
         self._settled.set()  # also where nothing was started
 
@@ -193,13 +200,11 @@ class LocalPool:
         self._dispatcher.scheduler.can_rewind = model.can_rewind
         zygote = self._zygote
         self._dispatcher.add_worker(worker_id, zygote.warm, zygote.status.prefix_tokens)
-        self._questions.send_waiting()
         self._settled.set()
 
     def on_gone(self, worker_id: int) -> None:
         """Take a worker out of rotation."""
         self._dispatcher.remove_worker(worker_id)
-        self._questions.on_gone(worker_id)
 
     def on_death(self, worker_id: int, death: Death) -> None:
         """Save what a worker ran if that can be done."""
@@ -213,12 +218,8 @@ class LocalPool:
             self._settled.set()
             unavailable = ErrorCode.MODEL_UNAVAILABLE, f"no worker could be started: {reason}"
             self._dispatcher.end_waiting(*unavailable)
-            self._questions.end_all(*unavailable)
+            self._preparers.end_all(*unavailable)
 
     def on_event(self, event: Event) -> None:
         """Pass an event on to whoever consumes its generation."""
         self._dispatcher.on_event(event)
-
-    def on_tokens(self, worker_id: int, answer: Tokens) -> None:
-        """Pass an answer on to whoever asked."""
-        self._questions.on_answer(worker_id, answer)

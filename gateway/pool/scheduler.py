@@ -4,7 +4,7 @@ from collections import deque
 from itertools import islice
 
 from gateway.pool.estimates import Estimates
-from gateway.pool.jobs import Running, Start, Waiting, Worker, prefix_of
+from gateway.pool.jobs import Running, Start, Waiting, Worker
 from gateway.pool.prefix import EMPTY, Prefix
 from shared.messages import Generate
 
@@ -18,7 +18,7 @@ _WORTH_OF_NEWEST = 0.5
 class Scheduler:
     """A bounded FIFO backlog before a set of workers, of which some may run at the same time.
 
-    A generation goes to the free worker where it costs least, counted in characters: those of its
+    A generation goes to the free worker where it costs least, counted in tokens: those of its
     prompt that have to be evaluated there, and those in the worker's cache that are lost to others,
     which count the less the longer the worker has not been used. It waits for another worker if
     that is expected to be faster, but never longer than it can gain by it; meanwhile those behind
@@ -91,7 +91,9 @@ class Scheduler:
             if running_on == worker_id:
                 del self.running[request_id], self._running[request_id]
 
-    def finish(self, request_id: str, generated: str | None, *, was_refused: bool = False) -> None:
+    def finish(
+        self, request_id: str, generated: tuple[int, ...] | None, *, was_refused: bool = False
+    ) -> None:
         """A generation has ended, and its worker is free.
 
         Args:
@@ -106,7 +108,7 @@ class Scheduler:
         if generated is not None:
             worker.cached = running.prefix.followed_by(generated)
         elif not was_refused and running.shared < len(worker.cached):
-            worker.cached = Prefix(worker.cached.text[: running.shared])
+            worker.cached = Prefix(worker.cached.ids[: running.shared])
         self._free[running.worker_id] = worker
 
     def next(self, now_s: float) -> Start | None:
@@ -142,12 +144,12 @@ class Scheduler:
         return Start(request, prompt, worker_id)
 
     def _shared(self, cached: Prefix, prompt: Prefix) -> int:
-        """How many characters of a prompt would not have to be evaluated behind this cache."""
+        """How many tokens of a prompt would not have to be evaluated behind this cache."""
         shared = cached.shared_length(prompt)
         return shared if self.can_rewind or shared == len(cached) else 0
 
     def _cheapest(self, prompt: Prefix) -> tuple[int, int]:
-        """The free worker that a prompt costs least, and how many characters they share."""
+        """The free worker that a prompt costs least, and how many tokens they share."""
         best: tuple[float, int, int, int] | None = None
         has_blank = any(worker.is_blank for worker in self._free.values())
         for age, (worker_id, worker) in enumerate(self._free.items()):
@@ -204,7 +206,7 @@ class Scheduler:
         return (self.waiting_ms + running_ms) / at_once / 1000
 
     def _waiting(self, request: Generate) -> Waiting:
-        prompt = prefix_of(request)
+        prompt = Prefix(request.ids)
         n_new = len(prompt) * (1 - self.estimates.cached_share)
         waiting = Waiting(request, prompt, self.estimates.generation_ms(n_new, request.max_tokens))
         self.waiting_ms += waiting.expected_ms

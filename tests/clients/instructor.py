@@ -24,7 +24,7 @@ OPTIONS: dict[str, Any] = {
     "max_retries": 0,
     "timeout": TIMEOUT_S,
 }
-ASK: dict[str, Any] = {"model": MODEL, "temperature": 0, "max_tokens": 200, "max_retries": 0}
+ASK: dict[str, Any] = {"model": MODEL, "temperature": 0, "max_tokens": 400, "max_retries": 0}
 
 
 JSON_MESSAGES = [{"role": "user", "content": JSON_QUESTION}]

@@ -13,8 +13,10 @@ from llm.cli import cli
 from llm.default_plugins.openai_models import OpenAIEmbeddingModel
 
 from tests.clients.subjects import (
+    ANSWER,
     ASK_WEATHER,
     BEGINNING,
+    CONTINUATION,
     JSON_QUESTION,
     MODEL,
     QUESTION,
@@ -71,7 +73,7 @@ def check_the_command_itself() -> None:
 
 def check_prompt() -> None:
     streamed = ask(QUESTION)
-    assert "Paris" in streamed
+    assert streamed == f"{ANSWER}\n"
     assert ask(QUESTION, "--no-stream") == streamed
     assert ask(QUESTION, "--system", "You are a pirate.").strip()
     (logged, *_) = json.loads(run("logs", "--json", "-n", "1"))
@@ -84,17 +86,17 @@ def check_conversation() -> None:
 
 
 def check_completion() -> None:
-    assert "Paris" in ask(BEGINNING, model="ours-text", max_tokens=8)
+    assert ask(BEGINNING, model="ours-text", max_tokens=8) == f"{CONTINUATION}\n"
 
 
 def check_schema() -> None:
     schema = json.dumps(WEATHER_SCHEMA)
-    assert is_weather(ask(ASK_WEATHER, "--schema", schema, max_tokens=60))
-    assert is_weather(ask(ASK_WEATHER, "--schema", schema, "--no-stream", max_tokens=60))
+    assert is_weather(ask(ASK_WEATHER, "--schema", schema, max_tokens=120))
+    assert is_weather(ask(ASK_WEATHER, "--schema", schema, "--no-stream", max_tokens=120))
 
 
 def check_json_object() -> None:
-    text = ask(JSON_QUESTION, "-o", "json_object", "1", max_tokens=200)
+    text = ask(JSON_QUESTION, "-o", "json_object", "1", max_tokens=400)
     assert isinstance(json.loads(text), dict)
 
 

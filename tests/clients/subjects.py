@@ -2,6 +2,7 @@
 
 import json
 import os
+import urllib.request
 from enum import Enum
 from typing import Any, Literal
 
@@ -11,13 +12,32 @@ URL = os.environ["OPENAI_BASE_URL"]
 MODEL = os.environ["MODEL"]
 TIMEOUT_S = 60.0
 
+
+def asked(path: str, **body: Any) -> Any:
+    """What the server itself says, without any client."""
+    headers = {"content-type": "application/json"}
+    content = json.dumps({"model": MODEL, **body}).encode()
+    request = urllib.request.Request(URL.removesuffix("/v1") + path, content, headers)
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+        return json.load(answer)
+
+
+def ids_of(text: str) -> list[int]:
+    ids: list[int] = asked("/tokenize", content=text)["tokens"]
+    return ids
+
+
 QUESTION = "What is the capital of France?"
 PARIS: list[Any] = [{"role": "user", "content": QUESTION}]
 BEGINNING = "The capital of France is"
-BEGINNING_TOKENS = [504, 3575, 282, 4649, 314]
-"""The same in token ids of the demo model."""
-ONCE_TOKENS = [6403, 1980, 253, 655]
-LONDON_TOKEN = 4528
+ANSWER: str = asked("/v1/chat/completions", messages=PARIS, temperature=0, max_tokens=24)[
+    "choices"
+][0]["message"]["content"]
+"""To the question, greedily, in 24 tokens."""
+CONTINUATION: str = asked("/v1/completions", prompt=BEGINNING, temperature=0, max_tokens=8)[
+    "choices"
+][0]["text"]
+"""Of the beginning, greedily, in 8 tokens."""
 ASK_WEATHER = "What is the weather in Paris?"
 WEATHER: list[Any] = [{"role": "user", "content": ASK_WEATHER}]
 ASK_TRIP = "Plan a trip to Paris and London."
@@ -84,7 +104,6 @@ WEATHER_FORMAT: Any = {
 
 
 JSON_QUESTION = 'Answer in JSON: {"capital": the capital of France}'
-"""The model ends its answer to this one by itself."""
 
 
 def is_weather(arguments: str | dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Released clients in an environment of their own, against the demo model.
+"""Released clients in an environment of their own, against a server.
 
 The checks are in `tests/clients`; each client's run in one process, and each is a test here.
 """
@@ -29,9 +29,9 @@ Run: TypeAlias = Callable[[str], dict[str, str | None]]
 
 
 @pytest.fixture(scope="module")
-def run(demo_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(quick_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Runs a script, once."""
-    return cache(lambda script: outcomes(script, demo_server, tmp_path_factory.mktemp("client")))
+    return cache(lambda script: outcomes(script, quick_server, tmp_path_factory.mktemp("client")))
 
 
 def require(script: str) -> None:

@@ -18,9 +18,9 @@ LONG: dict[str, Any] = {"prompt": "Once upon a time", "max_tokens": 3000, "tempe
 
 
 @pytest.fixture(scope="module")
-def found(demo_server: Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
+def found(quick_server: Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
     folder = tmp_path_factory.mktemp("client")
-    return outcomes(SCRIPT, demo_server, folder, Path(sys.executable))
+    return outcomes(SCRIPT, quick_server, folder, Path(sys.executable))
 
 
 @pytest.mark.parametrize("check", checks_of(SCRIPT))

@@ -15,7 +15,7 @@ from shared.config import WorkerConfig
 from shared.messages import Delta, Event, Failed, Finished, Generate, Prefilled
 from shared.sampling import SamplingParams
 from tests.serving import DEADLINE_S, START_S, wait_for_end
-from worker.main import run_worker
+from worker.main import run_preparer, run_worker
 
 LIMIT_S = 90.0
 LONG = "x" * 4000
@@ -45,6 +45,7 @@ async def started(
         workers=workers,
         max_queue=max_queue,
         target=target,
+        preparer=run_preparer,
         **options,
     )
     try:
@@ -110,7 +111,7 @@ _numbers = iter(range(1_000_000_000))
 def ask(prompt: str, **more: Any) -> Generate:
     """A generation with a fresh id."""
     more.setdefault("sampling", SamplingParams(temperature=0))
-    return Generate(f"test-{next(_numbers)}", (prompt,), **more)
+    return Generate(f"test-{next(_numbers)}", tuple(prompt.encode()), **more)
 
 
 async def collect(events: AsyncGenerator[Event, None]) -> list[Event]:

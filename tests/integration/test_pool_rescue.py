@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -193,7 +194,7 @@ def test_the_text_of_a_model_is_the_same_after_a_kill(demo_model: Path) -> None:
             request = ask("The capital of France is", max_tokens=60)
             undisturbed = text_of(await collect(pool.generate(request)))
             record = GenerationRecord()
-            again = ask(request.prompt[0], max_tokens=60)
+            again = replace(request, request_id="again")
             answer = asyncio.ensure_future(
                 collect(pool.generate(again, Terms(is_whole=True), record))
             )

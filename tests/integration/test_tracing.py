@@ -110,7 +110,7 @@ def test_without_the_packages_the_server_says_what_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
-    with pytest.raises(UsageError, match=r"pip install 'ggml-fastapi\[otel\]'"):
+    with pytest.raises(UsageError, match=r"python\S* -m pip install opentelemetry-sdk"):
         Spans()
 
 

@@ -29,12 +29,14 @@ class Engine(Protocol):
     Attributes:
         info: the model's description.
         eog: ids that end a generation.
+        special_tokens: texts and ids of the special tokens, which plain text never yields.
         forks_after_evaluation: whether a process that has evaluated something may be forked: no
             thread of the engine's outlives an evaluation.
     """
 
     info: ModelInfo
     eog: frozenset[int]
+    special_tokens: dict[str, int]
     forks_after_evaluation: bool
 
     def tokenize(self, prompt: Sequence[str], *, begins: bool = True) -> list[int]:

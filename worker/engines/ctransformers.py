@@ -72,7 +72,6 @@ class CTransformersEngine:
             chat_template=file.chat_template,
             bos_token=vocabulary.text(vocabulary.bos),
             eos_token=vocabulary.text(vocabulary.eos),
-            special_tokens=tuple(vocabulary.special),
             fim_tokens=vocabulary.fim_tokens,
             # This format keeps its cache of values in strides of the tokens evaluated before, so
             # what is there can be continued, but not from an earlier place.
@@ -82,6 +81,7 @@ class CTransformersEngine:
             quantisation=file.quantisation,
         )
         self.eog = vocabulary.eog
+        self.special_tokens = vocabulary.special
         self._cache: list[int] = []
         self._buffer = (ctypes.c_int * _BLOCK)()
 

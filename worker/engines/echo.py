@@ -39,6 +39,7 @@ class EchoEngine:
             n_ctx_train=config.n_ctx or _DEFAULT_N_CTX,
         )
         self.eog = frozenset({_EOG})
+        self.special_tokens: dict[str, int] = {}
         self._delay_s = config.echo_delay_ms / 1000
         self._prompt: list[int] = []
         self._cache: list[int] = []

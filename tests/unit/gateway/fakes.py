@@ -12,17 +12,17 @@ import httpx
 import uvicorn
 
 from gateway.app import create_app
+from gateway.models import ServingConfig
 from gateway.pool.base import (
     DEFAULT_TERMS,
     GenerationRecord,
     PoolLoad,
     PoolStatus,
-    Question,
     Terms,
     WorkerStatus,
 )
-from gateway.serving import ServingConfig
 from shared.messages import (
+    Chat,
     Delta,
     Event,
     Failed,
@@ -30,11 +30,14 @@ from shared.messages import (
     Generate,
     ModelInfo,
     Prefilled,
-    Tokenize,
-    Tokens,
+    Prepare,
+    Prepared,
+    Question,
+    Text,
 )
 
-MODEL = ModelInfo("llama", n_ctx=100, n_vocab=300, max_token_bytes=20, eos_token="</s>")
+MODEL = ModelInfo("llama", n_ctx=100, n_vocab=300, max_token_bytes=20, eos_token="</s>",
+                  chat_template="{{ messages }}", chat_format="plain")  # fmt: skip
 READY = PoolStatus(
     state="ready",
     reason=None,
@@ -70,22 +73,34 @@ def says(*texts: str) -> Script:
     return lambda request: [prefilled(request), *deltas(request, *texts), finished(request)]
 
 
-Oracle = Callable[[Question], Tokens | Exception | None]
+Oracle = Callable[[Question], Prepared | Failed | Exception | None]
 """What comes of a question; None waits until it is cancelled."""
 
 
-def bytewise(question: Question) -> Tokens:
+def bytewise(question: Question) -> Prepared:
     """Tokens are bytes; 256 is put in front that begins a sequence, and has no text."""
-    if isinstance(question, Tokenize):
-        begin = (256,) if question.begins else ()
-        ids = (*begin, *"".join(question.prompt).encode())
+    if isinstance(question, Prepare):
+        begin = (256,) if question.begins and question.prompt is not None else ()
+        ids = (*begin, *_rendered(question.prompt).encode())
     else:
-        ids = question.ids
-    texts = tuple(
-        bytes((token,)).decode("utf-8", "replace") if token < 256 else "" for token in ids
-    )
-    text = bytes(token for token in ids if token < 256).decode("utf-8", "replace")
-    return Tokens(question.request_id, ids, texts, text)
+        begin, ids = (), question.ids
+    pieces = tuple([text_of((token,)) for token in ids])
+    return Prepared(question.request_id, ids, text_of(ids), pieces, len(begin))
+
+
+def _rendered(prompt: Chat | Text | None) -> str:
+    match prompt:
+        case Chat(messages):
+            turns = [f"{message['role']}: {message['content']}\n" for message in messages]
+            return "".join(turns) + "assistant:"
+        case Text(text, suffix):
+            return text + suffix
+    return ""
+
+
+def text_of(ids: Sequence[int]) -> str:
+    """The text of ids that `bytewise` has made."""
+    return bytes(token for token in ids if token < 256).decode("utf-8", "replace")
 
 
 class ScriptedPool:
@@ -134,7 +149,7 @@ class ScriptedPool:
             self.cancellation.set()
             raise
 
-    async def ask(self, question: Question) -> Tokens:
+    async def prepare(self, question: Question) -> Prepared | Failed:
         self.questions.append(question)
         self.begun.set()
         answer = self.oracle(question)

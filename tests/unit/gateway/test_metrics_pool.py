@@ -21,7 +21,7 @@ EXPECTED = {
     "ggml_requests_waiting": 3,
     "ggml_requests_waiting_limit": 4,
     "ggml_cached_conversation_tokens": 37,
-    "ggml_zygote_restarts": 2,
+    "ggml_zygote_restarts_total": 2,
     "ggml_zygote_prefix_tokens": 30,
     "ggml_memory_bound_bytes": 123,
     "ggml_prompt_tokens_total": 100,

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from gateway.serving import VERSION
+from gateway.models import VERSION
 from tests.unit.gateway.fakes import CONFIG, MODEL, READY, ScriptedPool, error, loading, request
 
 

@@ -12,9 +12,9 @@ def test_first_in_first_out() -> None:
         assert made.submit(request(request_id))
     assert started(made) == [("a", 0)]
     assert waiting(made) == ["b", "c"]
-    made.finish("a", "")
+    made.finish("a", ())
     assert started(made) == [("b", 0)]
-    made.finish("b", "")
+    made.finish("b", ())
     assert started(made) == [("c", 0)]
     assert (waiting(made), made.running) == ([], {"c": 0})
 
@@ -39,7 +39,7 @@ def test_free_workers_count_as_places() -> None:
     assert [made.submit(request(request_id)) for request_id in "abcd"] == [True] * 3 + [False]
     assert started(made) == [("a", 0), ("b", 1)]
     assert not made.submit(request("e"))
-    made.finish("a", "")
+    made.finish("a", ())
     assert made.submit(request("f"))
     assert not made.submit(request("g"))
 
@@ -50,7 +50,7 @@ def test_without_a_backlog_only_free_workers_take_requests() -> None:
     assert not made.submit(request("b"))
     assert started(made) == [("a", 0)]
     assert not made.submit(request("c"))
-    made.finish("a", "")
+    made.finish("a", ())
     assert made.submit(request("d"))
 
 
@@ -102,7 +102,7 @@ def test_ties_go_to_the_least_recently_used() -> None:
     made = with_caches("same", "same", "same")
     made.submit(request("a", "same"))
     assert started(made) == [("a", 0)]
-    made.finish("a", "")
+    made.finish("a", ())
     made.submit(request("b", "same"))
     made.submit(request("c", "same"))
     made.submit(request("d", "same"))
@@ -139,7 +139,7 @@ def test_who_asks_again_comes_to_the_same_worker() -> None:
     for request_id in "abc":
         made.submit(request(request_id, "Tell me a story."))
         assert started(made) == [(request_id, 0)]
-        made.finish(request_id, "Once upon a time. " * 10)
+        made.finish(request_id, tuple(b"Once upon a time. " * 10))
     assert made.evictions == 0
 
 
@@ -158,7 +158,7 @@ def test_only_so_many_run_at_the_same_time() -> None:
         assert made.submit(request(request_id, request_id))
     assert started(made) == [("a", 0), ("b", 1)]
     assert (made.startable, waiting(made)) == (0, ["c"])
-    made.finish("a", "")
+    made.finish("a", ())
     # Not where the other conversation is: it may go on.
     assert started(made) == [("c", 2)]
 
@@ -173,7 +173,7 @@ def test_parked_conversations_find_their_caches() -> None:
             step = made.next(0)
             assert isinstance(step, Start)
             assert step.worker_id == n
-            made.finish(request_id, " Indeed.")
+            made.finish(request_id, tuple(b" Indeed."))
             texts[name] += " Indeed. Go on."
     assert made.evictions == 0
 
@@ -198,7 +198,7 @@ def test_remove_worker() -> None:
     made.remove_worker(99)
     made.submit(request("c"))
     assert started(made) == []
-    made.finish("b", "")
+    made.finish("b", ())
     assert started(made) == [("c", 1)]
 
 
@@ -234,7 +234,7 @@ def test_the_expected_wait_is_what_waits_and_runs_shared_out_among_all() -> None
     assert made.expected_wait_s(0.0) == pytest.approx(3 * one_s)
     assert made.expected_wait_s(0.5) == pytest.approx(3 * one_s - 0.5)
     made.withdraw("5")
-    made.finish("0", "")
+    made.finish("0", ())
     started(made, 0.5)
     assert made.expected_wait_s(0.5) == pytest.approx(2 * one_s - 0.25)
     for number in range(2, 5):

@@ -111,7 +111,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             return
         assert isinstance(step, Start)  # nothing here is long enough to be waited for
         assert step.request is model.waiting.pop(0)
-        prompt = "".join(step.request.prompt)
+        prompt = bytes(step.request.ids).decode()
         oldest_first = sorted(model.caches, key=lambda free: model.used[free])
 
         def cost(free: int) -> tuple[float, int]:
@@ -132,8 +132,8 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(text=st.text("ab", max_size=4), data=st.data())
     def finish(self, text: str, data: st.DataObject) -> None:
         request_id = data.draw(st.sampled_from(sorted(self.model.running)))
-        cached = "".join(self.model.all[request_id].prompt) + text
-        self.scheduler.finish(request_id, text)
+        cached = bytes(self.model.all[request_id].ids).decode() + text
+        self.scheduler.finish(request_id, tuple(text.encode()))
         worker_id = self.model.running[request_id]
         self.model.prompt_lengths[worker_id] = len(cached) - len(text)
         self.free(self.model.running.pop(request_id), cached)

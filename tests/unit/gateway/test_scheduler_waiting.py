@@ -24,7 +24,7 @@ def test_a_generation_waits_for_a_busy_worker_if_that_is_faster() -> None:
     assert made.patience_s == pytest.approx(5.8, abs=0.01)
     made.submit(request("other", "Something else"))
     assert started(made, now_s=5.7) == [("other", 1)]
-    made.finish("first", "Yes.")
+    made.finish("first", tuple(b"Yes."))
     assert started(made, now_s=6.0) == [("second", 0)]
     assert made.patience_s is None
 
