@@ -70,7 +70,8 @@ def _serve(arguments: Sequence[str]) -> int:
     from gateway.terminal import has_terminal
     from shared.errors import UsageError
     from shared.logging import configure_logging
-    from worker.main import run_worker
+    from worker.main import run_preparer, run_worker
+    from worker.prompt.formats import load_chat_template
 
     if not has_terminal():
         # It asks for a reload, and there is nothing yet to be replaced; the default would end us.
@@ -78,15 +79,17 @@ def _serve(arguments: Sequence[str]) -> int:
     try:
         settings = Settings.load(arguments, os.environ)
         configure_logging(settings.log_level.upper(), settings.log_format)
-        # Keys and certificates that are wrong need not wait for a download.
+        # What is wrong with these need not wait for a download.
         access_for(settings)
         tls_context(settings)
+        if settings.chat_template is not None:
+            load_chat_template(settings.chat_template)
         plan = plan_for(settings)
 
         from gateway.launch import Launch
         from gateway.server import serve
 
-        launch = Launch(settings, run_worker)
+        launch = Launch(settings, run_worker, run_preparer)
         return _run(serve(launch, plan))
     except UsageError as error:
         print(f"ggml-fastapi: {error}", file=sys.stderr)

@@ -82,7 +82,7 @@ class InputTokens(TypedDict):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class TokenQuestion:
     """What is asked of a prompt, or of token ids."""
 
     model: str | None
@@ -92,7 +92,7 @@ class Question:
     tools: ToolUse = NO_TOOLS
     begins: bool = True  #: whether the token that begins a sequence is put in front
     wants_pieces: bool = False  #: the text of each token
-    wants_text: bool = False  #: the text of the prompt, and no ids
+    wants_text: bool = False  #: the text of the prompt
     options: Any = None  #: for the endpoint's own `TokenDialect.write`
 
 
@@ -111,9 +111,9 @@ class TokenDialect(Protocol):
 
     endpoint: Endpoint
 
-    def read(self, body: Mapping[str, Any]) -> Question: ...
+    def read(self, body: Mapping[str, Any]) -> TokenQuestion: ...
 
-    def write(self, question: Question, known: Known) -> Any: ...
+    def write(self, question: TokenQuestion, known: Known) -> Any: ...
 
 
 class Tokenize:
@@ -133,7 +133,7 @@ class Tokenize:
         tag="tokens",
     )
 
-    def read(self, body: Mapping[str, Any]) -> Question:
+    def read(self, body: Mapping[str, Any]) -> TokenQuestion:
         request, param = checked(TokenizeRequest, body), _text_field(body)
         begins = request.add_special
         if begins is None:
@@ -146,7 +146,7 @@ class Tokenize:
             has_specials = request.parse_special is not False
             prompt = TextPrompt(text or "", has_specials=has_specials, param=param)
             tools = NO_TOOLS
-        return Question(
+        return TokenQuestion(
             model=request.model,
             param=param,
             prompt=prompt,
@@ -156,7 +156,7 @@ class Tokenize:
             options=request,
         )
 
-    def write(self, question: Question, known: Known) -> TokenizeResponse:
+    def write(self, question: TokenQuestion, known: Known) -> TokenizeResponse:
         request: TokenizeRequest = question.options
         tokens: list[int] | list[TokenPiece] = list(known.ids)
         if request.with_pieces:
@@ -181,11 +181,11 @@ class DetokenizeIds:
         tag="tokens",
     )
 
-    def read(self, body: Mapping[str, Any]) -> Question:
+    def read(self, body: Mapping[str, Any]) -> TokenQuestion:
         request = checked(DetokenizeRequest, body)
-        return Question(model=request.model, param="tokens", ids=tuple(request.tokens))
+        return TokenQuestion(model=request.model, param="tokens", ids=tuple(request.tokens))
 
-    def write(self, question: Question, known: Known) -> DetokenizeResponse:
+    def write(self, question: TokenQuestion, known: Known) -> DetokenizeResponse:
         return DetokenizeResponse(content=known.text, prompt=known.text)
 
 
@@ -203,9 +203,9 @@ class ApplyTemplate:
     )
     wants_text = True
 
-    def read(self, body: Mapping[str, Any]) -> Question:
+    def read(self, body: Mapping[str, Any]) -> TokenQuestion:
         prompt, tools = _chat(body)
-        return Question(
+        return TokenQuestion(
             model=body.get("model"),
             param="messages",
             prompt=prompt,
@@ -213,7 +213,7 @@ class ApplyTemplate:
             wants_text=self.wants_text,
         )
 
-    def write(self, question: Question, known: Known) -> Any:
+    def write(self, question: TokenQuestion, known: Known) -> Any:
         return TemplateResponse(prompt=known.text)
 
 
@@ -231,7 +231,7 @@ class InputTokenCount(ApplyTemplate):
     )
     wants_text = False
 
-    def write(self, question: Question, known: Known) -> Any:
+    def write(self, question: TokenQuestion, known: Known) -> Any:
         return InputTokens(object="response.input_tokens", input_tokens=len(known.ids))
 
 
