@@ -60,7 +60,7 @@ class Reloads:
         """
         if self._closing:
             raise _shutting_down()
-        if self._reloading is not None or self._pool.load().state == "starting":
+        if self._reloading is not None or self._pool.status().state == "starting":
             raise ApiError(ErrorCode.RELOAD_RUNNING, "A model is being loaded already.")
         # A task of its own: it goes on if whoever asked for it goes away.
         self._reloading = asyncio.create_task(self._reload())
