@@ -57,7 +57,7 @@ def create_app(
         exception_handlers=HANDLERS,
     )
     # Whatever the pool would take at once may come with a large body.
-    most_large = config.workers + pool.load().max_queue
+    most_large = config.workers + pool.status().max_queue
     bodies = BodyReader(config.max_body_bytes, most_large)
     app.state.models = Models(Served(config, pool), metrics, bodies)
     for module in _MODULES:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from gateway import machine
 from gateway.models import ServingConfig
 from gateway.plan import Plan
-from gateway.pool.limits import Limits
+from gateway.pool.base import Limits
 from gateway.pool.local import LocalPool
 from gateway.settings import Settings
 

@@ -99,7 +99,7 @@ async def ready(request: Request) -> Response:
         "reason": status.reason,
         "waiting": status.waiting,
         "running": status.running,
-        "slots": status.slots,
+        "slots": status.max_running,
         "workers": [asdict(worker) for worker in status.workers],
         "zygote": asdict(status.zygote),
         "evictions": status.totals.evictions,
@@ -142,7 +142,7 @@ async def retrieve_model(request: Request, model_id: str) -> ModelEntry:
 
 
 def _entry(served: Served) -> ModelEntry:
-    config, model = served.config, served.pool.load().model
+    config, model = served.config, served.pool.status().model
     return {
         "id": config.model_id,
         "object": "model",
@@ -164,7 +164,7 @@ def _entry(served: Served) -> ModelEntry:
 async def props(request: Request) -> Props:
     """Describe the model and what a request gets that says nothing else."""
     served = models_of(request).default
-    config, model = served.config, loaded_model(served.pool.load())
+    config, model = served.config, loaded_model(served.pool)
     defaults = asdict(SamplingParams())
     return {
         "default_generation_settings": {

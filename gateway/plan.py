@@ -200,6 +200,7 @@ def _worker(settings: Settings) -> WorkerConfig:
         model_id=settings.model_name or "echo",
         chat_template=settings.chat_template,
         echo_delay_ms=settings.echo_delay_ms,
+        slots=settings.slots,
     )
 
 

@@ -96,7 +96,7 @@ async def _orders(
         ApiError: the request cannot be answered.
         PoolRefused: the pool does not take it now.
     """
-    model = admit(ask, served.pool.load(), served.config.workers)
+    model = admit(ask, served.pool)
     check_for_model(ask, model)
     constraint = constraint_of(ask)
     wants_text = ask.echoes or served.config.log_prompts
@@ -173,7 +173,7 @@ async def _answer(
             writer.media_type, chunks, lambda: writer.end(tally.usage), writer.failed
         )
     # The texts of one request for embeddings leave room for other requests.
-    at_once = served.config.workers if ask.embeds else None
+    at_once = served.pool.status().max_running if ask.embeds else None
 
     async def finish() -> None:
         async with aclosing(run(served.pool, orders, collect, at_once)) as running:
@@ -198,7 +198,7 @@ def _asking(dialect: TokenDialect) -> Handler:
 
 
 async def _known(request: Request, served: Served, question: TokenQuestion) -> Known:
-    model = loaded_model(served.pool.load())
+    model = loaded_model(served.pool)
     asked: Question
     if isinstance(question.prompt, ChatPrompt | TextPrompt):
         check_messages(question.prompt, model)

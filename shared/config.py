@@ -29,6 +29,7 @@ class WorkerConfig:
         chat_template: the setting ``CHAT_TEMPLATE``: a name of a format, or a path; None leaves the
             format to the model.
         echo_delay_ms: how long the echo engine takes for each evaluation.
+        slots: how many sequences the echo engine evaluates together.
         name: of the process, for its log.
     """
 
@@ -46,4 +47,5 @@ class WorkerConfig:
     file_name: str = ""
     chat_template: str | None = None
     echo_delay_ms: float = 0.0
+    slots: int = 1
     name: str = ""

@@ -18,6 +18,7 @@ from shared.grammar import Grammar
 from shared.logprobs import TokenLogprobs
 from shared.model_info import ModelInfo as ModelInfo
 from shared.sampling import SamplingParams
+from shared.times import Times
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,8 @@ class Generate:
     stop_ids: tuple[int, ...] = ()
     #: nothing is generated; `Finished` has the embedding of the prompt
     embeds: bool = False
+    #: of the worker's engine, where it runs; the schedule says which
+    slot: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +243,8 @@ class Finished:
     embedding: str = ""
     #: what was generated; the KV cache holds it behind the prompt
     ids: tuple[int, ...] = ()
+    #: filled in by the pool
+    times: Times | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +258,8 @@ class Failed:
     message: str
     #: the field of `Generate` at fault, or `Prepare.param`, if it is one
     param: str | None = None
+    #: filled in by the pool
+    times: Times | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ class ModelInfo:
         n_embd: how many numbers an embedding has; 0 if the engine gives none for this family.
         n_ctx_train: context length in tokens that the model was made for; 0 if unknown.
         quantisation: of the weights, e.g. ``Q4_0``; empty if there are none.
+        n_slots: how many sequences a worker evaluates together, each with ``n_ctx`` tokens.
     """
 
     family: str
@@ -44,3 +45,4 @@ class ModelInfo:
     n_embd: int = 0
     n_ctx_train: int = 0
     quantisation: str = ""
+    n_slots: int = 1

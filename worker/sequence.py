@@ -86,6 +86,11 @@ class Sequence:
         """Whether the logits of each token of the prompt are wanted, so that none is cached."""
         return self.request.echoes_from is not None and self.request.logprobs is not None
 
+    @property
+    def wants_logits(self) -> bool:
+        """Whether the logits after the chunk that was taken last are wanted."""
+        return not self.pending or bool(self._prompt_left)
+
     def take_chunk(self, size: int) -> list[int]:
         """Remove and return the next tokens to evaluate, at most ``size``."""
         if self._prompt_left:
@@ -94,8 +99,8 @@ class Sequence:
         chunk, self.pending = self.pending[:size], self.pending[size:]
         return chunk
 
-    def note_prompt(self, logits: _FloatArray) -> None:
-        """Take in the logits behind a part of the prompt."""
+    def note_prompt(self, logits: _FloatArray | None) -> None:
+        """Take in the logits behind a part of the prompt, if they were wanted."""
         if self._prompt_left:
             self._note_prompt(logits)
 

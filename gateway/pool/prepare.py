@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from gateway.pool.base import PoolRefused
-from gateway.pool.death import Cause, Death
+from gateway.pool.faults import Cause, Death
 from gateway.pool.proc import activity
 from gateway.pool.process import WorkerProcess
 from gateway.pool.zygote import Zygote

@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 from gateway.pool.base import PoolStatus
 from gateway.pool.local import LocalPool
 from shared.config import WorkerConfig
-from shared.messages import Delta, Event, Failed, Finished, Generate, Prefilled
+from shared.messages import Delta, Detokenize, Event, Failed, Finished, Generate, Prefilled
 from shared.sampling import SamplingParams
+from shared.times import Times
 from tests.serving import DEADLINE_S, START_S, wait_for_end
 from worker.main import run_preparer, run_worker
 
@@ -64,6 +65,7 @@ async def ready(**options: Any) -> AsyncIterator[LocalPool]:
     """A pool all of whose workers are idle."""
     async with started(**options) as pool:
         await until(pool, all_idle)
+        await pool.prepare(Detokenize("ready", (1,)))  # the preparer is there, too
         yield pool
 
 
@@ -97,6 +99,18 @@ async def running_pid(pool: LocalPool, other_than: int | None = None) -> int:
 
     (pid,) = pids(await until(pool, lambda status: len(pids(status)) == 1))
     return pid
+
+
+def heard(pool: LocalPool) -> int:
+    """How often a worker has sent something."""
+    return sum(each.process.heard for each in pool._keepers if each.process is not None)
+
+
+def times_of(events: Sequence[Event]) -> Times:
+    """What a generation's terminal event tells of it."""
+    last = events[-1]
+    assert isinstance(last, Finished | Failed) and last.times is not None
+    return last.times
 
 
 async def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:

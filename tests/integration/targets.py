@@ -157,3 +157,24 @@ def obeys(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
             del taken
         _send(outbox, Prefilled(name, 1, 0, 0.0), Delta(name, text, 1))
         _send(outbox, Finished(name, "stop", 1, 1.0))
+
+
+POISON = "poison"
+
+
+def dies_of_poison(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
+    """A worker whose engine crashes when it decodes behind a certain prompt."""
+    from worker.engines.echo import EchoEngine
+    from worker.loop import Loop
+
+    class Fragile(EchoEngine):
+        def forward(self, batch: Any, threads: int) -> Any:
+            for part in batch:
+                prompt = bytes(self._prompts[part.slot]).decode()
+                if prompt == POISON and len(part.tokens) == 1:
+                    os.kill(os.getpid(), signal.SIGSEGV)
+            return super().forward(batch, threads)
+
+    engine = Fragile(config)
+    outbox.send([Ready(engine.info)])
+    Loop(engine, 1, inbox, outbox).run()

@@ -117,11 +117,6 @@ def test_help_is_the_same_however_it_is_started() -> None:
     assert len({each.stdout for each in ended}) == 1 and "--workers" in ended[0].stdout
 
 
-def test_a_command_that_is_gone_says_what_to_do() -> None:
-    ended = run_main("in", "out.bin", command=(*SCRIPT, "convert"))
-    assert ended.returncode == 2 and "convert_hf_to_gguf.py" in ended.stderr
-
-
 @pytest.mark.parametrize(
     "command", [MODULE, (*SCRIPT, "serve")], ids=["module", "script with serve"]
 )

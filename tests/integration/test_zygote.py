@@ -122,11 +122,7 @@ def test_a_zygote_dies_together_with_all_its_workers() -> None:
 
 def zygote_of(server: Server) -> int:
     """The process that the workers of a server are forked from."""
-    (pid,) = {
-        pid
-        for pid in server.processes()
-        if b"worker.zygote" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    } - set(server.worker_pids())
+    pid: int = server.ready()["zygote"]["pid"]
     return pid
 
 

@@ -15,12 +15,12 @@ from gateway.app import create_app
 from gateway.models import ServingConfig
 from gateway.pool.base import (
     DEFAULT_TERMS,
-    GenerationRecord,
-    PoolLoad,
+    PoolRefused,
     PoolStatus,
     Terms,
     WorkerStatus,
 )
+from shared.errors import ErrorCode
 from shared.messages import (
     Chat,
     Delta,
@@ -45,6 +45,7 @@ READY = PoolStatus(
     workers=tuple(WorkerStatus(i, "idle", 100 + i, 0) for i in range(2)),
     waiting=0,
     max_queue=4,
+    max_running=2,
 )
 CONFIG = ServingConfig("org/model", "/models/m.gguf", workers=2, max_body_bytes=10_000, created=1)
 
@@ -130,7 +131,6 @@ class ScriptedPool:
         self,
         request: Generate,
         terms: Terms = DEFAULT_TERMS,
-        record: GenerationRecord | None = None,
     ) -> AsyncGenerator[Event, None]:
         self.requests.append(request)
         self.begun.set()
@@ -165,8 +165,22 @@ class ScriptedPool:
         assert answer is not None
         return answer
 
-    def load(self) -> PoolLoad:
-        return self.current.load
+    def admit(self, n: int = 1) -> ModelInfo:
+        """As a pool without workers would, but for how long to wait."""
+        status = self.current
+        if status.state == "closing":
+            raise PoolRefused(ErrorCode.SHUTTING_DOWN, "The server is shutting down.", 5)
+        if status.state == "failed":
+            raise PoolRefused(ErrorCode.MODEL_UNAVAILABLE, f"It failed: {status.reason}", 5)
+        if status.model is None:
+            raise PoolRefused(ErrorCode.MODEL_LOADING, "The model is still loading.", 5)
+        if status.reason is not None:
+            raise PoolRefused(ErrorCode.INSUFFICIENT_MEMORY, status.reason, 5)
+        idle = sum(worker.state == "idle" for worker in status.workers)
+        if status.waiting + n > idle + status.max_queue:
+            message = f"{status.waiting} requests wait already."
+            raise PoolRefused(ErrorCode.QUEUE_FULL, message, 5)
+        return status.model
 
     def status(self) -> PoolStatus:
         return self.current

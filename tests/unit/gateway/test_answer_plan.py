@@ -14,52 +14,41 @@ from gateway.dialects.chat import CHAT
 from gateway.dialects.completions import COMPLETIONS
 from gateway.dialects.embeddings import EMBEDDINGS
 from gateway.errors import ApiError
-from gateway.pool.base import PoolRefused, PoolStatus
+from gateway.pool.base import PoolRefused
 from shared.errors import ErrorCode
 from shared.grammar import Grammar
 from shared.messages import Chat, Detokenize, Generate, Prepared, Text
-from tests.unit.gateway.fakes import MODEL, READY, loading
+from tests.unit.gateway.fakes import MODEL, READY, ScriptedPool, loading
 
 
 def completion(prompt: Any = "x", **body: Any) -> Ask:
     return COMPLETIONS.read({"prompt": prompt, **body})
 
 
-@pytest.mark.parametrize(
-    ("status", "code", "retry_after"),
-    [
-        (replace(READY, waiting=6), ErrorCode.QUEUE_FULL, 7),
-        (replace(READY, waiting=4, slots=0), ErrorCode.QUEUE_FULL, 7),
-        (replace(READY, reason="no memory"), ErrorCode.INSUFFICIENT_MEMORY, 7),
-        (replace(READY, state="closing"), ErrorCode.SHUTTING_DOWN, 5),
-        (loading(), ErrorCode.MODEL_LOADING, 5),
-        (replace(loading(), state="failed"), ErrorCode.MODEL_UNAVAILABLE, 5),
-        (replace(loading(), state="closing"), ErrorCode.SHUTTING_DOWN, 5),
-    ],
-)
-def test_what_nobody_can_have_now(status: PoolStatus, code: ErrorCode, retry_after: int) -> None:
+def test_what_the_pool_refuses_is_refused() -> None:
     with pytest.raises(PoolRefused) as refused:
-        admit(completion(), replace(status.load, retry_after_s=7), 2)
-    assert (refused.value.code, refused.value.retry_after) == (code, retry_after)
+        admit(completion(), ScriptedPool(status=replace(READY, waiting=6)))
+    assert refused.value.code is ErrorCode.QUEUE_FULL
+    with pytest.raises(PoolRefused) as refused:
+        admit(completion(["x"] * 100), ScriptedPool(status=loading()))
+    assert refused.value.code is ErrorCode.MODEL_LOADING
 
 
 def test_what_there_is_room_for() -> None:
-    assert admit(completion(), replace(READY, waiting=5).load, 2) is MODEL
-    # The pool itself refuses.
-    assert admit(completion(), replace(READY, state="failed", reason="why").load, 2) is MODEL
-    assert admit(EMBEDDINGS.read({"input": ["x"] * 100}), READY.load, 2) is MODEL
+    assert admit(completion(), ScriptedPool(status=replace(READY, waiting=5))) is MODEL
+    assert admit(EMBEDDINGS.read({"input": ["x"] * 100}), ScriptedPool()) is MODEL
 
 
 def test_fan_out_has_a_limit_forever_and_one_for_now() -> None:
-    admit(completion(["a", "b"], n=3), READY.load, 2)
+    admit(completion(["a", "b"], n=3), ScriptedPool())
     many = completion(n=7), completion(["x"] * 7), completion(n=10**12), completion(best_of=7)
     for ask, param in zip(many, ("n", "prompt", "n", "best_of"), strict=True):
         with pytest.raises(ApiError, match="takes 6") as caught:
-            admit(ask, READY.load, 2)
+            admit(ask, ScriptedPool())
         assert caught.value.param == param
     with pytest.raises(PoolRefused) as refused:
-        admit(completion(n=4), replace(replace(READY, waiting=3).load, retry_after_s=7), 2)
-    assert (refused.value.code, refused.value.retry_after) == (ErrorCode.QUEUE_FULL, 7)
+        admit(completion(n=4), ScriptedPool(status=replace(READY, waiting=3)))
+    assert refused.value.code is ErrorCode.QUEUE_FULL
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gateway.pool.base import DEFAULT_TERMS, GenerationRecord, PoolRefused, Terms
+from gateway.pool.base import DEFAULT_TERMS, PoolRefused, Terms
 from shared.errors import ErrorCode
 from shared.messages import Event, Failed, Finished, Generate, Prepare, Prepared, Question, Text
 from tests.unit.gateway.fakes import (
@@ -205,17 +205,15 @@ class CountingPool(ScriptedPool):
         self,
         request: Generate,
         terms: Terms = DEFAULT_TERMS,
-        record: GenerationRecord | None = None,
     ) -> AsyncGenerator[Event, None]:
-        assert terms.is_whole and record is not None
+        assert terms.is_whole
         self.running += 1
         self.most = max(self.most, self.running)
         try:
             for _ in range(3):
                 await asyncio.sleep(0)
-            async for event in super().generate(request, terms, record):
+            async for event in super().generate(request, terms):
                 yield event
-            record.prompt_tokens = 3
         finally:
             self.running -= 1
 

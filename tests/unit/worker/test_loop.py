@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from shared.config import WorkerConfig
 from shared.encoding import encode
@@ -33,7 +32,7 @@ from shared.messages import (
 )
 from shared.sampling import SamplingParams
 from worker import threads
-from worker.engines.base import SlotTokens
+from worker.engines.base import Logits, SlotTokens
 from worker.engines.echo import EchoEngine
 from worker.loop import Loop
 
@@ -95,7 +94,7 @@ class WatchedEngine(EchoEngine):
     def chunk_size(self, slot: int) -> int:
         return self.chunk
 
-    def forward(self, batch: Sequence[SlotTokens], threads: int) -> list[NDArray[np.float32]]:
+    def forward(self, batch: Sequence[SlotTokens], threads: int) -> list[Logits | None]:
         self.evaluated.append(list(batch[0].tokens))
         self.threads.append(threads)
         self.before.pop(len(self.evaluated), lambda: None)()
@@ -352,8 +351,9 @@ def test_logits_that_are_not_finite_end_only_their_generation() -> None:
     class Ill(WatchedEngine):
         ill = True
 
-        def forward(self, batch: Sequence[SlotTokens], threads: int) -> list[NDArray[np.float32]]:
+        def forward(self, batch: Sequence[SlotTokens], threads: int) -> list[Logits | None]:
             (logits,) = super().forward(batch, threads)
+            assert logits is not None
             if self.ill:
                 logits[:] = np.nan
             return [logits]
@@ -516,8 +516,9 @@ def test_an_embedding_that_is_cancelled_is_none() -> None:
 
 def test_logits_that_are_no_numbers_end_what_tells_of_them_too() -> None:
     class Ill(WatchedEngine):
-        def forward(self, batch: Sequence[SlotTokens], threads: int) -> list[NDArray[np.float32]]:
+        def forward(self, batch: Sequence[SlotTokens], threads: int) -> list[Logits | None]:
             (logits,) = super().forward(batch, threads)
+            assert logits is not None
             logits[:] = -np.inf
             return [logits]
 

@@ -1,17 +1,68 @@
-"""Tests of what is remembered of requests that kill workers, and of how a death is judged."""
+"""Tests of who is to blame for a death, what runs again, and what is remembered of it."""
 
 import signal
 from dataclasses import replace
 
 import pytest
 
-from gateway.pool.death import Cause, Death
-from gateway.pool.quarantine import Quarantine
-from shared.messages import Generate
+from gateway.pool.base import DEFAULT_TERMS, Terms
+from gateway.pool.faults import MOST_KILLS, Cause, Death, Quarantine, end_after
+from gateway.pool.job import Job
+from shared.errors import ErrorCode
+from shared.messages import Delta, Generate
 from shared.sampling import SamplingParams
-from tests.unit.gateway.schedules import request
+
+
+def request(request_id: str, prompt: str = "", max_tokens: int | None = None) -> Generate:
+    return Generate(request_id, tuple(map(ord, prompt)), max_tokens=max_tokens)
+
 
 BAD = request("1", "bad")
+CRASH = Death.of(-signal.SIGSEGV)
+KILL = Death.of(-signal.SIGKILL)
+
+
+def job(terms: Terms = DEFAULT_TERMS) -> Job:
+    return Job(BAD, terms)
+
+
+def test_a_crash_says_little_about_each_of_several() -> None:
+    quarantine, jobs = Quarantine(), [job() for _ in range(4)]
+    for each in jobs:
+        assert end_after(CRASH, each, False, quarantine, 0.0) is None
+        each.begin_anew()
+        assert each.is_alone
+    assert not quarantine.holds(BAD, 1.0)
+    # One dies alone: that is proof, of the one.
+    error = end_after(CRASH, jobs[0], True, quarantine, 1.0)
+    assert error is not None and error[0] is ErrorCode.WORKER_CRASHED
+    assert quarantine.holds(BAD, 2.0)
+
+
+def test_a_crash_of_one_alone_is_forgiven_once() -> None:
+    quarantine, one = Quarantine(), job()
+    assert end_after(CRASH, one, True, quarantine, 0.0) is None
+    assert end_after(CRASH, one, True, quarantine, 0.0) is not None
+    assert quarantine.total == 1
+
+
+def test_who_has_seen_text_does_not_see_it_again() -> None:
+    for is_whole in (False, True):
+        begun = job(Terms(is_whole))
+        begun.put_delta(Delta("1", "x", 1))
+        error = end_after(KILL, begun, False, Quarantine(), 0.0)
+        assert (error is None) is is_whole
+
+
+def test_kills_from_outside_are_nobodys_fault_but_end() -> None:
+    quarantine, one = Quarantine(), job()
+    for _ in range(MOST_KILLS):
+        assert end_after(KILL, one, True, quarantine, 0.0) is None
+        one.begin_anew()
+        assert not one.is_alone
+    error = end_after(KILL, one, True, quarantine, 0.0)
+    assert error is not None and error[0] is ErrorCode.MODEL_UNAVAILABLE
+    assert quarantine.total == 0
 
 
 def test_the_second_death_of_one_generation_puts_a_request_into_quarantine() -> None:

@@ -1,4 +1,4 @@
-"""What waits for a consumer: in order, nothing lost, deltas merged."""
+"""A job: what waits for its consumer, in order, nothing lost, deltas merged; and its times."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -8,11 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.pool.mailbox import Mailbox
-from shared.messages import Delta, Event, Failed, Finished, Prefilled
+from gateway.pool.base import Terms
+from gateway.pool.job import Job
+from shared.messages import Delta, Event, Failed, Finished, Generate, Prefilled
 
 BEGIN = Prefilled("a", 5, 2, 1.0)
 END = Finished("a", "stop", 3, 1.0)
+
+
+def mailbox_of(is_whole: bool = False) -> Job:
+    return Job(Generate("a", (1,)), Terms(is_whole))
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
@@ -21,7 +26,7 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 
 def test_events_come_out_as_they_went_in() -> None:
     async def scenario() -> None:
-        mailbox = Mailbox()
+        mailbox = mailbox_of()
         for event in (BEGIN, Delta("a", "x", 1), END):
             mailbox.put(event)
             assert await mailbox.get() is event
@@ -32,13 +37,13 @@ def test_events_come_out_as_they_went_in() -> None:
 @pytest.mark.parametrize("end", [END, Failed("a", "worker_crashed", "It broke.")])
 def test_a_whole_answer_comes_when_it_has_ended(end: Event) -> None:
     async def scenario() -> None:
-        mailbox = Mailbox(is_whole=True)
+        mailbox = mailbox_of(is_whole=True)
         taking = asyncio.ensure_future(mailbox.get())
         mailbox.put(BEGIN)
         mailbox.put(Delta("a", "lost", 1))
         await asyncio.sleep(0)
         assert not taking.done()
-        mailbox.clear()
+        mailbox.begin_anew()
         again: list[Event] = [BEGIN, Delta("a", "x", 1), Delta("a", "y", 1), end]
         for event in again:
             mailbox.put(event)
@@ -51,7 +56,7 @@ def test_a_whole_answer_comes_when_it_has_ended(end: Event) -> None:
 
 def test_deltas_that_wait_become_one() -> None:
     async def scenario() -> None:
-        mailbox = Mailbox()
+        mailbox = mailbox_of()
         for event in (BEGIN, Delta("a", "x", 1), Delta("a", "yz", 2), Delta("a", "é", 1), END):
             mailbox.put(event)
         assert [await mailbox.get() for _ in range(3)] == [BEGIN, Delta("a", "xyzé", 4), END]
@@ -61,7 +66,7 @@ def test_deltas_that_wait_become_one() -> None:
 
 def test_a_delta_that_was_taken_is_not_merged_with() -> None:
     async def scenario() -> None:
-        mailbox = Mailbox()
+        mailbox = mailbox_of()
         mailbox.put(Delta("a", "x", 1))
         first = await mailbox.get()
         mailbox.put(Delta("a", "y", 1))
@@ -72,7 +77,7 @@ def test_a_delta_that_was_taken_is_not_merged_with() -> None:
 
 def test_a_consumer_that_waits_gets_what_comes_before_it_wakes_as_one() -> None:
     async def scenario() -> None:
-        mailbox = Mailbox()
+        mailbox = mailbox_of()
         waiting = asyncio.create_task(mailbox.get())
         await asyncio.sleep(0)
         assert not waiting.done()
@@ -86,7 +91,7 @@ def test_a_consumer_that_waits_gets_what_comes_before_it_wakes_as_one() -> None:
 @pytest.mark.parametrize("event_first", [True, False])
 def test_a_cancelled_get_loses_nothing(event_first: bool) -> None:
     async def scenario() -> None:
-        mailbox = Mailbox()
+        mailbox = mailbox_of()
         waiting = asyncio.create_task(mailbox.get())
         await asyncio.sleep(0)
         if event_first:
@@ -103,7 +108,7 @@ def test_a_cancelled_get_loses_nothing(event_first: bool) -> None:
 
 def test_a_second_consumer_is_refused() -> None:
     async def scenario() -> None:
-        mailbox = Mailbox()
+        mailbox = mailbox_of()
         first = asyncio.create_task(mailbox.get())
         await asyncio.sleep(0)
         with pytest.raises(RuntimeError, match="one consumer"):
@@ -121,7 +126,7 @@ def test_whenever_it_is_read_the_text_and_the_tokens_are_whole(
     got: list[Event] = []
 
     async def scenario() -> None:
-        mailbox = Mailbox()
+        mailbox = mailbox_of()
         waiting = 0
         for text in texts:
             mailbox.put(Delta("a", text, 2))
@@ -137,3 +142,37 @@ def test_whenever_it_is_read_the_text_and_the_tokens_are_whole(
     assert last is END
     assert "".join(e.text for e in deltas if isinstance(e, Delta)) == "".join(texts)
     assert sum(e.tokens for e in deltas if isinstance(e, Delta)) == 2 * len(texts)
+
+
+def test_its_end_tells_of_its_times() -> None:
+    async def scenario() -> None:
+        job = mailbox_of()
+        job.begin(job.submitted_s + 0.5)
+        job.note_prefilled(BEGIN)
+        job.put_delta(Delta("a", "x", 1))
+        job.put_delta(Delta("a", "y", 1))
+        job.end(END)
+        *_, last = [await job.get() for _ in range(3)]
+        assert isinstance(last, Finished) and last.times is not None
+        times = last.times
+        assert times.queue_s == pytest.approx(0.5)
+        assert (times.runs, sum(times.gap_counts)) == (1, 1)
+        assert times.first_s is not None and 0 <= times.first_s <= times.total_s
+
+    run(scenario())
+
+
+def test_a_second_run_does_not_say_again_that_the_prompt_is_evaluated() -> None:
+    async def scenario() -> None:
+        job = mailbox_of()
+        job.begin(0.0)
+        job.note_prefilled(BEGIN)
+        job.begin_anew()
+        job.begin(1.0)
+        job.note_prefilled(BEGIN)
+        job.end(END)
+        assert await job.get() == BEGIN
+        last = await job.get()
+        assert isinstance(last, Finished) and last.times is not None and last.times.runs == 2
+
+    run(scenario())
