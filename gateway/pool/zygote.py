@@ -95,7 +95,8 @@ class Zygote:
             NotLoaded: the model cannot be loaded.
             OSError: the zygote died meanwhile, or does not answer.
         """
-        self._is_wanted.set()
+        if not self._loaded.done():  # a model that cannot be loaded has its time to be mended
+            self._is_wanted.set()
         process = await asyncio.shield(self._loaded)
         began_s = time.monotonic()
         try:
