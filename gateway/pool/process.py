@@ -86,7 +86,8 @@ class WorkerProcess:
         self._events = pipes["events"]
         self._alive = pipes["alive"]
         self._stderr = StderrLog(name, pipes["standard_error"])
-        self._partial = b""
+        # Pieces of a line whose end has not come; joined once, since it may be long.
+        self._partial: list[bytes] = []
         self._jobs: dict[str, Job] = {}
         self._verdict: Death | None = None
         self._is_reaped = False
@@ -154,10 +155,12 @@ class WorkerProcess:
                 self.exited.set_result(None)
             return
         self.heard += 1
-        *lines, self._partial = (self._partial + chunk).split(b"\n")
+        first, *others = chunk.split(b"\n")
+        self._partial.append(first)
         try:
-            for line in lines:
-                message = decode(line)
+            for other in others:
+                message = decode(b"".join(self._partial))
+                self._partial = [other]
                 if type(message) is Delta:
                     job = self._jobs.get(message.request_id)
                     if job is not None:  # else it is not running it, and says so all the same

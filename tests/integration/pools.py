@@ -37,6 +37,7 @@ async def started(
     max_queue: int = 16,
     delay_ms: float = 0.0,
     target: Callable[..., None] = run_worker,
+    preparer: Callable[..., None] = run_preparer,
     config: WorkerConfig | None = None,
     **options: Any,
 ) -> AsyncIterator[LocalPool]:
@@ -46,7 +47,7 @@ async def started(
         workers=workers,
         max_queue=max_queue,
         target=target,
-        preparer=run_preparer,
+        preparer=preparer,
         **options,
     )
     try:

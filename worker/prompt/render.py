@@ -16,8 +16,9 @@ from minijinja import Environment, TemplateError
 MAX_SOURCE = 64 << 10
 """The most characters that a template's source may have."""
 
-# Instructions; a chat of 400 messages takes at most a million with any of 80 published templates.
-_FUEL = 20_000_000
+# Instructions: of 80 published templates none takes more than 2,500 for a message.
+_FUEL = 1_000_000
+_FUEL_PER_MESSAGE = 10_000
 _LONGEST_MESSAGE = 500
 # Marks for training what a model has said; here it only groups.
 _GENERATION = re.compile(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}")
@@ -54,7 +55,6 @@ class ChatTemplate:
             lstrip_blocks=True,
             undefined_behavior="lenient",
             pycompat=True,
-            fuel=_FUEL,
             debug=True,  # errors name what is undefined
         )
         source = _NEWLINE.sub("\n", source.encode("utf-8", "replace").decode())
@@ -71,6 +71,8 @@ class ChatTemplate:
             OutOfFuel: it does too much.
             ValueError: it fails otherwise; the text says why.
         """
+        n_messages = len(variables.get("messages", ()))
+        self._environment.fuel = _FUEL + _FUEL_PER_MESSAGE * n_messages
         try:
             return self._environment.render_template("chat", **variables)
         except Refused:

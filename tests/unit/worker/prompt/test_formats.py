@@ -208,15 +208,22 @@ def test_the_stops_of_the_plain_format_are_what_its_template_writes() -> None:
 # ---- which format a model gets
 
 
-def config(file: str = "model.bin", model_id: str = "model", **more: str) -> WorkerConfig:
-    return WorkerConfig("echo", file_name=f"/wizardcoder/{file}", model_id=model_id, **more)
+def config(
+    file: str = "model.bin", model_id: str = "model", template: str | None = None
+) -> WorkerConfig:
+    return WorkerConfig(
+        "echo",
+        file_name=f"/wizardcoder/{file}",
+        model_id=model_id,
+        chat_template=template,
+    )
 
 
 OWN = "{{ 'own' }}"
 
 
 def test_the_setting_comes_first() -> None:
-    made = choose_format(config("starchat.bin", chat_template="Vicuna"), OWN)
+    made = choose_format(config("starchat.bin", template="Vicuna"), OWN)
     assert (made.name, made.origin) == ("vicuna", "CHAT_TEMPLATE")
 
 

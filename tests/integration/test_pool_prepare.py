@@ -1,0 +1,263 @@
+"""Questions about prompts to real preparers, which die, hang or are asked for too much."""
+
+import asyncio
+import itertools
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.pool import prepare
+from gateway.pool.base import PoolRefused
+from gateway.pool.local import LocalPool
+from shared.errors import ErrorCode
+from shared.grammar import Grammar, GrammarKind
+from shared.messages import Chat, Detokenize, Failed, Prepare, Prepared, Question, Text
+from tests.integration import preparers
+from tests.integration.pools import LONG, all_idle, ask, collect, kill, ready, run, text_of, until
+from tests.serving import DEADLINE_S
+from tests.unit.worker.prompt.bombs import BOMBS
+
+HELLO, IDS = "Hé", (72, 195, 169)
+USER = {"role": "user", "content": "Hi"}
+SLOW = Grammar(
+    GrammarKind.JSON_SCHEMA.value, '{"type": "integer", "multipleOf": 999983, "minimum": 5}'
+)
+_numbers = itertools.count()
+
+
+def text(content: str = HELLO, **more: Any) -> Prepare:
+    return Prepare(f"question-{next(_numbers)}", Text(content), **more)
+
+
+def chat(template: str = "{{ messages[0].content }}") -> Prepare:
+    """For `preparers.obeys`."""
+    return Prepare(f"chat-{next(_numbers)}", Chat(({"role": "user", "content": template},)))
+
+
+async def prepared(pool: LocalPool, question: Question) -> Prepared:
+    answer = await asyncio.wait_for(pool.prepare(question), DEADLINE_S)
+    assert isinstance(answer, Prepared), answer
+    return answer
+
+
+async def refused(pool: LocalPool, question: Question) -> ErrorCode:
+    with pytest.raises(PoolRefused) as error:
+        await asyncio.wait_for(pool.prepare(question), DEADLINE_S)
+    return error.value.code
+
+
+def pid_of(pool: LocalPool, place: int = 0) -> int:
+    process = pool._preparers._places[place].process
+    assert process is not None
+    return process.pid
+
+
+@asynccontextmanager
+async def busy(pool: LocalPool) -> AsyncIterator[None]:
+    async with aclosing(pool.generate(ask(LONG))) as events:
+        await anext(events)
+        yield
+    await until(pool, all_idle)
+
+
+def test_questions_are_answered_whatever_runs() -> None:
+    async def work() -> None:
+        async with ready(workers=1, delay_ms=20) as pool, busy(pool):
+            assert (await prepared(pool, text())).ids == IDS
+            answer = await prepared(pool, text(wants_text=True, wants_pieces=True))
+            assert (answer.text, answer.pieces) == (HELLO, ("H", "\ufffd", "\ufffd"))
+            back = await prepared(pool, Detokenize("back", (*IDS, 256)))
+            assert (back.ids, back.text) == ((*IDS, 256), f"{HELLO}<end>")
+            own = await prepared(pool, Prepare("chat", Chat((USER,)), "messages"))
+            assert own.ids == tuple(b"Hi")
+            too_long = Prepare("c", Chat(({"role": "user", "content": "x" * 9000},)), "messages")
+            answer_ = await pool.prepare(too_long)
+            assert isinstance(answer_, Failed) and answer_.code == "context_length_exceeded"
+            assert answer_.param == "messages" and "the prompt has 9000" in answer_.message
+
+    run(work())
+
+
+@pytest.mark.parametrize("preparers_", [1, 2])
+def test_many_at_once_are_all_answered(preparers_: int) -> None:
+    async def work() -> None:
+        async with ready(workers=1, preparers=preparers_, max_queue=98) as pool:
+            texts = [f"text {i} " * (i * 10) for i in range(200)]
+            answers = await asyncio.gather(*(prepared(pool, text(each)) for each in texts))
+            assert [bytes(answer.ids).decode() for answer in answers] == texts
+
+    run(work())
+
+
+def test_there_are_only_so_many_open() -> None:
+    async def work() -> None:
+        async with ready(workers=1, max_queue=1, preparer=preparers.obeys) as pool:
+            os.kill(pid_of(pool), signal.SIGSTOP)
+            asking = [asyncio.ensure_future(prepared(pool, text())) for _ in range(8)]
+            await asyncio.sleep(0)
+            assert await refused(pool, text()) is ErrorCode.QUEUE_FULL
+            os.kill(pid_of(pool), signal.SIGCONT)
+            assert {answer.ids for answer in await asyncio.gather(*asking)} == {IDS}
+
+    run(work())
+
+
+def test_a_large_question_to_a_stopped_process_does_not_block_the_loop() -> None:
+    async def work() -> None:
+        async with ready(workers=1) as pool:
+            os.kill(pid_of(pool), signal.SIGSTOP)
+            asking = asyncio.ensure_future(prepared(pool, text("x" * 1_000_000)))
+            began_s = time.monotonic()
+            await asyncio.sleep(0)
+            assert text_of(await collect(pool.generate(ask("hello")))) == "hello"
+            assert time.monotonic() - began_s < DEADLINE_S / 4
+            os.kill(pid_of(pool), signal.SIGCONT)
+            assert len((await asking).ids) == 1_000_000
+
+    run(work())
+
+
+def test_the_death_of_the_preparer_is_not_noticed(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with ready(workers=1, preparer=preparers.obeys) as pool:
+            await kill(pid_of(pool))
+            assert (await prepared(pool, text())).ids == IDS
+            for name in ("SIGKILL", "SIGSEGV"):
+                order = f"once {name} {tmp_path / name}"
+                both = await asyncio.gather(
+                    prepared(pool, text(order)), prepared(pool, text()), prepared(pool, text())
+                )
+                assert bytes(both[0].ids).decode() == order
+                assert {answer.ids for answer in both[1:]} == {IDS}
+
+    run(work())
+
+
+def test_a_stopped_preparer_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "PATIENCE_S", 0.2)
+
+    async def work() -> None:
+        async with ready(workers=1) as pool:
+            pid = pid_of(pool)
+            os.kill(pid, signal.SIGSTOP)
+            assert (await prepared(pool, text())).ids == IDS
+            assert pid_of(pool) != pid
+
+    run(work())
+
+
+def test_a_question_that_kills_again_and_again_fails_alone() -> None:
+    async def work() -> None:
+        async with ready(workers=1, preparer=preparers.obeys) as pool:
+            killing = asyncio.ensure_future(refused(pool, text("signal SIGSEGV")))
+            others = await asyncio.gather(*(prepared(pool, text()) for _ in range(5)))
+            assert {answer.ids for answer in others} == {IDS}
+            assert await killing is ErrorCode.WORKER_CRASHED
+
+    run(work())
+
+
+def test_a_question_that_takes_too_long_fails_alone() -> None:
+    async def work() -> None:
+        async with ready(workers=1, preparer=preparers.obeys) as pool:
+            spinning = asyncio.ensure_future(refused(pool, text("spin")))
+            assert (await prepared(pool, text())).ids == IDS
+            assert await spinning is ErrorCode.WORKER_CRASHED
+
+    run(work())
+
+
+def test_whoever_goes_away_is_forgotten() -> None:
+    async def work() -> None:
+        async with ready(workers=1, preparer=preparers.obeys) as pool:
+            pid = pid_of(pool)
+            os.kill(pid, signal.SIGSTOP)
+            leaving = [asyncio.ensure_future(prepared(pool, text())) for _ in range(3)]
+            await asyncio.sleep(0)
+            for each in leaving:
+                each.cancel()
+            os.kill(pid, signal.SIGCONT)
+            assert (await prepared(pool, text())).ids == IDS
+            assert pid_of(pool) == pid and pool._preparers._n_open == 0
+
+    run(work())
+
+
+def test_a_slow_grammar_holds_up_nobody_else() -> None:
+    async def work() -> None:
+        async with ready(workers=1) as pool:
+            await prepared(pool, text(grammar=Grammar(GrammarKind.REGEX.value, "a+")))
+            slow = asyncio.ensure_future(pool.prepare(text(grammar=SLOW)))
+            good = Grammar(GrammarKind.REGEX.value, "b+")
+            answers = [await prepared(pool, text()), await prepared(pool, text(grammar=good))]
+            assert {answer.ids for answer in answers} == {IDS}
+            assert not slow.done()
+            failed = await slow
+            assert isinstance(failed, Failed) and failed.param == "grammar"
+            assert failed.code in ("grammar_too_expensive", "invalid_value")
+            assert failed.message.startswith("cannot be used: ")
+
+    run(work())
+
+
+def test_a_trial_survives_the_preparer() -> None:
+    async def work() -> None:
+        async with ready(workers=1) as pool:
+            slow = asyncio.ensure_future(pool.prepare(text(grammar=SLOW)))
+            assert (await prepared(pool, text())).ids == IDS
+            await kill(pid_of(pool))
+            assert isinstance(await slow, Failed)
+
+    run(work())
+
+
+def test_closing_ends_what_is_open() -> None:
+    async def work() -> None:
+        async with ready(workers=1, preparer=preparers.obeys) as pool:
+            os.kill(pid_of(pool), signal.SIGSTOP)
+            asking = [asyncio.ensure_future(refused(pool, text())) for _ in range(3)]
+            await asyncio.sleep(0)
+            await pool.close()
+            assert await asyncio.gather(*asking) == [ErrorCode.SHUTTING_DOWN] * 3
+            assert await refused(pool, text()) is ErrorCode.SHUTTING_DOWN
+
+    run(work())
+
+
+_BOMBS = [source for sources in BOMBS.values() for source in sources]
+_PER_TEST = 12
+
+
+@pytest.mark.parametrize("first", range(0, len(_BOMBS), _PER_TEST))
+def test_no_template_holds_up_what_runs_or_outlives_its_bounds(first: int) -> None:
+    sources = _BOMBS[first : first + _PER_TEST]
+
+    async def work() -> None:
+        async with ready(workers=1, preparer=preparers.obeys, delay_ms=1) as pool, busy(pool):
+            stalls = asyncio.ensure_future(_longest_stall_s())
+            for source in sources:
+                answer = await asyncio.wait_for(pool.prepare(chat(source)), DEADLINE_S)
+                if isinstance(answer, Failed):
+                    assert answer.code in (
+                        "template_too_expensive", "invalid_value", "internal_error",
+                        "context_length_exceeded",
+                    ), source[:80]  # fmt: skip
+                assert (await prepared(pool, text())).ids == IDS
+            stalls.cancel()
+            assert pool.status().totals.deaths == {}, "no worker dies of a template"
+            assert pool.status().running == 1, "and what runs goes on"
+
+    run(work())
+
+
+async def _longest_stall_s() -> None:
+    while True:
+        before_s = time.monotonic()
+        await asyncio.sleep(0.005)
+        assert time.monotonic() - before_s < 2, "the event loop waits for no template"
