@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from fastapi import Request
+from starlette.requests import Request
 
 from gateway.body import BodyReader
 from gateway.chat.formats import ChatFormat
