@@ -78,10 +78,13 @@ def _serve(arguments: Sequence[str]) -> int:
         # What takes a second to import is not waited for by a mistake in a setting, or by --help.
         from gateway.auth import access_for
         from gateway.listening import tls_context
+        from worker.prompt.formats import load_chat_template
 
-        # Keys and certificates that are wrong need not wait for a download.
+        # What is wrong with these need not wait for a download.
         access_for(settings)
         tls_context(settings)
+        if settings.chat_template is not None:
+            load_chat_template(settings.chat_template)
 
         from gateway.plan import plan_for
 
@@ -89,9 +92,9 @@ def _serve(arguments: Sequence[str]) -> int:
 
         from gateway.launch import Launch
         from gateway.server import serve
-        from worker.main import run_worker
+        from worker.main import run_preparer, run_worker
 
-        launch = Launch(settings, run_worker)
+        launch = Launch(settings, run_worker, run_preparer)
         return _run(serve(launch, plan))
     except UsageError as error:
         print(f"ggml-fastapi: {error}", file=sys.stderr)

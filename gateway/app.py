@@ -12,16 +12,13 @@ from starlette.types import Receive, Scope, Send
 
 from gateway import operations, routes
 from gateway.body import BodyReader
-from gateway.chat.choice import choose_template
-from gateway.chat.rendering import tried
 from gateway.errors import ERROR_SHAPE, HANDLERS, UnexpectedErrors
+from gateway.models import VERSION, Models, Served, ServingConfig
 from gateway.observe.log import RequestLog
 from gateway.observe.metrics import Metrics
 from gateway.observe.record import RequestRecord
-from gateway.offload import Offload
 from gateway.openapi import add_request_schemas
 from gateway.pool.base import WorkerPool
-from gateway.serving import VERSION, Serving, ServingConfig
 from gateway.sse import DIRECT_SEND
 
 logger = logging.getLogger(__name__)
@@ -45,7 +42,6 @@ def create_app(
         observers: are given the record of each request when its answer has ended.
     """
     metrics = Metrics(VERSION)
-    metrics.measure(pool, config.model_id, config.most_bytes)
     endpoints = {route.path for module in _MODULES for route in module.router.routes}
     app = _Application(
         title="ggml-fastapi",
@@ -61,9 +57,9 @@ def create_app(
         exception_handlers=HANDLERS,
     )
     # Whatever the pool would take at once may come with a large body.
-    most_large = config.workers + pool.load().max_queue
+    most_large = config.workers + pool.status().max_queue
     bodies = BodyReader(config.max_body_bytes, most_large)
-    app.state.serving = Serving(config, pool, metrics, Offload(max(8, most_large)), bodies)
+    app.state.models = Models(Served(config, pool), metrics, bodies)
     for module in _MODULES:
         app.include_router(module.router)
     return app
@@ -84,25 +80,22 @@ class _Application(FastAPI):
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
-    serving: Serving = app.state.serving
+    models: Models = app.state.models
+    served = models.default
     # In the background, so that /health and /ready answer while the model loads.
-    starting = asyncio.create_task(_start(serving))
-    watching = asyncio.create_task(serving.metrics.watch_event_loop())
+    starting = asyncio.create_task(_start(served))
+    watching = asyncio.create_task(models.metrics.watch_event_loop())
     try:
         yield
     finally:
         starting.cancel()
         watching.cancel()
         await asyncio.gather(starting, watching, return_exceptions=True)
-        await serving.pool.close()
-        serving.offload.close()
+        await served.pool.close()
 
 
-async def _start(serving: Serving) -> None:
+async def _start(served: Served) -> None:
     try:
-        await serving.pool.start()
+        await served.pool.start()
     except Exception:
         logger.exception("the worker pool did not start")
-    model = serving.pool.load().model
-    if model is not None:
-        tried(choose_template(serving.config, model), model)  # says in the log what is wrong

@@ -28,6 +28,8 @@ ERRORS: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.INVALID_VALUE: (400, "invalid_request_error"),
     ErrorCode.MISSING_PARAMETER: (400, "invalid_request_error"),
     ErrorCode.UNSUPPORTED_PARAMETER: (400, "invalid_request_error"),
+    ErrorCode.TEMPLATE_TOO_EXPENSIVE: (400, "invalid_request_error"),
+    ErrorCode.GRAMMAR_TOO_EXPENSIVE: (400, "invalid_request_error"),
     ErrorCode.INVALID_HTTP: (400, "invalid_request_error"),
     ErrorCode.INVALID_API_KEY: (401, "invalid_request_error"),
     ErrorCode.HOST_NOT_ALLOWED: (403, "invalid_request_error"),

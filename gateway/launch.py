@@ -4,12 +4,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gateway import machine
+from gateway.models import ServingConfig
 from gateway.plan import Plan
-from gateway.pool.limits import Limits
+from gateway.pool.base import Limits
 from gateway.pool.local import LocalPool
-from gateway.serving import ServingConfig
 from gateway.settings import Settings
-from gateway.warm_prompt import warm_prompts
+
+# With so many, one preparer may not keep up with the workers.
+_MANY_CORES = 8
 
 
 @dataclass(frozen=True)
@@ -19,10 +22,12 @@ class Launch:
     Attributes:
         settings: what was asked for.
         target: body of a worker process.
+        preparer: body of a preparer.
     """
 
     settings: Settings
     target: Callable[..., None]
+    preparer: Callable[..., None]
 
     def pool(self, plan: Plan) -> tuple[ServingConfig, LocalPool]:
         """The pool for a plan, not started, and what clients see of it."""
@@ -36,7 +41,6 @@ class Launch:
             request_timeout_s=settings.request_timeout,
             queue_timeout_s=settings.queue_timeout,
             created=int(time.time()),
-            chat_template=plan.chat_template,
             log_prompts=settings.log_prompts,
         )
         pool = LocalPool(
@@ -44,8 +48,10 @@ class Launch:
             workers=plan.workers,
             max_queue=settings.max_queue,
             target=self.target,
+            preparer=self.preparer,
+            preparers=2 if machine.usable_cores() >= _MANY_CORES else 1,
             parked=plan.parked,
-            warm_prompts=warm_prompts(plan.warm_prompt, config),
+            warm_prompt=plan.warm_prompt,
             limits=Limits(
                 start_timeout_s=settings.start_timeout,
                 stall_timeout_s=settings.stall_timeout,

@@ -13,11 +13,10 @@ from typing_extensions import TypedDict  # pydantic reads no other before Python
 
 from gateway.answer.plan import loaded_model
 from gateway.auth.keys import is_stranger
-from gateway.chat.choice import choose_template
 from gateway.errors import DEFAULT_RETRY_AFTER, ApiError, excerpt
+from gateway.models import VERSION, Admin, Served, models_of
 from gateway.observe.metrics import CONTENT_TYPE
 from gateway.openapi import ERROR_RESPONSES
-from gateway.serving import VERSION, Admin, Serving, find, serving_of
 from shared.errors import ErrorCode
 from shared.sampling import SamplingParams
 
@@ -94,13 +93,13 @@ async def health() -> dict[str, str]:
 )
 async def ready(request: Request) -> Response:
     """Say whether a generation could start, and what each worker is doing."""
-    status = serving_of(request).pool.status()
+    status = models_of(request).default.pool.status()
     content: dict[str, Any] = {
         "state": status.state,
         "reason": status.reason,
         "waiting": status.waiting,
         "running": status.running,
-        "slots": status.slots,
+        "slots": status.max_running,
         "workers": [asdict(worker) for worker in status.workers],
         "zygote": asdict(status.zygote),
         "evictions": status.totals.evictions,
@@ -115,7 +114,7 @@ async def ready(request: Request) -> Response:
 @router.get("/metrics", tags=["operations"], response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Say the same in numbers, for Prometheus."""
-    return Response(serving_of(request).metrics.text(), media_type=CONTENT_TYPE)
+    return Response(models_of(request).metrics.text(), media_type=CONTENT_TYPE)
 
 
 @router.head("/", include_in_schema=False)
@@ -124,7 +123,7 @@ async def index(request: Request) -> HTMLResponse:
     """A page that says what is served here."""
     return HTMLResponse(
         INDEX.format(
-            model=escape(serving_of(request).config.model_id),
+            model=escape(models_of(request).default.config.model_id),
             host=escape(excerpt(request.headers.get("host", "localhost:8000"))),
         )
     )
@@ -133,17 +132,17 @@ async def index(request: Request) -> HTMLResponse:
 @router.get("/v1/models", tags=["models"])
 async def list_models(request: Request) -> ModelList:
     """List the model that is served."""
-    return {"object": "list", "data": [_entry(serving_of(request))]}
+    return {"object": "list", "data": [_entry(models_of(request).default)]}
 
 
 @router.get("/v1/models/{model_id:path}", tags=["models"], responses=ERROR_RESPONSES)
 async def retrieve_model(request: Request, model_id: str) -> ModelEntry:
     """Describe a model; its id may hold slashes."""
-    return _entry(find(request, model_id))
+    return _entry(models_of(request).find(model_id))
 
 
-def _entry(serving: Serving) -> ModelEntry:
-    config, model = serving.config, serving.pool.load().model
+def _entry(served: Served) -> ModelEntry:
+    config, model = served.config, served.pool.status().model
     return {
         "id": config.model_id,
         "object": "model",
@@ -153,7 +152,7 @@ def _entry(serving: Serving) -> ModelEntry:
         "parent": None,
         "max_model_len": model.n_ctx if model else None,
         "family": model.family if model else None,
-        "chat_template": choose_template(config, model).name if model else None,
+        "chat_template": model.chat_format if model else None,
         "n_ctx_train": (model.n_ctx_train or None) if model else None,
         "n_vocab": model.n_vocab if model else None,
         "n_embd": model.n_embd if model else None,
@@ -164,8 +163,8 @@ def _entry(serving: Serving) -> ModelEntry:
 @router.get("/props", tags=["models"], responses=ERROR_RESPONSES)
 async def props(request: Request) -> Props:
     """Describe the model and what a request gets that says nothing else."""
-    serving = serving_of(request)
-    config, model = serving.config, loaded_model(serving.pool.load())
+    served = models_of(request).default
+    config, model = served.config, loaded_model(served.pool)
     defaults = asdict(SamplingParams())
     return {
         "default_generation_settings": {
@@ -175,7 +174,7 @@ async def props(request: Request) -> Props:
         "total_slots": config.workers,
         "model_alias": config.model_id,
         "model_path": Path(config.model_file).name,  # its folders are nobody's business
-        "chat_template": choose_template(config, model).source,
+        "chat_template": model.chat_template or "",
         "bos_token": model.bos_token,
         "eos_token": model.eos_token,
         "build_info": f"ggml-fastapi {VERSION}",
@@ -203,7 +202,7 @@ def _admin(request: Request) -> Admin:
         HTTPException: 404, there is no such key.
         ApiError: `INVALID_API_KEY`.
     """
-    admin = serving_of(request).admin
+    admin = models_of(request).admin
     if admin is None:
         raise HTTPException(404)
     scheme, _, key = request.headers.get("authorization", "").partition(" ")

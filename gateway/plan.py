@@ -4,8 +4,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gateway import demo_model, machine
-from gateway.chat.choice import load_chat_template
-from gateway.chat.formats import ChatFormat
 from gateway.hub import ModelSource, resolve
 from gateway.settings import Settings
 from gateway.warm_prompt import load_warm_prompt
@@ -46,8 +44,6 @@ class Plan:
     parked: int = 0
     #: Build of the engine's library; empty for none.
     engine: str = ""
-    #: The chat format that the settings ask for, if they do.
-    chat_template: ChatFormat | None = None
     #: Evaluated before workers are forked.
     warm_prompt: str | None = None
 
@@ -86,11 +82,10 @@ def plan_for(settings: Settings, beside: Plan | None = None) -> Plan:
     if beside is not None:
         settings = replace(settings, workers=settings.workers or beside.workers)
     # First, since what follows may be a long download.
-    chat_template = load_chat_template(settings.chat_template)
     settings = replace(settings, warm_prompt=load_warm_prompt(settings.warm_prompt))
     _check_threads(settings.threads)
     if settings.model_type == "echo":
-        return replace(_fit_echo(settings), chat_template=chat_template)
+        return _fit_echo(settings)
     library = choose(settings.ct_lib, demo_model.default_cache_dir())
     source = resolve(settings.model_name, settings.model_file, settings.model_type)
     path = str(source.file.path)
@@ -98,7 +93,7 @@ def plan_for(settings: Settings, beside: Plan | None = None) -> Plan:
         raise UsageError(f"{path!r}: the path of a model must be printable Unicode")
     plan = fit(settings, source, is_beside=beside is not None)
     worker = replace(plan.worker, library=library.path)
-    return replace(plan, worker=worker, engine=library.label, chat_template=chat_template)
+    return replace(plan, worker=worker, engine=library.label)
 
 
 def fit(settings: Settings, source: ModelSource, *, is_beside: bool = False) -> Plan:
@@ -119,6 +114,8 @@ def fit(settings: Settings, source: ModelSource, *, is_beside: bool = False) -> 
         tokenizer_path="" if tokenizer is None else str(tokenizer),
         tokenizer_is_optional=settings.tokenizer is None,
         n_ctx=n_ctx,
+        model_id=source.name,
+        file_name=source.file_name,
     )
     plan = Plan(
         model_id=source.name,
@@ -200,7 +197,10 @@ def _worker(settings: Settings) -> WorkerConfig:
         threads=settings.threads or machine.usable_cores(),
         log_level=settings.log_level.upper(),
         log_format=settings.log_format,
+        model_id=settings.model_name or "echo",
+        chat_template=settings.chat_template,
         echo_delay_ms=settings.echo_delay_ms,
+        slots=settings.slots,
     )
 
 

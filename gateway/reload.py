@@ -7,18 +7,15 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from gateway import machine
-from gateway.chat.choice import choose_template
-from gateway.chat.rendering import tried
 from gateway.errors import ApiError
 from gateway.launch import Launch
+from gateway.models import Models, Reloaded, Served
 from gateway.plan import Plan, plan_for
 from gateway.pool.local import LocalPool
-from gateway.serving import Reloaded, Serving
 from shared.errors import ErrorCode, UsageError
 
 logger = logging.getLogger(__name__)
@@ -30,8 +27,7 @@ _PATH = re.compile(r"(?:(?<=[\s'\"=(\[:,;])|^)(?:~|\.\.?)?/(?:[^\s'\":,;]*/)?")
 class Reloads:
     """The pools of a server: the one that serves, those before it, and the one that loads.
 
-    A request stays with the pool that it found when it began. A pool that was replaced is closed
-    when the last of its requests has ended.
+    A pool that was replaced is closed when the last of its requests has ended.
     """
 
     def __init__(
@@ -39,23 +35,14 @@ class Reloads:
         launch: Launch,
         plan: Plan,
         pool: LocalPool,
-        state: Any,
+        models: Models,
         requests: Callable[[], Iterable["asyncio.Task[None]"]],
     ) -> None:
-        """Begin with the first pool.
-
-        Args:
-            launch: makes the others.
-            plan: of the first.
-            pool: the first.
-            state: has the `gateway.serving.Serving` as ``serving``; a reload replaces it.
-            requests: the requests that are being answered now.
-        """
-        self._launch = launch
+        self._launch = launch  # makes the other pools
         self._plan = plan
         self._pool = pool
-        self._state = state
-        self._requests = requests
+        self._models = models
+        self._requests = requests  # that are being answered now
         self._retiring: dict[LocalPool, asyncio.Task[None]] = {}
         self._reloading: asyncio.Task[Reloaded] | None = None
         self._closing = False
@@ -73,7 +60,7 @@ class Reloads:
         """
         if self._closing:
             raise _shutting_down()
-        if self._reloading is not None or self._pool.load().state == "starting":
+        if self._reloading is not None or self._pool.status().state == "starting":
             raise ApiError(ErrorCode.RELOAD_RUNNING, "A model is being loaded already.")
         # A task of its own: it goes on if whoever asked for it goes away.
         self._reloading = asyncio.create_task(self._reload())
@@ -114,13 +101,11 @@ class Reloads:
         began_s = time.monotonic()
         logger.info("loading the model again")
         plan, config, pool = await self._load()
-        serving: Serving = self._state.serving
-        self._state.serving = replace(serving, config=config, pool=pool)
-        serving.metrics.measure(pool, config.model_id, config.most_bytes)
+        self._models.replace(Served(config, pool))
         before, self._pool, self._plan = self._pool, pool, plan
         # Before any other request begins: these may have found the pool that is replaced.
         begun = set(self._requests())
-        self._retiring[before] = asyncio.create_task(self._retire(before, begun, serving))
+        self._retiring[before] = asyncio.create_task(self._retire(before, begun))
         reloaded = Reloaded(plan.model_id, plan.workers, time.monotonic() - began_s)
         logger.info(
             "%s is served from now on, by %d workers and %d parked ones; it took %.1f s",
@@ -160,15 +145,12 @@ class Reloads:
             status = pool.status()
             if status.model is None or status.state != "ready":
                 raise self._failure(status.reason or "no worker could be started")
-            tried(choose_template(config, status.model), status.model)  # says what is wrong
         except BaseException:
             await pool.close()
             raise
         return plan, config, pool
 
-    async def _retire(
-        self, pool: LocalPool, begun: set["asyncio.Task[None]"], serving: Serving
-    ) -> None:
+    async def _retire(self, pool: LocalPool, begun: set["asyncio.Task[None]"]) -> None:
         """Close a pool when those who may use it have ended, or had all the time there is."""
         deadline_s = time.monotonic() + (self._launch.settings.request_timeout or float("inf"))
         try:
@@ -179,7 +161,7 @@ class Reloads:
                 await asyncio.wait_for(pool.idle(), _left_s(deadline_s))
         finally:
             await pool.close()
-            serving.metrics.retire(pool)
+            self._models.metrics.retire(pool)
             del self._retiring[pool]
         logger.info("the model that was served before has been unloaded")
 

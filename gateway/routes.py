@@ -5,7 +5,7 @@ for admission, make the prompts, run.
 """
 
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from time import time
 from typing import Any, TypeAlias
@@ -25,23 +25,28 @@ from gateway.answer.plan import (
     loaded_model,
     reader_for,
 )
-from gateway.answer.prompts import rendered, text_parts
+from gateway.answer.prompts import (
+    check_messages,
+    check_size,
+    question_name,
+    question_of,
+    questions_of,
+    room_for,
+)
 from gateway.answer.run import Order, Tally, TimeBounds, run, time_bounds
-from gateway.ask import Ask, TextPrompt
-from gateway.chat.choice import choose_template
+from gateway.ask import Ask, ChatPrompt, TextPrompt
 from gateway.dialects import Dialect, Endpoint, Header, Writer
 from gateway.dialects.chat import CHAT, MANY_CHATS
 from gateway.dialects.completions import COMPLETIONS
 from gateway.dialects.embeddings import EMBEDDINGS
-from gateway.dialects.tokens import TOKEN_DIALECTS, Known, Question, TokenDialect
-from gateway.errors import ApiError, Shape
+from gateway.dialects.tokens import TOKEN_DIALECTS, Known, TokenDialect, TokenQuestion
+from gateway.errors import Shape, failure
+from gateway.models import Models, Served, models_of
 from gateway.observe.record import RequestRecord, Transcript, record_of
 from gateway.openapi import ERROR_RESPONSES, request_body, stream_or
-from gateway.pool.base import Terms
-from gateway.serving import Serving, find, serving_of
+from gateway.pool.base import Terms, WorkerPool
 from gateway.sse import EventStream, until_disconnect
-from shared.errors import ErrorCode
-from shared.messages import Detokenize, Generate, Tokenize, Tokens
+from shared.messages import Detokenize, Failed, Prepared, Question
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 
@@ -63,23 +68,23 @@ def _generating(dialect: Dialect) -> Handler:
     """The handler of a dialect."""
 
     async def handle(request: Request) -> Response:
-        serving = serving_of(request)
-        record, bounds = record_of(request.scope), _bounds(request, serving)
+        models = models_of(request)
+        record, bounds = record_of(request.scope), _bounds(request, models)
         with bounds.within():
-            ask = dialect.read(await serving.bodies.read_object(request))
-            serving = find(request, ask.model)
-            config = serving.config
+            ask = dialect.read(await models.bodies.read_object(request))
+            served = models.find(ask.model)
+            config = served.config
             name = f"{dialect.id_prefix}-{uuid.uuid4().hex}"
             header = Header(name, int(time()), config.model_id, config.system_fingerprint)
-            orders = await _orders(ask, serving, header.id, record, bounds, request.receive)
-        return await _answer(request, serving, ask, orders, dialect.writer(ask, header))
+            orders = await _orders(ask, served, header.id, record, bounds, request.receive)
+        return await _answer(request, served, ask, orders, dialect.writer(ask, header))
 
     return handle
 
 
 async def _orders(
     ask: Ask,
-    serving: Serving,
+    served: Served,
     answer_id: str,
     record: RequestRecord,
     bounds: TimeBounds,
@@ -91,18 +96,18 @@ async def _orders(
         ApiError: the request cannot be answered.
         PoolRefused: the pool does not take it now.
     """
-    model = admit(ask, serving.pool.load(), serving.config.workers)
+    model = admit(ask, served.pool)
     check_for_model(ask, model)
     constraint = constraint_of(ask)
-    chat_format = choose_template(serving.config, model)
-    prompts = await serving.offload.run(
-        receive,
-        sum(len(prompt.param) for prompt in ask.prompts),
-        lambda: [rendered(prompt, ask.tools, chat_format, model) for prompt in ask.prompts],
-    )
-    is_chat = ask.prompts[0].param == "messages"
-    stop = chat_format.stops(model.special_tokens) if is_chat else ()
-    made = generations(ask, prompts, constraint, stop, answer_id, record.request_id)
+    wants_text = ask.echoes or served.config.log_prompts
+    questions = questions_of(ask, model, constraint.grammar, wants_text=wants_text)
+    work = _prepared(served.pool, questions, {"grammar": constraint.param})
+    prepared = (await until_disconnect(receive, work))[: len(ask.prompts)]
+    prompts = [
+        (each, room_for(each, ask.limit, model, prompt.param))
+        for each, prompt in zip(prepared, ask.prompts, strict=True)
+    ]
+    made = generations(ask, prompts, constraint, answer_id, record.request_id)
     terms = Terms(ask.form != "stream", bounds.deadline_s, bounds.queue_timeout_s)
     record.is_stream = ask.form == "stream"
     record.choices = ask.candidates
@@ -110,31 +115,41 @@ async def _orders(
         Order(
             generation,
             terms,
-            reader_for(ask),
-            {"prompt": ask.prompts[place // ask.candidates].param, "grammar": constraint.param},
+            reader_for(ask, prepared[place // ask.candidates]),
+            {"grammar": constraint.param},
         )
         for place, generation in enumerate(made)
     ]
     record.generations = [order.record for order in orders]
-    if serving.config.log_prompts:
-        _transcribe(record, orders)
+    if served.config.log_prompts:
+        # Kept with the text that comes, for the log.
+        for place, order in enumerate(orders):
+            transcript = Transcript(prepared[place // ask.candidates].text)
+            record.transcripts.append(transcript)
+            order.note = transcript.add
     return orders
 
 
-def _transcribe(record: RequestRecord, orders: Sequence[Order]) -> None:
-    """Keep the prompts and the text that comes, for the log."""
-    for order in orders:
-        transcript = Transcript(_shown(order.request))
-        record.transcripts.append(transcript)
-        order.note = transcript.add
+async def _prepared(
+    pool: WorkerPool, questions: Sequence[Question | Prepared], params: Mapping[str, str]
+) -> list[Prepared]:
+    """The answers to questions, and what needs none as it is.
 
-
-def _shown(generation: Generate) -> str:
-    return "".join(generation.prompt) or f"token ids {list(generation.prompt_ids)}"
+    Raises:
+        ApiError: one has no answer.
+        PoolRefused: the pool does not answer.
+    """
+    answers: list[Prepared] = []
+    for question in questions:  # one after the other: a preparer does not answer two at once
+        answer = question if isinstance(question, Prepared) else await pool.prepare(question)
+        if isinstance(answer, Failed):
+            raise failure(answer, params)
+        answers.append(answer)
+    return answers
 
 
 async def _answer(
-    request: Request, serving: Serving, ask: Ask, orders: Sequence[Order], writer: Writer
+    request: Request, served: Served, ask: Ask, orders: Sequence[Order], writer: Writer
 ) -> Response:
     """The response; when its client goes away, its generations are cancelled."""
     tally = Tally(ask.candidates)
@@ -153,15 +168,15 @@ async def _answer(
         return b""
 
     if ask.form == "stream":
-        chunks = run(serving.pool, orders, send)
+        chunks = run(served.pool, orders, send)
         return EventStream(
             writer.media_type, chunks, lambda: writer.end(tally.usage), writer.failed
         )
     # The texts of one request for embeddings leave room for other requests.
-    at_once = serving.config.workers if ask.embeds else None
+    at_once = served.pool.status().max_running if ask.embeds else None
 
     async def finish() -> None:
-        async with aclosing(run(serving.pool, orders, collect, at_once)) as running:
+        async with aclosing(run(served.pool, orders, collect, at_once)) as running:
             async for _ in running:
                 pass
 
@@ -173,45 +188,37 @@ def _asking(dialect: TokenDialect) -> Handler:
     """The handler of an endpoint that needs no generation."""
 
     async def handle(request: Request) -> Response:
-        serving = serving_of(request)
-        with _bounds(request, serving).within():
-            question = dialect.read(await serving.bodies.read_object(request))
-            known = await _known(request, find(request, question.model), question)
+        models = models_of(request)
+        with _bounds(request, models).within():
+            question = dialect.read(await models.bodies.read_object(request))
+            known = await _known(request, models.find(question.model), question)
         return _json(dialect.write(question, known))
 
     return handle
 
 
-async def _known(request: Request, serving: Serving, question: Question) -> Known:
-    model = loaded_model(serving.pool.load())
-    name, prompt = f"tokens-{uuid.uuid4().hex}", question.prompt
-    if prompt is None:
-        check_ids(question.ids, question.param, model)
-        asked: Tokenize | Detokenize = Detokenize(name, question.ids)
-        text = ""
-    else:
-        chat_format = choose_template(serving.config, model)
-        parts: Any = (  # text may be longer than the context
-            text_parts(prompt, model)
-            if isinstance(prompt, TextPrompt)
-            else rendered(prompt, question.tools, chat_format, model)
+async def _known(request: Request, served: Served, question: TokenQuestion) -> Known:
+    model = loaded_model(served.pool)
+    asked: Question
+    if isinstance(question.prompt, ChatPrompt | TextPrompt):
+        check_messages(question.prompt, model)
+        check_size(question.prompt)  # it may be longer than the context
+        asked = question_of(
+            question.prompt,
+            question.tools,
+            begins=question.begins,
+            wants_text=question.wants_text,
+            wants_pieces=question.wants_pieces,
         )
-        text = "".join(parts)
-        asked = Tokenize(name, parts, question.begins, question.wants_pieces)
-    if question.wants_text:
-        return Known((), (), text, model.n_ctx)
-    tokens = await until_disconnect(request.receive, serving.pool.ask(asked))
-    _check_answer(tokens, question.param)
-    return Known(tokens.ids, tokens.texts, tokens.text, model.n_ctx)
+    else:
+        check_ids(question.ids, question.param, model)
+        asked = Detokenize(question_name(), question.ids)
+    (known,) = await until_disconnect(request.receive, _prepared(served.pool, [asked], {}))
+    return Known(known.ids, known.pieces, known.text, model.n_ctx)
 
 
-def _check_answer(tokens: Tokens, param: str) -> None:
-    if tokens.error:
-        raise ApiError(ErrorCode.INVALID_PROMPT, f"'{param}': {tokens.error}.", param)
-
-
-def _bounds(request: Request, serving: Serving) -> TimeBounds:
-    config = serving.config
+def _bounds(request: Request, models: Models) -> TimeBounds:
+    config = models.default.config
     return time_bounds(
         request.headers,
         record_of(request.scope).began_s,

@@ -10,7 +10,6 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -19,16 +18,14 @@ from fastapi import FastAPI
 
 from gateway.app import create_app
 from gateway.auth import access_for, exposed
-from gateway.chat.choice import choose_template
 from gateway.http.protocol import HttpLimits, HttpProtocol, HttpServerState
 from gateway.http.requests import CLOSE
 from gateway.launch import Launch
 from gateway.listening import listen, raise_file_limit, tls_context, url_of
+from gateway.models import Admin, Models
 from gateway.observe.tracing import Spans
-from gateway.offload import SWITCH_INTERVAL_S
 from gateway.plan import Plan
 from gateway.reload import Reloads
-from gateway.serving import Admin, ServingConfig
 from gateway.terminal import has_terminal
 from shared.logging import request_id_var
 from shared.messages import ModelInfo
@@ -148,12 +145,12 @@ async def serve(launch: Launch, plan: Plan) -> int:
     )
     access, tls = access_for(settings), tls_context(settings)
     spans = Spans() if settings.otel else None
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
     listener = listen(settings.host, settings.port, settings.send_timeout)
     if (warning := exposed(settings)) is not None:
         logger.warning("%s", warning)
     serving, pool = launch.pool(plan)
     app = create_app(serving, pool, access, [spans.observe] if spans else [])
+    models: Models = app.state.models
     draining: list[asyncio.Task[None]] = []
 
     def drain() -> None:
@@ -164,13 +161,12 @@ async def serve(launch: Launch, plan: Plan) -> int:
         settings.max_header_bytes,
         settings.receive_timeout,
         settings.keep_alive_timeout,
-        count_refused=app.state.serving.metrics.count_refused,
+        count_refused=models.metrics.count_refused,
     )
     server = _Server(_configured(app), limits, tls, drain)
-    reloads = Reloads(launch, plan, pool, app.state, lambda: server.server_state.tasks)
+    reloads = Reloads(launch, plan, pool, models, lambda: server.server_state.tasks)
     if settings.admin_key is not None:
-        admin = Admin(settings.admin_key, reloads.reload)
-        app.state.serving = replace(app.state.serving, admin=admin)
+        models.admin = Admin(settings.admin_key, reloads.reload)
     with _at_hangup(server, reloads):
         running = asyncio.create_task(server.serve(sockets=[listener]))
         settling = asyncio.create_task(pool.settled())
@@ -185,7 +181,7 @@ async def serve(launch: Launch, plan: Plan) -> int:
                 server.exit()
             elif status.state == "ready" and status.model is not None:
                 url = url_of(listener, "http" if tls is None else "https")
-                _show(_summary(url, plan, status.model, serving))
+                _show(_summary(url, plan, status.model))
             await running
         finally:
             await reloads.close()
@@ -235,21 +231,21 @@ async def _drain(server: _Server, reloads: Reloads, timeout_s: float) -> None:
 
 @contextlib.contextmanager
 def _at_hangup(server: _Server, reloads: Reloads) -> Iterator[None]:
-    """Have SIGHUP load the model again, or end the server if its terminal is gone.
+    """Have SIGHUP load the model again; or end the server if its terminal is gone.
 
     With ``nohup`` it outlives that.
     """
     loop = asyncio.get_running_loop()
     reloading: set[asyncio.Task[None]] = set()
-    had_terminal, outlives_it = has_terminal(), signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    ends_with_terminal = has_terminal() and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
 
     def act() -> None:
-        if not had_terminal or has_terminal():
-            task = loop.create_task(reloads.reload_for_signal())
-            reloading.add(task)
-            task.add_done_callback(reloading.discard)
-        elif not outlives_it:
+        if ends_with_terminal and not has_terminal():
             server.stop()
+            return
+        task = loop.create_task(reloads.reload_for_signal())
+        reloading.add(task)
+        task.add_done_callback(reloading.discard)
 
     loop.add_signal_handler(signal.SIGHUP, act)
     try:
@@ -266,14 +262,13 @@ def _show(text: str) -> None:
         os.write(1, text.encode())
 
 
-def _summary(url: str, plan: Plan, model: ModelInfo, serving: ServingConfig) -> str:
-    chat_format = choose_template(serving, model)
+def _summary(url: str, plan: Plan, model: ModelInfo) -> str:
     return (
         f"\n  ggml-fastapi is ready on {url}\n\n"
         f"  model     {plan.model_id} ({plan.family})\n"
         f"  engine    {plan.engine or 'none'}\n"
         f"  context   {model.n_ctx} tokens\n"
-        f"  template  {chat_format.name}, from {chat_format.origin}\n"
+        f"  template  {model.chat_format}, from {model.chat_format_origin}\n"
         f"  workers   {plan.workers}, with {plan.worker.threads} threads among them;"
         f" {plan.parked} more parked\n"
         f"  memory    {plan.memory}\n"

@@ -1,4 +1,4 @@
-"""Every setting of the server: an option, an environment variable, and a row of the README."""
+"""Every setting of the server: an option, a variable, and a row of docs/settings.md."""
 
 import argparse
 import dataclasses
@@ -142,7 +142,7 @@ class Settings:
     context_length: int | None = _setting(None, _whole(8, 1 << 20, "TOKENS"),
         "prompt and completion together; without it the model's own, up to 4096 and to what fits")
     workers: int | None = _setting(None, _auto_or(_whole(1, 1024)),
-        "generations that run at the same time; auto: by cores and memory")
+        "worker processes that run at the same time; auto: by cores and memory")
     parked: int | None = _setting(None, _auto_or(_whole(0, 256)),
         "further processes, to keep conversations in their KV caches; auto: up to 16, by memory")
     threads: int | None = _setting(None, _auto_or(_whole(1, 256)),
@@ -153,6 +153,8 @@ class Settings:
         "the engine's library: avx2, avx, basic or a file; without it a native build, if any")
     echo_delay_ms: float = _setting(0.0, _number("MS", "a number of milliseconds", 60_000, float),
         "time that MODEL_TYPE=echo takes for each token")
+    slots: int = _setting(4, _whole(1, 64),
+        "generations that each worker of MODEL_TYPE=echo evaluates together")
 
     host: str = _setting("127.0.0.1", _text("ADDRESS"), "address to listen on", "The server")
     port: int = _setting(8000, _whole(0, 65535, "PORT"), "port to listen on; 0 takes a free one")

@@ -225,7 +225,6 @@ class Connection:
                 self.close()
 
     def close(self) -> None:
-        """Close the connection, which ends what it was reading."""
         if self._socket is not None:
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)

@@ -82,7 +82,6 @@ class Results:
 
 
 def table(figures: Iterable[Figure]) -> str:
-    """The figures as a table in Markdown."""
     lines = ["| what | measured | to reach |", "|---|---|---|"]
     for figure in figures:
         missed = " (missed)" if figure.is_met is False else ""

@@ -45,7 +45,6 @@ def seeds() -> dict[str, bytes]:
 
 
 def main() -> int:
-    """Run the command line; atheris ends the process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("seconds", type=int, nargs="?", default=600)
     parser.add_argument("--corpus", type=Path, help="where inputs are kept from run to run")

@@ -186,7 +186,6 @@ def row(name: str, some: list[Module]) -> dict[str, str]:
 
 
 def main() -> int:
-    """Print the table of a tree."""
     parser = argparse.ArgumentParser(description="Print the size and the shape of a tree.")
     add = parser.add_argument
     add("root", type=Path, nargs="?", default=ROOT, metavar="DIR", help="default: this project")

@@ -39,11 +39,9 @@ class Prompts:
         return self._words(key, self.n_words)
 
     def completion(self, *key: object) -> str:
-        """A prompt."""
         return " ".join(filter(None, (self._words("shared", self.shared_prefix), self.text(*key))))
 
     def opening(self, *key: object) -> list[dict[str, str]]:
-        """The messages that begin a chat."""
         system = self._words("shared", self.shared_prefix) or self.text("system", *key)
         return [
             {"role": "system", "content": system},

@@ -13,7 +13,6 @@ from shared.model.gguf_rewrite import rewrite, stderr_progress
 
 
 def main() -> int:
-    """Run the command line and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path, metavar="SOURCE", help="a GGUF file, left untouched")
     parser.add_argument("target", type=Path, metavar="TARGET", help="where the copy is written")

@@ -89,7 +89,6 @@ class Server:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the gateway runs."""
         return self.process.poll() is None
 
     def wait_until_ready(self, timeout: float = START_S) -> None:
@@ -126,7 +125,6 @@ class Server:
             connection.close()
 
     def ready(self) -> dict[str, Any]:
-        """What ``GET /ready`` says."""
         content: dict[str, Any] = self.get("/ready")
         return content
 
@@ -148,7 +146,6 @@ class Server:
         return status
 
     def wait_until_idle(self, timeout: float = DEADLINE_S) -> dict[str, Any]:
-        """Wait until all workers are free and nothing waits."""
         return self.wait_until(is_idle, timeout)
 
     def log(self, n_lines: int = 40) -> str:
@@ -166,7 +163,6 @@ class Server:
         return [worker["pid"] for worker in self.ready()["workers"] if worker["pid"]]
 
     def processes(self) -> list[int]:
-        """All processes of the server that live."""
         return processes_of_session(self.pid)
 
     def wait_for_exit(self, timeout: float = DEADLINE_S) -> int:
@@ -190,7 +186,6 @@ class Server:
         return []
 
     def kill(self) -> None:
-        """End all that is left of it, whatever its state."""
         for pid in self.processes():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -24,7 +24,12 @@ class WorkerConfig:
         log_level: name of a `logging` level.
         log_format: ``console`` or ``json``; see `shared.logging`.
         library: file of the engine's library; empty takes the package's own for this CPU.
+        model_id: the model's name, as clients say and see it.
+        file_name: what the model file is called where it came from.
+        chat_template: the setting ``CHAT_TEMPLATE``: a name of a format, or a path; None leaves the
+            format to the model.
         echo_delay_ms: how long the echo engine takes for each evaluation.
+        slots: how many sequences the echo engine evaluates together.
         name: of the process, for its log.
     """
 
@@ -38,5 +43,9 @@ class WorkerConfig:
     log_level: str = "INFO"
     log_format: str = "console"
     library: str = ""
+    model_id: str = ""
+    file_name: str = ""
+    chat_template: str | None = None
     echo_delay_ms: float = 0.0
+    slots: int = 1
     name: str = ""

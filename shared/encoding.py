@@ -4,6 +4,9 @@ On the wire a message is one line of JSON. JSON holds no raw newline, so a reade
 message keeps it and waits, and a worker that died in the middle of one cannot be misread.
 """
 
+import base64
+from array import array
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -12,6 +15,7 @@ from shared.grammar import Grammar
 from shared.logprobs import token_logprobs
 from shared.messages import (
     Cancel,
+    Chat,
     Delta,
     Detokenize,
     Ended,
@@ -24,12 +28,13 @@ from shared.messages import (
     Message,
     ModelInfo,
     Prefilled,
+    Prepare,
+    Prepared,
     Progress,
     Ready,
     SetThreads,
     Shutdown,
-    Tokenize,
-    Tokens,
+    Text,
     Warm,
     Warmed,
 )
@@ -38,19 +43,17 @@ from shared.sampling import SamplingParams
 _TYPES: dict[str, type[Any]] = {
     cls.__name__: cls
     for cls in (
-        Generate, Tokenize, Detokenize, Cancel, SetThreads, Shutdown,
-        Ready, LoadFailed, Progress, Prefilled, Delta, Finished, Failed, Tokens,
+        Prepare, Detokenize, Generate, Cancel, SetThreads, Shutdown,
+        Ready, LoadFailed, Progress, Prepared, Prefilled, Delta, Finished, Failed,
         Warm, Fork, Warmed, Forked, Ended,
     )
 }  # fmt: skip
 
-# Fields of a message that JSON makes lists of.
-_TUPLES = {
-    "Generate": ("prompt", "stop", "prompt_ids", "stop_ids"),
-    "Tokenize": ("prompt",),
-    "Detokenize": ("ids",),
-    "Tokens": ("ids", "texts"),
-}
+# Messages with token ids: on the wire Base64 of 32-bit integers, little-endian, which for a long
+# prompt takes a third of the time and of the bytes that a list of numbers does.
+_WITH_IDS = {"Detokenize", "Generate", "Prepared", "Finished", "Warmed"}
+# Other fields that JSON makes lists of.
+_TUPLES = {"Generate": ("stop", "stop_ids"), "Prepared": ("pieces", "stop")}
 
 # There is a `Delta` for each token and next to nothing else: what frozen dataclasses and orjson do
 # for messages of any kind takes twice as long.
@@ -70,13 +73,37 @@ def _delta(request_id: str, text: str, tokens: int, logprobs: Any = ()) -> Delta
     return delta
 
 
+def pack(ids: Sequence[int]) -> str:
+    """Token ids as text."""
+    return base64.b64encode(array("i", ids).tobytes()).decode("ascii")
+
+
+def unpack(text: str) -> tuple[int, ...]:
+    """The ids that `pack` has made text of."""
+    return tuple(array("i", base64.b64decode(text)))
+
+
+def _prompt(fields: dict[str, Any] | None) -> Chat | Text | None:
+    if fields is None:
+        return None
+    if "messages" in fields:
+        return Chat(tuple(fields["messages"]), tuple(fields["tools"]))
+    return Text(**fields)
+
+
 def encode(message: Message) -> bytes:
     r"""Encode a message as one line of JSON, without the ``\n`` that ends it on a pipe."""
     if type(message) is Delta and not message.logprobs:
         request_id, text = orjson.dumps(message.request_id), orjson.dumps(message.text)
         return _DELTA % (request_id, text, message.tokens)
+    name = type(message).__name__
+    if name in _WITH_IDS:
+        # Only what is no dataclass can be changed before it is encoded.
+        fields = {key: getattr(message, key) for key in message.__match_args__}
+        fields["ids"] = pack(fields["ids"])
+        return orjson.dumps((name, fields), tuple)
     # It takes plain tuples only, and asks what to make of named ones.
-    return orjson.dumps((type(message).__name__, message), tuple)
+    return orjson.dumps((name, message), tuple)
 
 
 def decode(line: bytes) -> Any:
@@ -91,19 +118,20 @@ def decode(line: bytes) -> Any:
             return _delta(**fields)
         for key in _TUPLES.get(name, ()):
             fields[key] = tuple(fields[key])
+        if name in _WITH_IDS:
+            fields["ids"] = unpack(fields["ids"])
+        if name in ("Generate", "Prepare") and fields["grammar"] is not None:
+            fields["grammar"] = Grammar(**fields["grammar"])
         if name == "Generate":
             sampling = fields["sampling"]
             sampling["logit_bias"] = tuple((token, bias) for token, bias in sampling["logit_bias"])
             fields["sampling"] = SamplingParams(**sampling)
-            if fields["grammar"] is not None:
-                fields["grammar"] = Grammar(**fields["grammar"])
-        elif name == "Warm":
-            fields["prompts"] = tuple(map(tuple, fields["prompts"]))
+        elif name == "Prepare":
+            fields["prompt"] = _prompt(fields["prompt"])
         elif name == "Prefilled":
             fields["echo_logprobs"] = token_logprobs(fields["echo_logprobs"])
         elif name == "Ready":
             model = fields["model"]
-            model["special_tokens"] = tuple(model["special_tokens"])
             model["fim_tokens"] = model["fim_tokens"] and tuple(model["fim_tokens"])
             fields["model"] = ModelInfo(**model)
         return _TYPES[name](**fields)

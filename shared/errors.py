@@ -34,6 +34,8 @@ class ErrorCode(str, Enum):
     INVALID_VALUE = "invalid_value"
     MISSING_PARAMETER = "missing_required_parameter"
     UNSUPPORTED_PARAMETER = "unsupported_parameter"
+    TEMPLATE_TOO_EXPENSIVE = "template_too_expensive"
+    GRAMMAR_TOO_EXPENSIVE = "grammar_too_expensive"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     BODY_TOO_LARGE = "request_too_large"
     HEADERS_TOO_LARGE = "headers_too_large"

@@ -1,81 +1,61 @@
-"""Every message between the gateway and a worker; `shared.encoding` has their one encoding.
+"""Every message between the gateway and its processes; `shared.encoding` has their one encoding.
 
-Down a worker's queue go commands: `Generate`, `Tokenize`, `Detokenize`, `Cancel`, `SetThreads`,
-`Shutdown`. Up its pipe come events: `Ready`, `LoadFailed`, `Progress`, `Prefilled`, `Delta`,
-`Finished`, `Failed`, `Tokens`. Every `Generate` is answered by exactly one terminal event
-(`Finished` or `Failed`), in the order ``Prefilled, Delta*, terminal``; every `Tokenize` and
-`Detokenize` by one `Tokens`, whatever else the worker is doing.
+Down a pipe go commands: `Generate`, `Cancel` and `SetThreads` to a worker, `Prepare` and
+`Detokenize` to a preparer, `Shutdown` to either. Up another come events: `Ready`, `LoadFailed`,
+`Progress`, `Prefilled`, `Delta`, `Finished`, `Failed`, `Prepared`. Every `Generate` is answered by
+exactly one terminal event (`Finished` or `Failed`), in the order ``Prefilled, Delta*, terminal``;
+every `Prepare` and `Detokenize` by one `Prepared` or `Failed`.
 
 The zygote says `Ready` or `LoadFailed`, then takes `Warm`, which it answers by `Warmed` or
 `LoadFailed`, and `Fork`, which it answers by `Forked` and in the end by `Ended`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from shared.grammar import Grammar
 from shared.logprobs import TokenLogprobs
 from shared.model_info import ModelInfo as ModelInfo
 from shared.sampling import SamplingParams
+from shared.times import Times
 
 
 @dataclass(frozen=True, slots=True)
-class Generate:
-    """Generate one completion of ``prompt``.
+class Chat:
+    """A conversation, and the tools that it may use, as JSON that a chat template sees."""
 
-    Attributes:
-        request_id: names this generation in every later message about it.
-        prompt: plain text and special tokens by turns, plain text first: the parts at odd places
-            are texts of special tokens, and no other text becomes one.
-        sampling: how tokens are drawn.
-        max_tokens: the most tokens to generate; None means up to the end of the context.
-        max_tokens_is_default: the client did not choose ``max_tokens``, so what does not fit into
-            the context is cut instead of refused.
-        stop: generation ends before any of these strings; they are never part of the text.
-        trace_id: the HTTP request that it belongs to (``x-request-id``), for the worker's log.
-        prompt_ids: the prompt as token ids, all within the vocabulary; ``prompt`` is empty then.
-        grammar: what the completion is bound to be; None for any text.
-        logprobs: how many likely tokens to tell of in the place of each token, and how likely it
-            was itself; None tells nothing.
-        echoes: `Prefilled` gives the prompt back, with its ``logprobs`` if these are asked for.
-        min_tokens: until there are so many tokens, nothing ends the generation.
-        ignores_eog: the model cannot end the generation.
-        stop_ids: token ids that end the generation as the model's own do, whatever these may.
-        embeds: nothing is generated; `Finished` has the embedding of the prompt.
-    """
-
-    request_id: str
-    prompt: tuple[str, ...]
-    sampling: SamplingParams = field(default_factory=SamplingParams)
-    max_tokens: int | None = None
-    max_tokens_is_default: bool = False
-    stop: tuple[str, ...] = ()
-    trace_id: str = ""
-    prompt_ids: tuple[int, ...] = ()
-    grammar: Grammar | None = None
-    logprobs: int | None = None
-    echoes: bool = False
-    min_tokens: int = 0
-    ignores_eog: bool = False
-    stop_ids: tuple[int, ...] = ()
-    embeds: bool = False
+    messages: tuple[Mapping[str, Any], ...]
+    #: each as OpenAI's API has it
+    tools: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Tokenize:
-    """Say which token ids a prompt has; see `Generate.prompt`.
+class Text:
+    """A text to be continued or, with a suffix, to be filled in behind."""
 
-    Attributes:
-        request_id: names this question in its answer.
-        prompt: the prompt.
-        begins: whether the token that begins a sequence is put in front, where the model has one.
-        wants_texts: whether the answer has the text of each token.
-    """
+    text: str
+    suffix: str = ""
+    #: texts of special tokens in it are these tokens; never with a suffix
+    parses_special: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Say which token ids a prompt has, and try whether a grammar can be used."""
 
     request_id: str
-    prompt: tuple[str, ...]
+    #: None only tries the grammar
+    prompt: Chat | Text | None = None
+    #: what the prompt is called in the request, for errors
+    param: str = "prompt"
+    #: the token that begins a sequence is put in front, where the model has one
     begins: bool = True
-    wants_texts: bool = False
+    #: the answer has the text of the prompt
+    wants_text: bool = False
+    #: the answer has the text of each token
+    wants_pieces: bool = False
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +64,39 @@ class Detokenize:
 
     request_id: str
     ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """Generate one completion."""
+
+    request_id: str
+    #: the prompt, all of it within the vocabulary
+    ids: tuple[int, ...]
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    #: the most tokens to generate; None means up to the end of the context
+    max_tokens: int | None = None
+    #: generation ends before any of these strings; they are never part of the text
+    stop: tuple[str, ...] = ()
+    #: the HTTP request that it belongs to (``x-request-id``), for the worker's log
+    trace_id: str = ""
+    #: a preparer has tried it
+    grammar: Grammar | None = None
+    #: how many likely tokens to tell of in the place of each token, and how likely it was itself;
+    #: None tells nothing
+    logprobs: int | None = None
+    #: `Prefilled` has the ``logprobs`` of the prompt's tokens from this one on; None for of none
+    echoes_from: int | None = None
+    #: until there are so many tokens, nothing ends the generation
+    min_tokens: int = 0
+    #: the model cannot end the generation
+    ignores_eog: bool = False
+    #: token ids that end the generation as the model's own do, whatever these may
+    stop_ids: tuple[int, ...] = ()
+    #: nothing is generated; `Finished` has the embedding of the prompt
+    embeds: bool = False
+    #: of the worker's engine, where it runs; the schedule says which
+    slot: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +120,9 @@ class Shutdown:
 
 @dataclass(frozen=True, slots=True)
 class Warm:
-    """Evaluate what the prompts begin with; all later forks have it in their KV caches."""
+    """Evaluate ``text`` as chats begin with it; all later forks have that in their KV caches."""
 
-    prompts: tuple[tuple[str, ...], ...]
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,28 +135,29 @@ class Fork:
     target: str
 
 
-Command: TypeAlias = Generate | Tokenize | Detokenize | Cancel | SetThreads | Shutdown
+Question: TypeAlias = Prepare | Detokenize
+Command: TypeAlias = Generate | Question | Cancel | SetThreads | Shutdown
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The worker has its model and waits for work."""
+    """The process has its model and waits for work."""
 
     model: ModelInfo
 
 
 @dataclass(frozen=True, slots=True)
 class LoadFailed:
-    """The worker has no model and ends; ``reason`` is for the operator."""
+    """The process has no model and ends; ``reason`` is for the operator."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Warmed:
-    """The zygote has ``prefix_tokens`` tokens in its KV cache, and so will have its forks."""
+    """The zygote has these tokens in its KV cache, and so will have its forks."""
 
-    prefix_tokens: int
+    ids: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +179,8 @@ class Ended:
 class Progress:
     """A generation goes on, though there is nothing to tell: sent now and then between its events.
 
-    Not an event of the generation: no consumer sees it.
+    A preparer says so of a question that it is done with but for the trial of its grammar, which
+    holds up no other. No consumer sees it.
     """
 
     request_id: str
@@ -173,23 +188,15 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Prefilled:
-    """The prompt has been evaluated.
-
-    Attributes:
-        request_id: which generation.
-        prompt_tokens: tokens in the prompt.
-        cached_tokens: how many of them were still in the KV cache.
-        prefill_ms: how long the others took.
-        echo: the text of the prompt, if `Generate.echoes`.
-        echo_logprobs: of each of its tokens, if that was asked for, too. A token that the model
-            puts in front of every prompt is not among them.
-    """
+    """The prompt has been evaluated."""
 
     request_id: str
     prompt_tokens: int
+    #: how many of them were still in the KV cache
     cached_tokens: int
+    #: how long the others took
     prefill_ms: float
-    echo: str = ""
+    #: of the prompt's tokens, as `Generate.echoes_from` asks for them
     echo_logprobs: tuple[TokenLogprobs, ...] = ()
 
 
@@ -222,62 +229,56 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A generation has ended as it should.
-
-    Attributes:
-        request_id: which generation.
-        finish_reason: ``stop`` (end of generation, or a stop string), ``length`` (``max_tokens``
-            or the context ended) or ``cancelled``.
-        completion_tokens: how many tokens were generated, the end-of-generation token not counted.
-        decode_ms: time from the end of the prefill to here.
-        embedding: if `Generate.embeds`, `ModelInfo.n_embd` 32-bit floats, little-endian, in Base64.
-    """
+    """A generation has ended as it should."""
 
     request_id: str
+    #: ``stop`` (end of generation, or a stop string), ``length`` (``max_tokens`` or the context
+    #: ended) or ``cancelled``
     finish_reason: str
+    #: how many tokens were generated, the end-of-generation token not counted
     completion_tokens: int
+    #: time from the end of the prefill to here
     decode_ms: float
+    #: if `Generate.embeds`, `ModelInfo.n_embd` 32-bit floats, little-endian, in Base64
     embedding: str = ""
+    #: what was generated; the KV cache holds it behind the prompt
+    ids: tuple[int, ...] = ()
+    #: filled in by the pool
+    times: Times | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A generation has ended without success.
-
-    Attributes:
-        request_id: which generation.
-        code: an `ErrorCode` value.
-        message: for the client: what was wrong and what would be right.
-        param: the field of `Generate` at fault, if it is one.
-    """
+    """A generation has ended without success, or a question has no answer."""
 
     request_id: str
+    #: an `ErrorCode` value
     code: str
+    #: for the client: what was wrong and what would be right
     message: str
+    #: the field of `Generate` at fault, or `Prepare.param`, if it is one
     param: str | None = None
+    #: filled in by the pool
+    times: Times | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
-    """Answers `Tokenize` and `Detokenize`.
-
-    Attributes:
-        request_id: which question.
-        ids: the token ids.
-        texts: of `Tokenize.wants_texts`, what each of them stands for, if it stood alone; what is
-            no character alone is shown as a replacement character.
-        text: of `Detokenize`, what all of them stand for together.
-        error: why there is no answer; empty if there is one.
-    """
+class Prepared:
+    """Answers `Prepare` and `Detokenize`."""
 
     request_id: str
     ids: tuple[int, ...] = ()
-    texts: tuple[str, ...] = ()
+    #: of the prompt or of the ids, if that was asked for
     text: str = ""
-    error: str = ""
+    #: the text of each token, if it stood alone: a replacement character for what is no character
+    pieces: tuple[str, ...] = ()
+    #: how many of the ids were put in front of the text's own; known only with the text
+    n_added: int = 0
+    #: strings that end an answer, as the chat format has them
+    stop: tuple[str, ...] = ()
 
 
-Lifecycle: TypeAlias = Ready | LoadFailed | Progress | Tokens
+Lifecycle: TypeAlias = Ready | LoadFailed | Progress | Prepared
 ZygoteMessage: TypeAlias = Warm | Fork | Warmed | Forked | Ended
 Event: TypeAlias = Prefilled | Delta | Finished | Failed
 Message: TypeAlias = Command | Lifecycle | Event | ZygoteMessage

@@ -93,8 +93,12 @@ class Server(servers.Server):
 
 @contextmanager
 def launched(*options: str, command: Sequence[str] = MAIN, **settings: str) -> Iterator[Server]:
-    """Launch a server on a free port, not waiting for it; nothing of it outlives the block."""
-    server = Server(launch(*options, command=command, env=environment(**settings)))
+    """Launch a server on a free port, not waiting for it; nothing of it outlives the block.
+
+    A worker has one slot unless ``SLOTS`` says otherwise: tests count on what runs and what waits.
+    """
+    env = environment(**{"SLOTS": "1", **settings})
+    server = Server(launch(*options, command=command, env=env))
     try:
         yield server
     finally:

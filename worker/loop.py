@@ -1,10 +1,10 @@
-"""The decode loop: take commands, evaluate a chunk, sample, emit; one sequence at a time."""
+"""The decode loop: take commands, evaluate a batch of all slots, sample, emit."""
 
 import base64
 import logging
 import time
 from collections.abc import Sequence as Items
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,29 +20,30 @@ from shared.messages import (
     Failed,
     Finished,
     Generate,
+    Prepare,
     Progress,
     SetThreads,
     Shutdown,
-    Tokenize,
-    Tokens,
 )
 from shared.typing import assert_never
-from worker.admission import admit, grammar_refusal
-from worker.engines.base import Engine, SlotTokens
-from worker.grammar import GrammarError, Grammars
+from worker.engines.base import Engine, Logits, SlotTokens
+from worker.grammar.grammars import Grammars
+from worker.grammar.matcher import GrammarError
 from worker.sequence import Sequence
 from worker.threads import ThreadShare
-from worker.token_tools import answer
 
-_SLOT = 0
 # What runs is heard of at least so often, or after each evaluation that takes longer.
 _SILENCE_S = 0.5
+
+Part: TypeAlias = tuple[Sequence, SlotTokens]
+Row: TypeAlias = Logits | Exception | None
+"""What an evaluation has yielded for one slot."""
 
 logger = logging.getLogger(__name__)
 
 
 class Inbox(Protocol):
-    """The reading side of a worker's queue; see `worker.pipes.Inbox`."""
+    """The reading side of a worker's pipe of commands; see `worker.pipes.Inbox`."""
 
     def get(self) -> bytes:
         """The next encoded command; blocks until there is one."""
@@ -55,9 +56,9 @@ class Inbox(Protocol):
 
 
 class Outbox(Protocol):
-    """The writing side of a worker's pipe; see `worker.pipes.Outbox`."""
+    """The writing side of a worker's pipe of events; see `worker.pipes.Outbox`."""
 
-    def send(self, events: Items[Event | Progress | Tokens], /) -> None:
+    def send(self, events: Items[Event | Progress], /) -> None:
         """Send events to the gateway, or keep them where it does not read fast enough."""
 
     def drain(self, until: Inbox, /) -> None:
@@ -65,7 +66,7 @@ class Outbox(Protocol):
 
 
 class Loop:
-    """Runs generations on an engine until it is told to shut down."""
+    """Runs generations on the slots of an engine until it is told to shut down."""
 
     def __init__(
         self,
@@ -89,156 +90,200 @@ class Loop:
         self._threads = ThreadShare(threads)
         self._inbox = inbox
         self._outbox = outbox
-        self._sequence: Sequence | None = None
-        self._shutdown = False
+        # By slot, the one that has run the longest first.
+        self._sequences: dict[int, Sequence] = {}
+        # Of this step; one write sends them.
+        self._events: list[Event | Progress] = []
+        self._is_over = False
         self._heard_s = 0.0
 
     def run(self) -> None:
         """Work until `Shutdown` arrives."""
-        while not self._shutdown:
+        while not self._is_over:
             self.step()
 
     def step(self) -> None:
-        """Take the commands that are there, then evaluate one chunk if there is a sequence.
+        """Take the commands that are there, then evaluate one batch if there is anything to."""
+        self._take_commands()  # blocks only if nothing runs
+        if self._is_over:
+            return
+        batch = self._schedule()
+        for (sequence, _), row in zip(batch, self._forward(batch), strict=True):
+            self._advance(sequence, row)
+        self._send()
 
-        Blocks only while there is no sequence to run.
-        """
-        while self._sequence is None or not self._inbox.empty():
-            if self._sequence is None and self._inbox.empty():
+    def _take_commands(self) -> None:
+        while not self._is_over and (not self._sequences or not self._inbox.empty()):
+            if self._inbox.empty():
+                self._send()
                 request_id_var.set("")
                 self._outbox.drain(self._inbox)
             self._handle(decode(self._inbox.get()))
-            if self._shutdown:
-                return
-        sequence = self._sequence
-        try:
-            self._advance(sequence)
-        except GrammarError as error:
-            self._fail(grammar_refusal(sequence.request, error))
-        except Exception as error:
-            self._fail(_failure(sequence.request, error))
+        self._send()  # what has ended by a command does not wait for an evaluation
 
     def _handle(self, command: Command) -> None:
         match command:
             case Generate():
                 self._admit(command)
-            case Tokenize() | Detokenize():
-                self._outbox.send([answer(self._engine, command)])
             case Cancel(request_id):
-                sequence = self._sequence
-                if sequence is not None and sequence.request.request_id == request_id:
-                    self._finish(sequence, "", "cancelled")
+                for sequence in list(self._sequences.values()):
+                    if sequence.request.request_id == request_id:
+                        self._finish(sequence, "", "cancelled")
             case SetThreads(threads):
-                is_running = self._sequence is not None
-                self._threads.set_share(threads, time.monotonic(), is_running)
+                self._threads.set_share(threads, time.monotonic(), bool(self._sequences))
             case Shutdown():
-                self._shutdown = True
+                self._is_over = True
+            case Prepare() | Detokenize():
+                raise ValueError(f"for a preparer: {type(command).__name__}")
             case _:
                 assert_never(command)
 
     def _admit(self, request: Generate) -> None:
+        """Begin a generation, with the part of the slot's cache that it can use."""
         request_id_var.set(request.trace_id)
-        self._heard_s = time.monotonic()
+        if not self._sequences:
+            self._heard_s = time.monotonic()
+        engine, slot, prompt = self._engine, request.slot, list(request.ids)
         try:
-            admitted = admit(
-                self._engine,
-                self._grammars,
-                request,
-                on_wait=lambda: self._note_silence(request.request_id),
+            if slot in self._sequences or not 0 <= slot < engine.n_slots:
+                raise EngineError(f"slot {slot} is not free")
+            if (room := engine.info.n_ctx - len(prompt)) < 0:
+                raise EngineError(f"{len(prompt)} tokens do not fit into the context")
+            grammar = request.grammar
+            matcher = None if grammar is None else self._grammars.matcher(grammar)
+            if request.echoes_from is not None and request.logprobs is not None:
+                engine.reuse_prefix(slot, prompt[:1])  # of what is cached nobody knows the logits
+            cached_tokens = engine.reuse_prefix(slot, prompt)
+            budget = room if request.max_tokens is None else min(request.max_tokens, room)
+            self._sequences[slot] = Sequence(
+                engine, request, prompt, cached_tokens=cached_tokens, budget=budget, matcher=matcher
             )
         except Exception as error:
-            admitted = _failure(request, error)
-        if isinstance(admitted, Failed):
-            self._fail(admitted)
+            self._events.append(_failure(request, error))
             return
-        self._note_silence(request.request_id)
-        self._sequence = admitted
         logger.debug(
             "generation %s has %d tokens, %d of them cached",
-            request.request_id, admitted.prompt_tokens, admitted.cached_tokens,
+            request.request_id, len(prompt), cached_tokens,
         )  # fmt: skip
 
-    def _advance(self, sequence: Sequence) -> None:
-        chunk = SlotTokens(_SLOT, sequence.take_chunk(self._engine.chunk_size(_SLOT)))
-        logits = self._forward(chunk)
-        if sequence.pending:
-            sequence.note_prompt(logits)
-            self._note_silence(sequence.request.request_id)
-            return
-        events: list[Event] = []
-        if sequence.is_prefilling:
-            events.append(sequence.prefilled())
-        if sequence.request.embeds:
-            self._finish(sequence, "", "stop", events)
-            return
-        if sequence.budget == 0:
-            self._finish(sequence, "", "length", events)
-            return
-        token = sequence.draw(logits)
-        reason: str | None = "stop"
-        if token is None:
-            text = sequence.end()
-        else:
-            text, reason = sequence.append(token)
-        if reason is not None:
-            self._finish(sequence, text, reason, events)
-            return
-        if text:
-            events.append(sequence.delta(text))
-        if events:
-            self._outbox.send(events)
-        else:
-            self._note_silence(sequence.request.request_id)
+    def _schedule(self) -> list[Part]:
+        """The batch of this step: a token of each that decodes, then parts of prompts."""
+        room, parts = self._engine.batch_size, []
+        sequences = list(self._sequences.items())
+        for is_prefilling in (False, True):
+            for slot, sequence in sequences:
+                if sequence.is_prefilling is is_prefilling and room:
+                    chunk = sequence.take_chunk(min(room, self._engine.chunk_size(slot)))
+                    room -= len(chunk)
+                    parts.append((sequence, SlotTokens(slot, chunk, sequence.wants_logits)))
+        return parts
 
-    def _note_silence(self, request_id: str) -> None:
-        """Say now and then that there is nothing to tell; only then the clock has to be read."""
-        now_s = time.monotonic()
-        if now_s - self._heard_s >= _SILENCE_S:
-            self._heard_s = now_s
-            self._outbox.send([Progress(request_id)])
+    def _forward(self, batch: Items[Part]) -> Items[Row]:
+        if not batch:
+            return ()
+        request_id_var.set(batch[0][0].request.trace_id if len(batch) == 1 else "")
+        tokens = [part for _, part in batch]
+        try:
+            return self._evaluate(tokens)
+        except Exception as error:
+            if len(tokens) == 1:
+                return [error]
+        # One of them is at fault; the others go on.
+        rows: list[Row] = []
+        for part in tokens:
+            try:
+                # A copy, since the next evaluation may overwrite it.
+                rows += [None if row is None else row.copy() for row in self._evaluate([part])]
+            except Exception as error:
+                rows.append(error)
+        return rows
 
-    def _forward(self, chunk: SlotTokens) -> NDArray[np.float32]:
+    def _evaluate(self, batch: list[SlotTokens]) -> list[Logits | None]:
         if self._threads.is_one_thread:  # nothing to choose, and nothing to learn
-            (logits,) = self._engine.forward([chunk], 1)
-            return logits
+            return self._engine.forward(batch, 1)
         began_s, began_cpu_s = time.monotonic(), time.process_time()
         threads = self._threads.choose(began_s)
-        (logits,) = self._engine.forward([chunk], threads)
+        rows = self._engine.forward(batch, threads)
         now_s = time.monotonic()
         self._threads.learn(threads, now_s - began_s, time.process_time() - began_cpu_s, now_s)
-        return logits
+        return rows
 
-    def _finish(
-        self, sequence: Sequence, text: str, reason: str, events: list[Event] | None = None
-    ) -> None:
-        events = [] if events is None else events
+    def _advance(self, sequence: Sequence, row: Row) -> None:
+        """Take in what an evaluation has yielded; whatever goes wrong ends this sequence alone."""
+        n_events = len(self._events)
+        try:
+            if isinstance(row, Exception):
+                raise row
+            if sequence.pending:
+                sequence.note_prompt(row)
+                return
+            if sequence.is_prefilling:
+                self._events.append(sequence.prefilled())
+            if sequence.request.embeds:
+                self._finish(sequence, "", "stop")
+            elif sequence.budget == 0:
+                self._finish(sequence, "", "length")
+            else:
+                assert row is not None, "these logits were wanted"
+                self._draw(sequence, row)
+        except Exception as error:
+            self._sequences.pop(sequence.request.slot, None)
+            self._events[n_events:] = [_failure(sequence.request, error)]
+
+    def _draw(self, sequence: Sequence, logits: Logits) -> None:
+        token = sequence.draw(logits)
+        if token is None:
+            self._finish(sequence, sequence.end(), "stop")
+            return
+        text, reason = sequence.append(token)
+        if reason is not None:
+            self._finish(sequence, text, reason)
+        elif text:
+            self._events.append(sequence.delta(text))
+
+    def _finish(self, sequence: Sequence, text: str, reason: str) -> None:
+        request = sequence.request
+        embedding = ""
+        if request.embeds and reason != "cancelled":
+            embedding = _encoded(self._engine.embedding(request.slot))
         if text or sequence.has_unreported_logprobs:
-            events.append(sequence.delta(text, is_last=True))
-        embeds = sequence.request.embeds and reason != "cancelled"
-        events.append(
+            self._events.append(sequence.delta(text, is_last=True))
+        self._events.append(
             Finished(
-                sequence.request.request_id,
+                request.request_id,
                 reason,
                 sequence.completion_tokens,
                 sequence.lap_ms(),
-                _encoded(self._engine.embedding()) if embeds else "",
+                embedding,
+                tuple(sequence.generated),
             )
         )
-        self._sequence = None
-        self._outbox.send(events)
+        del self._sequences[request.slot]
 
-    def _fail(self, failed: Failed) -> None:
-        self._sequence = None
-        self._outbox.send([failed])
+    def _send(self) -> None:
+        """Send the events of this step; if there are none, say now and then that it goes on."""
+        if not self._events and self._sequences:
+            now_s = time.monotonic()
+            if now_s - self._heard_s >= _SILENCE_S:
+                first = next(iter(self._sequences.values()))
+                self._events.append(Progress(first.request.request_id))
+        if self._events:
+            self._heard_s = time.monotonic()
+            events, self._events = self._events, []
+            self._outbox.send(events)
 
 
 def _failure(request: Generate, error: Exception) -> Failed:
     """Whatever went wrong ends this generation, and nothing else."""
-    message = str(error)
+    request_id, message = request.request_id, str(error)
+    if isinstance(error, GrammarError):
+        # The message goes on where the gateway has named the field of the request.
+        code, message = ErrorCode.INVALID_VALUE.value, f"cannot be used: {error}"
+        return Failed(request_id, code, message, "grammar")
     if not isinstance(error, EngineError):
-        logger.error("generation %s failed", request.request_id, exc_info=error)
+        logger.error("generation %s failed", request_id, exc_info=error)
         message = "the generation failed; the server's log says why"
-    return Failed(request.request_id, ErrorCode.ENGINE_ERROR.value, message)
+    return Failed(request_id, ErrorCode.ENGINE_ERROR.value, message)
 
 
 def _encoded(embedding: NDArray[np.float32]) -> str:

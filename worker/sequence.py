@@ -10,7 +10,7 @@ from shared.logprobs import TokenLogprobs
 from shared.messages import Delta, Generate, Prefilled
 from worker.detokenizer import Detokenizer
 from worker.engines.base import Engine
-from worker.grammar import Matcher
+from worker.grammar.matcher import Matcher
 from worker.sampling.logprobs import Logprobs
 from worker.sampling.sampler import Sampler
 from worker.stop import StopMatcher
@@ -27,7 +27,7 @@ class Sequence:
         cached_tokens: how many of them needed no evaluation.
         pending: tokens that the engine has yet to evaluate.
         is_prefilling: the prompt has not been evaluated yet.
-        completion_tokens: how many tokens have been generated.
+        generated: the tokens that have been generated.
         budget: the most tokens to generate.
     """
 
@@ -56,7 +56,7 @@ class Sequence:
         self.cached_tokens = cached_tokens
         self.pending = prompt[cached_tokens:]
         self.is_prefilling = True
-        self.completion_tokens = 0
+        self.generated: list[int] = []
         self.budget = budget
         self._engine = engine
         self._started = time.monotonic()
@@ -77,9 +77,19 @@ class Sequence:
         self._n_letters = self._n_letters_reported = 0
 
     @property
+    def completion_tokens(self) -> int:
+        """How many tokens have been generated."""
+        return len(self.generated)
+
+    @property
     def looks_at_prompt(self) -> bool:
         """Whether the logits of each token of the prompt are wanted, so that none is cached."""
-        return self.request.echoes and self.request.logprobs is not None
+        return self.request.echoes_from is not None and self.request.logprobs is not None
+
+    @property
+    def wants_logits(self) -> bool:
+        """Whether the logits after the chunk that was taken last are wanted."""
+        return not self.pending or bool(self._prompt_left)
 
     def take_chunk(self, size: int) -> list[int]:
         """Remove and return the next tokens to evaluate, at most ``size``."""
@@ -89,8 +99,8 @@ class Sequence:
         chunk, self.pending = self.pending[:size], self.pending[size:]
         return chunk
 
-    def note_prompt(self, logits: _FloatArray) -> None:
-        """Take in the logits behind a part of the prompt."""
+    def note_prompt(self, logits: _FloatArray | None) -> None:
+        """Take in the logits behind a part of the prompt, if they were wanted."""
         if self._prompt_left:
             self._note_prompt(logits)
 
@@ -106,21 +116,12 @@ class Sequence:
     def prefilled(self) -> Prefilled:
         """What there is to say when the prompt has been evaluated."""
         self.is_prefilling = False
-        request, echo, begin = self.request, "", 0
-        if request.echoes and request.prompt_ids:
-            echo = text_of(self._engine, request.prompt_ids)
-        elif request.echoes:
-            echo = "".join(request.prompt)
-            if self._prompt_logprobs:
-                plain = self._engine.tokenize(request.prompt, begins=False)
-                begin = self.prompt_tokens - len(plain)
         return Prefilled(
-            request.request_id,
+            self.request.request_id,
             self.prompt_tokens,
             self.cached_tokens,
             self.lap_ms(),
-            echo,
-            tuple(self._prompt_logprobs[begin:]),
+            tuple(self._prompt_logprobs[self.request.echoes_from or 0 :]),
         )
 
     def draw(self, logits: _FloatArray) -> int | None:
@@ -165,7 +166,7 @@ class Sequence:
             self._entries.append((self._n_letters, self._logprobs.of(token)))
             self._n_letters += len(text)
         is_too_short = self._is_too_short
-        self.completion_tokens += 1
+        self.generated.append(token)
         self._unreported += 1
         if not is_too_short:
             text, stopped = self._stop.push(text)

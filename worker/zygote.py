@@ -23,7 +23,7 @@ import orjson
 from shared import oom_score
 from shared.config import ZYGOTE_VARIABLE, WorkerConfig
 from shared.encoding import decode, encode
-from shared.errors import EngineError, ModelFileError
+from shared.errors import EngineError, UsageError
 from shared.logging import configure_logging
 from shared.messages import Ended, Fork, Forked, LoadFailed, Message, Ready, Warm, Warmed
 from shared.sampling import SamplingParams
@@ -37,10 +37,13 @@ import numpy as np
 
 from worker import engines
 from worker.engines.base import Engine, SlotTokens
-from worker.grammar import Grammars
+from worker.grammar.grammars import Grammars
 from worker.lifetime import end_with_gateway
 from worker.loop import Loop  # noqa: F401  # so that workers share it
 from worker.pipes import Inbox, Outbox
+from worker.prompt.formats import choose_format
+from worker.prompt.prompts import Prompts
+from worker.prompt.warm import warm_ids
 from worker.sampling.sampler import Sampler
 
 _READ_BYTES = 1 << 16
@@ -59,15 +62,14 @@ class Warmer:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def evaluate(self, prompts: Sequence[Sequence[str]]) -> int:
-        """Put what all prompts begin with into the cache; returns how many tokens that is.
+    def evaluate(self, tokens: Sequence[int]) -> None:
+        """Put tokens into the cache.
 
         Raises:
-            EngineError: there is nothing in common, it does not leave room in the context, or it
-                cannot be evaluated.
+            EngineError: there are none, they do not leave room in the context, or they cannot be
+                evaluated.
         """
         engine, n_ctx = self._engine, self._engine.info.n_ctx
-        tokens = _common([engine.tokenize(prompt) for prompt in prompts])
         if not 1 <= len(tokens) < n_ctx:
             raise EngineError(
                 f"the prefix has {len(tokens)} tokens; it must have at least 1 and fewer than the"
@@ -78,7 +80,6 @@ class Warmer:
             chunk = tokens[n_done : n_done + engine.chunk_size(_SLOT)]
             engine.forward([SlotTokens(_SLOT, chunk)], threads=1)
             n_done += len(chunk)
-        return len(tokens)
 
 
 class Zygote:
@@ -117,12 +118,15 @@ class Zygote:
             match decode(line):
                 case Fork(name, target):
                     self._fork(name, target)
-                case Warm(prompts):
-                    self._warm(engine, prompts)
+                case Warm(text):
+                    self._warm(engine, text)
 
-    def _warm(self, engine: Engine, prompts: Sequence[Sequence[str]]) -> None:
+    def _warm(self, engine: Engine, text: str) -> None:
         try:
-            answer: Message = Warmed(Warmer(engine).evaluate(prompts))
+            _, prompts, _ = loaded()
+            ids = warm_ids(engine, prompts, text)
+            Warmer(engine).evaluate(ids)
+            answer: Message = Warmed(ids)
         except Exception as error:  # whatever it is, the gateway is to know
             answer = LoadFailed(_reason(error))
         _share()
@@ -176,21 +180,31 @@ class Zygote:
 
 
 _engine: Engine | None = None
+_prompts: Prompts | None = None
 _grammars: Grammars | None = None
 
 
-def loaded() -> tuple[Engine, Grammars]:
+def loaded() -> tuple[Engine, Prompts, Grammars]:
     """What this process, a fork of the zygote, has inherited from it."""
-    assert _engine is not None and _grammars is not None, "the model is loaded before a fork"
-    return _engine, _grammars
+    assert _engine is not None, "the model is loaded before a fork"
+    assert _prompts is not None and _grammars is not None
+    return _engine, _prompts, _grammars
 
 
 def _load(config: WorkerConfig) -> Engine | str:
     """The engine, or why there is none."""
-    global _engine, _grammars
+    global _engine, _prompts, _grammars
     try:
         _engine = engine = engines.load(config)
         engine.tokenize(("a",))  # loads parts of its library, which forks can share
+        chat_format = choose_format(config, engine.info.chat_template)
+        engine.info = replace(
+            engine.info,
+            chat_template=chat_format.source,
+            chat_format=chat_format.name,
+            chat_format_origin=chat_format.origin,
+        )
+        _prompts = Prompts(engine, chat_format)
         _grammars = Grammars(engine)
         if config.engine != "echo":  # which starts in no time, and is seldom asked for any
             _grammars.prepare()
@@ -203,7 +217,7 @@ def _load(config: WorkerConfig) -> Engine | str:
 
 
 def _reason(error: Exception) -> str:
-    is_ours = isinstance(error, EngineError | ModelFileError)
+    is_ours = isinstance(error, EngineError | UsageError)
     return str(error) if is_ours else f"{type(error).__name__}: {error}"
 
 
@@ -214,14 +228,6 @@ def _share() -> None:
     """
     gc.collect()
     gc.freeze()
-
-
-def _common(sequences: Sequence[Sequence[int]]) -> list[int]:
-    first, *others = sequences
-    n = 0
-    while all(n < len(each) and each[n] == first[n] for each in (first, *others)):
-        n += 1
-    return list(first[:n])
 
 
 def _redirect_standard_error(pipe: int) -> None:

@@ -8,8 +8,8 @@ import orjson
 
 from gateway.answer.json_schema import check_schema, prepared
 from gateway.ask import Ask, ToolUse, WantedForm
-from gateway.chat import tools as written
 from gateway.errors import ApiError
+from shared import tool_calls as written
 from shared.errors import ErrorCode
 from shared.grammar import JSON_OPTIONS, Grammar, GrammarKind
 

@@ -6,78 +6,38 @@ from dataclasses import replace
 from gateway.answer.constraint import Constraint
 from gateway.answer.reader import CallReader, Reader, TextReader
 from gateway.ask import Ask, IdsPrompt
-from gateway.errors import DEFAULT_RETRY_AFTER, ApiError
-from gateway.pool.base import PoolLoad, PoolRefused
+from gateway.errors import ApiError
+from gateway.pool.base import WorkerPool
 from shared.errors import ErrorCode
-from shared.messages import Generate, ModelInfo
+from shared.messages import Generate, ModelInfo, Prepared
 
 
-def admit(ask: Ask, load: PoolLoad, workers: int) -> ModelInfo:
-    """Refuse what the pool could not take, before any worker hears of it.
-
-    Args:
-        ask: the request.
-        load: of the pool.
-        workers: how many generations run at once.
-
-    Returns:
-        The model.
+def admit(ask: Ask, pool: WorkerPool) -> ModelInfo:
+    """The model, if the pool can take the request; before any worker hears of it.
 
     Raises:
         PoolRefused: the pool takes nothing now, or not so much.
         ApiError: it could never take so much.
     """
-    model = loaded_model(load)
-    if load.state == "closing":
-        raise _shutting_down()
-    if load.state != "ready":
-        return model  # what that means when there is a model, the pool itself knows
-    if load.reason is not None:
-        raise PoolRefused(ErrorCode.INSUFFICIENT_MEMORY, load.reason, load.retry_after_s)
-    if load.idle + load.max_queue <= load.waiting:
-        message = (
-            f"All workers are busy and {load.waiting} requests wait already,"
-            f" of at most {load.max_queue}; try again later."
-        )
-        raise PoolRefused(ErrorCode.QUEUE_FULL, message, load.retry_after_s)
-    if not ask.embeds:  # of these only so many run at once as there are workers
-        _check_fan_out(ask, load, workers)
-    return model
+    if ask.embeds:  # of these only so many run at once as the pool has room for
+        return pool.admit()
+    wanted, status = len(ask.prompts) * ask.candidates, pool.status()
+    most = status.max_running + status.max_queue
+    if wanted > most and status.state == "ready":
+        first = ask.prompts[0].param.partition("[")[0]
+        message = f"This asks for {wanted} generations at once; this server takes {most}."
+        param = first if len(ask.prompts) > 1 else ask.count_param
+        raise ApiError(ErrorCode.INVALID_VALUE, message, param)
+    return pool.admit(wanted)
 
 
-def loaded_model(load: PoolLoad) -> ModelInfo:
+def loaded_model(pool: WorkerPool) -> ModelInfo:
     """The model, which a prompt cannot be rendered or measured without.
 
     Raises:
         PoolRefused: there is none yet, or there will be none.
     """
-    if load.model is not None:
-        return load.model
-    match load.state:
-        case "failed":
-            code, message = ErrorCode.MODEL_UNAVAILABLE, f"The model is not there: {load.reason}"
-        case "closing":
-            raise _shutting_down()
-        case _:
-            code, message = ErrorCode.MODEL_LOADING, "The model is still loading; GET /ready."
-    raise PoolRefused(code, message, DEFAULT_RETRY_AFTER)
-
-
-def _shutting_down() -> PoolRefused:
-    return PoolRefused(ErrorCode.SHUTTING_DOWN, "The server is shutting down.", DEFAULT_RETRY_AFTER)
-
-
-def _check_fan_out(ask: Ask, load: PoolLoad, workers: int) -> None:
-    wanted, most = len(ask.prompts) * ask.candidates, workers + load.max_queue
-    if wanted > most:
-        first = ask.prompts[0].param.partition("[")[0]
-        message = f"This asks for {wanted} generations at once; this server takes {most}."
-        param = first if len(ask.prompts) > 1 else ask.count_param
-        raise ApiError(ErrorCode.INVALID_VALUE, message, param)
-    room = load.idle + load.max_queue - load.waiting
-    if wanted > room:
-        message = f"{wanted} generations do not fit into the queue now, {max(room, 0)} would."
-        raise PoolRefused(ErrorCode.QUEUE_FULL, message, load.retry_after_s)
+    return pool.status().model or pool.admit()
 
 
 def check_for_model(ask: Ask, model: ModelInfo) -> None:
@@ -137,50 +97,43 @@ def _check_embeddings(ask: Ask, model: ModelInfo) -> None:
         raise ApiError(ErrorCode.INVALID_VALUE, message, "dimensions")
 
 
-def reader_for(ask: Ask) -> Reader:
-    return CallReader(ask.stop) if ask.tools.functions else TextReader()
+def reader_for(ask: Ask, prompt: Prepared) -> Reader:
+    if ask.tools.functions:
+        return CallReader(ask.stop)
+    return TextReader(prompt.text if ask.echoes else "")
 
 
 def generations(
     ask: Ask,
-    prompts: Sequence[tuple[str, ...] | list[int]],
+    prompts: Sequence[tuple[Prepared, int]],
     constraint: Constraint,
-    stop: Sequence[str],
     answer_id: str,
     trace_id: str,
 ) -> list[Generate]:
     """The generations of a request; choice ``k`` of prompt ``i`` has index ``i * n + k``.
 
-    Args:
-        ask: the request.
-        prompts: its prompts as the pool takes them.
-        constraint: what the answer is held to.
-        stop: strings that end an answer of this model, besides the request's.
-        answer_id: begins the names of the generations.
-        trace_id: of the HTTP request.
+    ``prompts`` come with the number of tokens that may be generated behind each.
     """
     # Of an answer that may call tools the client does not see all as text: `CallReader` stops it.
     stops = () if ask.tools.functions else ask.stop
     # The best are those with the likeliest tokens.
     logprobs = 0 if ask.candidates > ask.n and ask.logprobs is None else ask.logprobs
     made: list[Generate] = []
-    for prompt in prompts:
+    for prompt, room in prompts:
         for place in range(ask.candidates):
             # Each draws with its own seed, or all would be the same.
             seed = None if ask.sampling.seed is None else ask.sampling.seed + place
             made.append(
                 Generate(
                     request_id=f"{answer_id}-{len(made)}",
-                    prompt=prompt if isinstance(prompt, tuple) else (),
-                    prompt_ids=() if isinstance(prompt, tuple) else tuple(prompt),
+                    ids=prompt.ids,
                     sampling=replace(ask.sampling, seed=seed),
-                    max_tokens=ask.limit.tokens,
-                    max_tokens_is_default=ask.limit.is_clamped,
-                    stop=(*stops, *stop),
+                    max_tokens=room,
+                    stop=(*stops, *prompt.stop),
                     trace_id=trace_id,
                     grammar=constraint.grammar,
                     logprobs=logprobs,
-                    echoes=ask.echoes,
+                    echoes_from=prompt.n_added if ask.echoes else None,
                     min_tokens=ask.min_tokens,
                     ignores_eog=ask.ignores_eog,
                     stop_ids=ask.stop_ids,

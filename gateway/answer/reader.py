@@ -1,6 +1,6 @@
 """From the events of a generation to the pieces of its answer; one for streams and whole answers.
 
-A text that may call tools was held to the form of `gateway.chat.tools` by a grammar, so nothing in
+A text that may call tools was held to the form of `shared.tool_calls` by a grammar, so nothing in
 it has to be doubted: it ends in the midst of a call only if it was cut by its length.
 """
 
@@ -10,9 +10,9 @@ from typing import Protocol, TypeAlias
 import orjson
 
 from gateway.answer.pieces import Begun, CallArguments, CallBegun, Ended, Logprobs, Piece, Text
-from gateway.chat.tools import CALL_ARGUMENTS, CALL_BEGIN, OPEN
 from shared.messages import Delta, Finished, Prefilled
 from shared.overlap import overlap
+from shared.tool_calls import CALL_ARGUMENTS, CALL_BEGIN, OPEN
 from shared.typing import assert_never
 
 Progress: TypeAlias = Prefilled | Delta | Finished
@@ -30,15 +30,18 @@ class Reader(Protocol):
 
 
 class TextReader:
-    """Reads an answer that is text to its end."""
+    """Reads an answer that is text to its end; it may begin with its prompt."""
 
     is_over = False
+
+    def __init__(self, echo: str = "") -> None:
+        self._echo = echo
 
     def read(self, event: Progress) -> Sequence[Piece]:
         if isinstance(event, Delta):
             return (Text(event.text, event.logprobs),)
         if isinstance(event, Prefilled):
-            return (_begun(event),)
+            return (_begun(event, self._echo),)
         tokens = event.completion_tokens
         return (Ended(event.finish_reason, tokens, embedding=event.embedding),)
 
@@ -84,8 +87,8 @@ class CallReader:
         return pieces
 
 
-def _begun(event: Prefilled) -> Begun:
-    return Begun(event.prompt_tokens, event.cached_tokens, event.echo, event.echo_logprobs)
+def _begun(event: Prefilled, echo: str = "") -> Begun:
+    return Begun(event.prompt_tokens, event.cached_tokens, echo, event.echo_logprobs)
 
 
 class CallParser:

@@ -13,7 +13,8 @@ from typing import TypeAlias
 from gateway.answer.pieces import Begun, Ended, Piece, Usage
 from gateway.answer.reader import Reader
 from gateway.errors import ApiError, failure
-from gateway.pool.base import GenerationRecord, Terms, WorkerPool
+from gateway.observe.record import GenerationRecord
+from gateway.pool.base import Terms, WorkerPool
 from shared.errors import ErrorCode
 from shared.messages import Delta, Event, Failed, Generate
 
@@ -40,6 +41,7 @@ class Order:
         Raises:
             ApiError: the generation has failed.
         """
+        self.record.note(event)
         if isinstance(event, Failed):
             raise failure(event, self.params)
         if self.note is not None and isinstance(event, Delta):
@@ -86,7 +88,7 @@ def run(
 
 
 async def _single(pool: WorkerPool, order: Order, take: Take) -> AsyncGenerator[bytes, None]:
-    async with aclosing(pool.generate(order.request, order.terms, order.record)) as events:
+    async with aclosing(pool.generate(order.request, order.terms)) as events:
         async for event in events:
             yield take(0, order.read(event))
             if order.reader.is_over:
@@ -105,7 +107,7 @@ async def _merged(
     async def pump() -> None:
         try:
             for index, order in waiting:
-                events = pool.generate(order.request, order.terms, order.record)
+                events = pool.generate(order.request, order.terms)
                 async with aclosing(events):
                     async for event in events:
                         await arrivals.put((index, order.read(event)))

@@ -27,6 +27,7 @@ EXPOSED = (
 """The response headers that a page may read."""
 
 _LOCAL = r"https?://(([^/:@]+\.)?localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?"
+_ANY_PART = "[^/:]{0,255}"  # bounded, as several of them take time that grows with each power
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
@@ -45,7 +46,7 @@ class OriginCheck(CORSMiddleware):
             origins: allowed besides those of this machine; ``*`` stands for any part of a name, and
                 alone for all pages.
         """
-        names = [re.escape(origin).replace(r"\*", "[^/:]*") for origin in origins]
+        names = [re.escape(origin).replace(r"\*", _ANY_PART) for origin in origins]
         super().__init__(
             app,
             allow_origins=["*"] if "*" in origins else [],

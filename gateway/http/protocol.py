@@ -177,7 +177,7 @@ class HttpProtocol(HttpToolsProtocol):
             return
         elif not self._message_open:
             self._expect_within(self._limits.keep_alive_timeout_s)
-        if self._message_open and not self.pipeline:
+        if self._message_open and not self.pipeline and self._failure is None:
             self._expect_within(self._limits.receive_timeout_s)
 
     def overdue(self) -> None:

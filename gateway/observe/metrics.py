@@ -21,10 +21,11 @@ from prometheus_client import (
 )
 from prometheus_client.registry import Collector
 
-from gateway.observe.record import RequestRecord, wait_s
-from gateway.pool.base import TEXT_GAP_BOUNDS_S, GenerationRecord, PoolStatus, WorkerPool
-from gateway.pool.death import Cause
+from gateway.observe.record import GenerationRecord, RequestRecord
+from gateway.pool.base import PoolStatus, WorkerPool
+from gateway.pool.faults import Cause
 from shared.errors import ErrorCode
+from shared.times import TEXT_GAP_BOUNDS_S
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -81,7 +82,8 @@ _OF_REQUESTS: tuple[tuple[str, str, Callable[[RequestRecord], float | None]], ..
 )  # fmt: skip
 # Histograms of their generations.
 _OF_GENERATIONS: tuple[tuple[str, str, Callable[[GenerationRecord], float | None]], ...] = (
-    ("request_queue_time_seconds", "Time that a generation waited for a worker.", wait_s),
+    ("request_queue_time_seconds", "Time that a generation waited for a worker.",
+     lambda generation: generation.queue_s),
     ("request_prefill_time_seconds",
      "Time a worker took to evaluate what it had not cached of a prompt.",
      _if_evaluated(lambda generation: generation.prefill_ms / 1000)),

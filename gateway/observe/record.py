@@ -1,11 +1,13 @@
 """The record of an HTTP request: the log line, the metrics and the span are made of it."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from starlette.types import Scope
 
-from gateway.pool.base import GenerationRecord
+from shared.messages import Delta, Event, Failed, Finished, Prefilled
+from shared.times import TEXT_GAP_BOUNDS_S
 
 _KEY = "gateway.record"
 
@@ -23,6 +25,56 @@ class Transcript:
     def add(self, text: str) -> None:
         """Note further text of the completion."""
         self.completion += text
+
+
+@dataclass(slots=True)
+class GenerationRecord:
+    """What became of a generation, made of its events."""
+
+    #: Seconds that it waited for the worker that ran it last; None if that is not known.
+    queue_s: float | None = None
+    #: Its first token came, by `time.monotonic`.
+    first_s: float | None = None
+    #: The worker that ran it last.
+    worker_id: int | None = None
+    #: How often it was given to a worker.
+    runs: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    #: If it was cut short, those whose text has come.
+    completion_tokens: int = 0
+    prefill_ms: float = 0.0
+    decode_ms: float = 0.0
+    #: See `shared.messages.Times`.
+    gap_counts: Sequence[int] = (0,) * (len(TEXT_GAP_BOUNDS_S) + 1)
+    gaps_s: float = 0.0
+    #: The finish reason, or the code of the error; ``cancelled`` until it has ended.
+    outcome: str = "cancelled"
+
+    def note(self, event: Event) -> None:
+        """Take note of its next event."""
+        if type(event) is Delta:
+            self.completion_tokens += event.tokens
+            return
+        if isinstance(event, Prefilled):
+            self.first_s = time.monotonic()
+            self.prompt_tokens, self.cached_tokens = event.prompt_tokens, event.cached_tokens
+            self.prefill_ms = event.prefill_ms
+        elif isinstance(event, Finished | Failed):
+            self._note_end(event)
+
+    def _note_end(self, event: Finished | Failed) -> None:
+        if isinstance(event, Finished):
+            self.completion_tokens, self.decode_ms = event.completion_tokens, event.decode_ms
+            self.outcome = event.finish_reason
+        else:
+            self.outcome = event.code
+        if (times := event.times) is None:
+            return
+        self.queue_s, self.worker_id, self.runs = times.queue_s, times.worker_id, times.runs
+        self.gap_counts, self.gaps_s = times.gap_counts, times.gaps_s
+        if times.first_s is not None:
+            self.first_s = time.monotonic() - (times.total_s - times.first_s)
 
 
 @dataclass(slots=True)
@@ -105,15 +157,8 @@ class RequestRecord:
     @property
     def queue_s(self) -> float | None:
         """The longest time in seconds that one of its generations waited; None if none ran."""
-        waits = [wait for each in self.generations if (wait := wait_s(each)) is not None]
+        waits = [each.queue_s for each in self.generations if each.queue_s is not None]
         return max(waits, default=None)
-
-
-def wait_s(generation: GenerationRecord) -> float | None:
-    """Seconds that a generation waited for the worker that ran it last; None if it did not run."""
-    if generation.submitted_s is None or generation.started_s is None:
-        return None
-    return generation.started_s - generation.submitted_s
 
 
 def begin_record(scope: Scope, request_id: str, began_s: float) -> RequestRecord:

@@ -5,26 +5,14 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
 from shared.errors import ErrorCode
-from shared.messages import Detokenize, Event, Generate, ModelInfo, Tokenize, Tokens
-
-Question: TypeAlias = Tokenize | Detokenize
-"""What `WorkerPool.ask` takes."""
+from shared.messages import Event, Failed, Generate, ModelInfo, Prepared, Question
 
 
 class PoolRefused(Exception):
-    """A generation that the pool did not take, or a question that it has no answer to.
-
-    Nothing of the generation has reached a worker.
-
-    Attributes:
-        code: `ErrorCode.QUEUE_FULL`, `MODEL_LOADING`, `MODEL_UNAVAILABLE`, `SHUTTING_DOWN`,
-            `INSUFFICIENT_MEMORY` or, for a request that kills workers, `WORKER_CRASHED`; of a
-            question also `QUEUE_TIMEOUT` and `BODY_TOO_LARGE`.
-        retry_after: seconds after which it is worth trying again.
-    """
+    """A generation or a question that the pool did not take; no worker has heard of it."""
 
     def __init__(self, code: ErrorCode, message: str, retry_after: int) -> None:
-        """Refuse for the reason ``code``; ``message`` is for the client."""
+        """Refuse; ``message`` is for the client, and it is worth trying again after so many s."""
         super().__init__(message)
         self.code = code
         self.retry_after = retry_after
@@ -32,90 +20,58 @@ class PoolRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """On which a generation is taken.
+    """On which a generation is taken."""
 
-    Attributes:
-        is_whole: its consumer wants nothing before the end. Then it has emitted nothing before the
-            end either, and is run again whenever its worker dies.
-        deadline_s: when it fails with `ErrorCode.REQUEST_TIMEOUT` unless it has ended, by
-            `time.monotonic`; None for never.
-        queue_timeout_s: seconds it may wait for a worker, until it fails with
-            `ErrorCode.QUEUE_TIMEOUT`; None for no bound.
-    """
-
+    #: Its consumer wants nothing before the end. Then it has emitted nothing before the end either,
+    #: and is run again whenever its worker dies.
     is_whole: bool = False
+    #: When it fails with `ErrorCode.REQUEST_TIMEOUT` unless it has ended, by `time.monotonic`.
     deadline_s: float | None = None
+    #: Seconds it may wait for a slot, until it fails with `ErrorCode.QUEUE_TIMEOUT`.
     queue_timeout_s: float | None = None
 
 
 DEFAULT_TERMS = Terms()
 """Without any bound."""
 
-TEXT_GAP_BOUNDS_S = (
-    0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3,
-    0.5, 1.0, 2.5, 5.0, 10.0,
-)  # fmt: skip
-"""Seconds by which the gaps between two pieces of text are counted."""
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds of a pool; as they are by default, only what hangs is ended."""
+
+    #: seconds in which the model must be loaded; 0 for no bound
+    start_timeout_s: float = 0.0
+    #: seconds without progress after which a worker is replaced; 0 for no bound, None learns them
+    stall_timeout_s: float | None = None
+    #: bytes of private memory beyond which a worker is replaced
+    max_worker_memory: int | None = None
+    #: bytes of free memory below which nothing new is taken; 0 for no bound
+    min_free_memory: int = 0
+    #: the longest that a generation may be expected to wait; 0 for no bound
+    max_queue_seconds: float = 0.0
 
 
-@dataclass(slots=True)
-class GenerationRecord:
-    """What becomes of a generation; the pool writes it, whoever asked for that may read it.
-
-    Attributes:
-        submitted_s: when the pool took it, by `time.monotonic`; None if it did not.
-        started_s: when it was given to the worker that ran it last.
-        first_s: when the first token was there.
-        ended_s: when it ended.
-        worker_id: the worker that ran it last.
-        runs: how often it was given to a worker.
-        prompt_tokens: tokens in the prompt.
-        cached_tokens: how many of them were in the worker's KV cache.
-        completion_tokens: tokens generated; if it was cut short, those whose text has come.
-        prefill_ms: how long it took to evaluate the rest of the prompt.
-        decode_ms: how long all tokens after that took.
-        gap_counts: how many pieces of text came within each of `TEXT_GAP_BOUNDS_S` after the one
-            before, but not within the bound before; the last for those that came later.
-        gaps_s: the sum of those gaps in seconds.
-        outcome: the finish reason, ``cancelled``, or the code of the error; empty while it runs.
-    """
-
-    submitted_s: float | None = None
-    started_s: float | None = None
-    first_s: float | None = None
-    ended_s: float | None = None
-    worker_id: int | None = None
-    runs: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
-    prefill_ms: float = 0.0
-    decode_ms: float = 0.0
-    gap_counts: list[int] = field(default_factory=lambda: [0] * (len(TEXT_GAP_BOUNDS_S) + 1))
-    gaps_s: float = 0.0
-    outcome: str = ""
+NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """One worker, for ``/ready`` and the log.
+    """One worker, for ``/ready`` and the log."""
 
-    Attributes:
-        worker_id: its number, 0-based; it stays when the process is replaced.
-        state: what it is doing.
-        pid: its process, if there is one.
-        restarts: how many processes before this one have died.
-        reason: why the last one could not load, if so.
-        cached_tokens: how many tokens its KV cache holds, as far as is known.
-        memory_bytes: its private memory when it was last measured; None if it has not been.
-    """
-
+    #: 0-based; it stays when the process is replaced
     worker_id: int
+    #: ``running`` while any of its slots is
     state: Literal["starting", "idle", "running", "failed"]
     pid: int | None
+    #: how many processes before this one have died
     restarts: int
+    #: why the last one could not load, if so
     reason: str | None = None
+    #: generations that it runs
+    running: int = 0
+    #: tokens in its KV caches
     cached_tokens: int = 0
+    #: its private memory when it was last measured
     memory_bytes: int | None = None
 
 
@@ -135,23 +91,16 @@ class ZygoteStatus:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What there has been since the start.
-
-    Attributes:
-        prompt_tokens: tokens in prompts.
-        cached_tokens: how many of them were in a KV cache.
-        completion_tokens: tokens generated.
-        evictions: conversations that were lost from a KV cache since another took its place.
-        deaths: how many worker processes have died, by the value of `gateway.pool.death.Cause`;
-            causes that have not occurred are left out.
-        quarantined: how many requests were put into quarantine since they kill workers.
-    """
+    """What there has been since the start."""
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    #: conversations that were lost from a KV cache since another took its place
     evictions: int = 0
+    #: worker processes that have died, by the value of `gateway.pool.faults.Cause`
     deaths: Mapping[str, int] = field(default_factory=dict)
+    #: requests that were put into quarantine, since they kill workers
     quarantined: int = 0
 
 
@@ -159,75 +108,29 @@ State: TypeAlias = Literal["starting", "ready", "failed", "closing"]
 
 
 @dataclass(frozen=True, slots=True)
-class PoolLoad:
-    """What each request has to know of the pool; cheap however many workers there are.
-
-    It costs the same for any number of them until all slots run; then it is a sum over those.
-
-    Attributes:
-        state: ``ready`` means at least one worker has its model.
-        reason: why the state is ``failed``, or why nothing new is taken though it is ``ready``;
-            else None.
-        model: the loaded model, once a worker has reported it.
-        idle: how many generations could start now.
-        waiting: generations in the backlog.
-        max_queue: the most that may wait.
-        retry_after_s: seconds until there may be room again, if there is none now.
-    """
-
-    state: State
-    reason: str | None
-    model: ModelInfo | None
-    idle: int
-    waiting: int
-    max_queue: int
-    retry_after_s: int = 5
-
-
-@dataclass(frozen=True, slots=True)
 class PoolStatus:
-    """The pool at this moment.
+    """The pool at this moment."""
 
-    Attributes:
-        state: ``ready`` means at least one worker has its model.
-        reason: why the state is ``failed``, or why nothing new is taken though it is ``ready``;
-            else None.
-        model: the loaded model, once a worker has reported it.
-        workers: one entry for each worker.
-        waiting: generations in the backlog.
-        max_queue: the most that may wait.
-        slots: how many may run at the same time; None if as many as there are workers.
-        zygote: what workers are forked from.
-        totals: what there has been since the start.
-    """
-
+    #: ``ready`` means at least one worker has its model
     state: State
+    #: why it has failed, or why nothing new is taken though it is ready
     reason: str | None
+    #: once a worker has reported it
     model: ModelInfo | None
     workers: tuple[WorkerStatus, ...]
+    #: generations in the backlog
     waiting: int
+    #: the most that may wait
     max_queue: int
-    slots: int | None = None
+    #: the most that may run at the same time
+    max_running: int = 1
     zygote: ZygoteStatus = ZygoteStatus()
     totals: Totals = Totals()
 
     @property
     def running(self) -> int:
-        """How many workers are generating."""
-        return sum(worker.state == "running" for worker in self.workers)
-
-    @property
-    def idle(self) -> int:
-        """How many generations could start now."""
-        idle = sum(worker.state == "idle" for worker in self.workers)
-        return idle if self.slots is None else max(0, min(idle, self.slots - self.running))
-
-    @property
-    def load(self) -> PoolLoad:
-        """The part that each request has to know."""
-        return PoolLoad(
-            self.state, self.reason, self.model, self.idle, self.waiting, self.max_queue
-        )
+        """Generations that run."""
+        return sum(worker.running for worker in self.workers)
 
 
 class WorkerPool(Protocol):
@@ -236,28 +139,16 @@ class WorkerPool(Protocol):
     async def start(self) -> None:
         """Start the workers; returns when the first is ready or none can be."""
 
-    def generate(
-        self,
-        request: Generate,
-        terms: Terms = DEFAULT_TERMS,
-        record: GenerationRecord | None = None,
-    ) -> AsyncGenerator[Event, None]:
-        """Run one generation: ``Prefilled, Delta*``, then one terminal event, then the end.
-
-        Admission happens when the first event is asked for. Closing the generator cancels the
-        generation.
-
-        Args:
-            request: what to generate.
-            terms: how long it may take, and what may be done when a worker dies.
-            record: where to note what becomes of it.
+    def admit(self, n: int = 1) -> ModelInfo:
+        """Say whether so many generations would be taken now; costs the same for any number.
 
         Raises:
-            PoolRefused: on the first step, if the generation is not taken.
+            PoolRefused: they would not: `MODEL_LOADING`, `MODEL_UNAVAILABLE`, `SHUTTING_DOWN`,
+                `INSUFFICIENT_MEMORY` or `QUEUE_FULL`.
         """
 
-    async def ask(self, question: Question) -> Tokens:
-        """Answer a question about tokens; it never waits behind a generation.
+    async def prepare(self, question: Question) -> Prepared | Failed:
+        """Answer a question about a prompt or about tokens; it never waits behind a generation.
 
         Cancelling it forgets the question.
 
@@ -265,8 +156,17 @@ class WorkerPool(Protocol):
             PoolRefused: there is no answer.
         """
 
-    def load(self) -> PoolLoad:
-        """The part of the status that each request has to know."""
+    def generate(
+        self, request: Generate, terms: Terms = DEFAULT_TERMS
+    ) -> AsyncGenerator[Event, None]:
+        """Run one generation: ``Prefilled, Delta*``, then one terminal event, then the end.
+
+        It is taken or refused when the first event is asked for. Closing the generator cancels the
+        generation.
+
+        Raises:
+            PoolRefused: on the first step, as `admit`; or `WORKER_CRASHED`, it kills workers.
+        """
 
     def status(self) -> PoolStatus:
         """What the pool and each worker is doing; never asks a worker."""

@@ -1,206 +1,156 @@
-"""The generations that the pool has taken: which worker runs each, and what becomes of it."""
+"""The jobs that the pool has taken: which worker runs each, and what becomes of it."""
 
 import asyncio
-import math
 import time
 from dataclasses import replace
-from typing import Protocol
 
-from gateway.pool.base import GenerationRecord, Terms, Totals
-from gateway.pool.death import Death
+from gateway.pool.base import Terms, Totals
 from gateway.pool.estimates import Estimates
-from gateway.pool.generation import Generation
-from gateway.pool.jobs import Start
-from gateway.pool.mailbox import Mailbox
+from gateway.pool.faults import Death, Quarantine, end_after
+from gateway.pool.job import Job
 from gateway.pool.prefix import Prefix
-from gateway.pool.quarantine import Quarantine
-from gateway.pool.rescue import end_after
-from gateway.pool.scheduler import Scheduler
-from gateway.pool.thread_shares import ThreadShares
+from gateway.pool.process import WorkerProcess
+from gateway.pool.scheduler import Scheduler, Slot
 from shared.errors import ErrorCode
-from shared.messages import (
-    Cancel,
-    Command,
-    Delta,
-    Event,
-    Failed,
-    Finished,
-    Generate,
-    Prefilled,
-    SetThreads,
-)
+from shared.messages import Cancel, Failed, Finished, Generate, Prefilled, SetThreads
 
-
-class Workers(Protocol):
-    """The processes, as the dispatcher needs them; it names only those that are ready."""
-
-    def send(self, worker_id: int, command: Command) -> None:
-        """Put a command on a worker's queue."""
+_TIME_IS_OVER = "the time that this request may take is over"
 
 
 class Dispatcher:
-    """Sends generations to workers as the schedule says, and events to whoever consumes them.
+    """Sends jobs to workers as the schedule says."""
 
-    Attributes:
-        scheduler: which generation runs where, and what waits.
-        totals: what there has been since the start; evictions are counted by the scheduler.
-        cached_tokens: worker id -> how many tokens its KV cache holds, as far as is known.
-        quarantine: requests that are not to be run, since they kill workers.
-        estimates: how long things take.
-    """
-
-    def __init__(self, workers: Workers, *, slots: int, max_queue: int, threads: int) -> None:
+    def __init__(self, *, max_queue: int, threads: int, max_running: int = 1) -> None:
         """Begin without workers.
 
         Args:
-            workers: the processes.
-            slots: how many generations may run at the same time.
-            max_queue: the most that may wait.
-            threads: for evaluation, shared out among those that run.
+            max_queue: the most jobs that may wait.
+            threads: for evaluation, shared out among the workers that run.
+            max_running: the most jobs that may run, until the workers' slots are known.
         """
         self.estimates = Estimates()
-        self.scheduler = Scheduler(max_queue, slots, self.estimates)
-        self.totals = Totals()
-        self.cached_tokens: dict[int, int] = {}
-        self._workers = workers
-        self._generations: dict[str, Generation] = {}
-        self._threads = ThreadShares(threads)
-        self._patience: asyncio.TimerHandle | None = None
-        self._idle: list[asyncio.Future[None]] = []
+        self.scheduler = Scheduler(max_queue, max_running, self.estimates)
         self.quarantine = Quarantine()
-        # Worker id -> what it ran when it began to die, of those whose end has no cause yet.
-        self._orphans: dict[int, list[Generation]] = {}
+        #: set while no job waits or runs, those included that nobody waits for
+        self.is_idle = asyncio.Event()
+        self.is_idle.set()
+        self._totals = Totals()
+        self._processes: dict[int, WorkerProcess] = {}
+        self._jobs: dict[str, Job] = {}
+        # Worker id -> what it ran when it began to die, until it is known why.
+        self._dying: dict[int, list[Job]] = {}
+        self._threads = self._share = threads
+        self._threads_of: dict[int, int] = {}
+        self._patience: asyncio.TimerHandle | None = None
 
-    def submit(self, request: Generate, terms: Terms, record: GenerationRecord) -> Mailbox | None:
-        """Take a generation.
-
-        Returns:
-            Where its events will come; `abandon` it in the end. None if the backlog is full.
-        """
-        if not self.scheduler.submit(request):
-            return None
-        generation = Generation(request, terms, record)
-        self._generations[request.request_id] = generation
-        generation.expire_with(self._expire)
-        self._dispatch()
-        return generation.events
-
-    def abandon(self, request_id: str, events: Mailbox) -> None:
-        """The consumer is gone: cancel the generation. Harmless after the terminal event."""
-        generation = self._generations.get(request_id)
-        if generation is None or generation.events is not events or generation.abandoned:
-            return
-        generation.note_end("cancelled")
-        if self.scheduler.withdraw(request_id):
-            self._forget(request_id)
-        else:
-            self._leave(generation)
-
-    async def idle(self) -> None:
-        """Return when no generation waits or runs, those included that nobody waits for."""
-        if self._generations:
-            self._idle.append(asyncio.get_running_loop().create_future())
-            await self._idle[-1]
+    @property
+    def totals(self) -> Totals:
+        return replace(
+            self._totals,
+            evictions=self.scheduler.evictions,
+            quarantined=self.quarantine.total,
+        )
 
     @property
     def stall_s(self) -> float:
         """Seconds without progress after which a worker will never make any."""
         # What was learned may have been measured when one worker had all the threads.
-        return self.estimates.stall_s * self._threads.scarcity
+        return self.estimates.stall_s * self._threads / self._share
 
-    def expected_wait_s(self) -> float:
-        """Seconds that a generation is expected to wait if it is taken now."""
-        return self.scheduler.expected_wait_s(time.monotonic())
+    def take(self, request: Generate, terms: Terms) -> Job:
+        """Take a job, which has been admitted; `abandon` it in the end."""
+        job = Job(request, terms)
+        has_room = self.scheduler.submit(job)
+        assert has_room, "it was admitted"
+        self._jobs[request.request_id] = job
+        self.is_idle.clear()
+        self._set_timer(job)
+        self._dispatch()
+        return job
 
-    def retry_after(self) -> int:
-        """Seconds until one of those that wait or run now is expected to be through, 1 to 60."""
-        there = len(self.scheduler.waiting) + len(self.scheduler.running)
-        return max(1, min(60, math.ceil(self.expected_wait_s() / max(1, there))))
+    def abandon(self, job: Job) -> None:
+        """The consumer is gone: cancel the job. Harmless after the terminal event."""
+        if job.state == "ended" or job.is_abandoned:
+            return
+        self._leave(job)
+        if self.scheduler.withdraw(job):
+            self._forget(job)
+            job.state = "ended"
 
-    def add_worker(self, worker_id: int, born: Prefix, born_tokens: int) -> None:
-        """Put a new worker into rotation.
-
-        Args:
-            worker_id: its number.
-            born: the text in its KV cache.
-            born_tokens: how many tokens that is.
-        """
-        self.cached_tokens[worker_id] = born_tokens
-        self._threads.add_worker(worker_id)
-        self.scheduler.add_worker(worker_id, born)
+    def add_worker(
+        self, worker_id: int, process: WorkerProcess, n_slots: int, born: Prefix
+    ) -> None:
+        """Put a new worker into rotation; ``born`` is what its caches hold."""
+        self._processes[worker_id] = process
+        self._threads_of[worker_id] = self._threads  # at first it uses all
+        self.scheduler.add_worker(worker_id, n_slots, born)
         self._dispatch()
 
     def remove_worker(self, worker_id: int) -> None:
         """Take a dying worker out of rotation; `rescue` is to follow."""
-        self._orphans[worker_id] = [
-            self._generations[request_id]
-            for request_id, running_on in self.scheduler.running.items()
-            if running_on == worker_id and request_id in self._generations
-        ]
-        self.scheduler.remove_worker(worker_id)
+        self._processes.pop(worker_id, None)
+        self._dying[worker_id] = lost = self.scheduler.remove_worker(worker_id)
+        for job in lost:
+            job.state = "dying"
 
     def rescue(self, worker_id: int, death: Death) -> None:
         """Save what a dead worker ran, if that can be done."""
-        deaths, cause = self.totals.deaths, death.cause.value
+        deaths, cause = self._totals.deaths, death.cause.value
         deaths = {**deaths, cause: deaths.get(cause, 0) + 1}
-        self.totals = replace(self.totals, deaths=deaths)
-        now_s = time.monotonic()
-        for generation in self._orphans.pop(worker_id, ()):
-            request_id = generation.request.request_id
-            if self._generations.get(request_id) is not generation:
-                continue  # ended meanwhile
-            error = end_after(death, generation, self.quarantine, now_s)
-            if error is not None or generation.abandoned:
-                self._end_with(generation, *(error or (ErrorCode.WORKER_CRASHED, "")))
+        self._totals = replace(self._totals, deaths=deaths)
+        now_s, jobs = time.monotonic(), self._dying.pop(worker_id, [])
+        again: list[Job] = []
+        for job in jobs:
+            if job.state == "ended":
+                continue
+            error = end_after(death, job, len(jobs) == 1, self.quarantine, now_s)
+            if error is not None or job.is_abandoned:
+                self.end(job, *(error or (ErrorCode.WORKER_CRASHED, "")))
             else:
-                generation.begin_anew()
-                self.scheduler.resubmit(generation.request)
-        self.totals = replace(self.totals, quarantined=self.quarantine.total)
+                again.append(job)
+        for job in reversed(again):  # each goes before the others
+            job.begin_anew()
+            self.scheduler.resubmit(job)
         self._dispatch()
 
-    def on_event(self, event: Event) -> None:
-        """Pass an event on to whoever consumes its generation."""
-        generation = self._generations.get(event.request_id)
-        if generation is None:
-            return  # ended by us, as in `end_all`
-        if isinstance(event, Delta):
-            generation.note_delta(event)
-        elif isinstance(event, Finished | Failed):
-            self._release(generation, event)
-        elif generation.prefilled is not None:
-            return  # the second run of a generation whose first worker died
-        else:
-            self._prefilled(generation, event)
-        if not generation.abandoned:
-            generation.events.put(event)
+    def on_event(self, job: Job, event: Prefilled | Finished | Failed) -> None:
+        """A worker has sent an event of a job, but for its text."""
+        if isinstance(event, Prefilled):
+            if job.prefilled is None:  # else its second run
+                self._note_prefilled(job, event)
+            job.note_prefilled(event)
+        elif job.state == "running":
+            self._release(job, event)
 
     def end_waiting(self, code: ErrorCode, message: str) -> None:
         """End all that waits."""
-        for waiting in list(self.scheduler.waiting):
-            self._end_with(self._generations[waiting.request.request_id], code, message)
+        for job in list(self.scheduler.waiting):
+            self.end(job, code, message)
 
     def end_all(self, code: ErrorCode, message: str) -> None:
         """End all that waits or runs, for its consumers; to be called when the pool closes."""
         if self._patience is not None:
             self._patience.cancel()
-        for generation in list(self._generations.values()):
-            self._end_with(generation, code, message)
+        for job in list(self._jobs.values()):
+            self.end(job, code, message)
+
+    def end(self, job: Job, code: ErrorCode, message: str) -> None:
+        """End a job that no worker will end."""
+        self.scheduler.withdraw(job)
+        self._forget(job)
+        job.fail(code, message)
 
     def _dispatch(self) -> None:
-        """Start what can be started, and share the threads out among all that run."""
+        """Start what can be started, and share the threads out among the workers that run."""
         now_s = time.monotonic()
-        started: list[Start] = []
-        while (step := self.scheduler.next(now_s)) is not None:
-            generation = self._generations[step.request.request_id]
-            generation.note_start(step, now_s)
-            generation.expire_with(self._expire)
-            started.append(step)
-        for worker_id, threads in self._threads.share(
-            self.scheduler.running, [step.worker_id for step in started]
-        ):
-            self._workers.send(worker_id, SetThreads(threads))
-        for step in started:
-            self._workers.send(step.worker_id, step.request)
+        started: list[tuple[Job, Slot]] = []
+        while (start := self.scheduler.next(now_s)) is not None:
+            self._set_timer(start[0])
+            started.append(start)
+        if started:
+            self._share_threads({slot.worker_id for _, slot in started})
+        for job, slot in started:
+            self._processes[slot.worker_id].run(job, slot.index)
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
@@ -208,75 +158,89 @@ class Dispatcher:
             loop = asyncio.get_running_loop()
             self._patience = loop.call_later(patience_s, self._dispatch)
 
-    def _prefilled(self, generation: Generation, event: Prefilled) -> None:
-        generation.note_prefilled(event)
-        request = generation.request
-        # An echoed prompt may have been evaluated token by token; one of ids has no letters.
-        if not request.echoes and not request.prompt_ids:
-            self.estimates.learn_prefill(sum(map(len, request.prompt)), event)
-        self.totals = replace(
-            self.totals,
-            prompt_tokens=self.totals.prompt_tokens + event.prompt_tokens,
-            cached_tokens=self.totals.cached_tokens + event.cached_tokens,
+    def _share_threads(self, started: set[int]) -> None:
+        """Give each worker that runs the same number of threads.
+
+        Args:
+            started: those that have just got something to run; unless the share is another than
+                before, only they may not know it.
+        """
+        running = self.scheduler.busy_workers
+        threads = max(1, self._threads // max(1, len(running)))
+        if threads != self._share:
+            self._share, started = threads, running
+        for worker_id in started:
+            if self._threads_of[worker_id] != threads:
+                self._threads_of[worker_id] = threads
+                self._processes[worker_id].send(SetThreads(threads))
+
+    def _note_prefilled(self, job: Job, event: Prefilled) -> None:
+        if job.request.echoes_from is None:  # else it was evaluated token by token
+            self.estimates.learn_prefill(event)
+        self._totals = replace(
+            self._totals,
+            prompt_tokens=self._totals.prompt_tokens + event.prompt_tokens,
+            cached_tokens=self._totals.cached_tokens + event.cached_tokens,
         )
 
-    def _release(self, generation: Generation, event: Finished | Failed) -> None:
-        """A worker has ended a generation, and is free."""
-        request_id = generation.request.request_id
-        self._forget(request_id)
+    def _release(self, job: Job, event: Finished | Failed) -> None:
+        """A worker has ended a job, and its slot is free."""
         generated = None
-        generation.note_terminal(event)
         if isinstance(event, Finished):
             if event.finish_reason != "cancelled":
-                if generation.request.max_tokens != 0:  # else it could have had none
+                if job.request.max_tokens != 0:  # else it could have had none
                     self.estimates.learn_completion(event)
-                self.quarantine.note_success(generation.request)
-            n_generated = self.totals.completion_tokens + event.completion_tokens
-            self.totals = replace(self.totals, completion_tokens=n_generated)
-            if generation.prefilled is not None:
-                generated = "".join(generation.text)
-                n_tokens = generation.prefilled.prompt_tokens + event.completion_tokens
-                self.cached_tokens[self.scheduler.running[request_id]] = n_tokens
-        was_refused = isinstance(event, Failed) and generation.prefilled is None
-        self.scheduler.finish(request_id, generated, was_refused=was_refused)
+                self.quarantine.note_success(job.request)
+            n_generated = self._totals.completion_tokens + event.completion_tokens
+            self._totals = replace(self._totals, completion_tokens=n_generated)
+            if job.prefilled is not None:
+                generated = event.ids
+        was_refused = isinstance(event, Failed) and job.prefilled is None
+        self.scheduler.finish(job, generated, was_refused=was_refused)
+        self._forget(job)
+        job.end(event)
+        self._share_threads(set())
         self._dispatch()
 
-    def _end_with(self, generation: Generation, code: ErrorCode, message: str) -> None:
-        """End a generation that no worker will end."""
-        request_id = generation.request.request_id
-        self.scheduler.withdraw(request_id)
-        self._forget(request_id)
-        if not generation.abandoned:
-            generation.fail(code, message)
-
-    def _forget(self, request_id: str) -> None:
-        del self._generations[request_id]
-        if self._idle and not self._generations:
-            for waiting in self._idle:
-                if not waiting.done():
-                    waiting.set_result(None)
-            self._idle.clear()
-
-    def _leave(self, generation: Generation) -> None:
+    def _leave(self, job: Job) -> None:
         """Cancel what a worker runs; nobody is told what more comes of it.
 
-        The worker is free only after its terminal event. There is none to tell if it is dying.
+        The slot is free only after its terminal event. There is none to tell if it is dying.
         """
-        request_id = generation.request.request_id
-        generation.abandoned = True
-        worker_id = self.scheduler.running.get(request_id)
-        if worker_id is not None:
-            self._workers.send(worker_id, Cancel(request_id))
+        job.is_abandoned = True
+        if job.timer is not None:
+            job.timer.cancel()
+        if job.state == "running" and job.slot is not None:
+            self._processes[job.slot.worker_id].send(Cancel(job.request.request_id))
 
-    def _expire(self, generation: Generation, code: ErrorCode) -> None:
-        if generation.abandoned or generation.request.request_id not in self._generations:
+    def _forget(self, job: Job) -> None:
+        self._jobs.pop(job.request.request_id, None)
+        if not self._jobs:
+            self.is_idle.set()
+
+    def _set_timer(self, job: Job) -> None:
+        """Have a job end when its time is over, to wait or in all; anew when it has started."""
+        if job.timer is not None:
+            job.timer.cancel()
+            job.timer = None
+        terms, times = job.terms, []
+        if terms.deadline_s is not None:
+            times.append((terms.deadline_s, ErrorCode.REQUEST_TIMEOUT))
+        if job.started_s is None and terms.queue_timeout_s is not None:
+            times.append((job.submitted_s + terms.queue_timeout_s, ErrorCode.QUEUE_TIMEOUT))
+        if times:
+            at_s, code = min(times)
+            delay_s = max(0.0, at_s - time.monotonic())
+            loop = asyncio.get_running_loop()
+            job.timer = loop.call_later(delay_s, self._expire, job, code)
+
+    def _expire(self, job: Job, code: ErrorCode) -> None:
+        if job.is_abandoned or job.state == "ended":
             return
         if code is ErrorCode.QUEUE_TIMEOUT:
-            self._end_with(generation, code, "no worker was free in time; try again later")
-            return
-        message = "the time that this request may take is over"
-        if self.scheduler.waits(generation.request.request_id):
-            self._end_with(generation, code, message)
+            self.end(job, code, "no worker was free in time; try again later")
+        elif job.state == "waiting":
+            self.end(job, code, _TIME_IS_OVER)
         else:
-            generation.fail(code, message)
-            self._leave(generation)
+            job.put(Failed(job.request.request_id, code.value, _TIME_IS_OVER, times=job.times()))
+            self._leave(job)

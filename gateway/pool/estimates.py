@@ -24,7 +24,6 @@ class Estimates:
     Attributes:
         prefill_ms_per_token: milliseconds to evaluate a token of a prompt.
         decode_ms_per_token: milliseconds to generate a token.
-        chars_per_token: characters of a prompt to a token of it.
         completion_tokens: tokens of a completion.
         cached_share: of the tokens of a prompt, those that were in a KV cache.
         slowest_prefill_ms: the most milliseconds per token of a prompt so far; 0 before the first.
@@ -33,14 +32,13 @@ class Estimates:
 
     prefill_ms_per_token: float = 8.0
     decode_ms_per_token: float = 15.0
-    chars_per_token: float = 4.0
     completion_tokens: float = 100.0
     cached_share: float = 0.0
     slowest_prefill_ms: float = 0.0
     slowest_decode_ms: float = 0.0
 
-    def learn_prefill(self, n_chars: int, event: Prefilled) -> None:
-        """Take note of a prompt of ``n_chars`` characters."""
+    def learn_prefill(self, event: Prefilled) -> None:
+        """Take note of a prompt."""
         n_evaluated = event.prompt_tokens - event.cached_tokens
         share = event.cached_tokens / event.prompt_tokens
         self.cached_share += _WEIGHT * (share - self.cached_share)
@@ -48,8 +46,6 @@ class Estimates:
             measured = event.prefill_ms / n_evaluated
             self.prefill_ms_per_token += _WEIGHT * (measured - self.prefill_ms_per_token)
             self.slowest_prefill_ms = max(measured, self.slowest_prefill_ms)
-            measured = n_chars / event.prompt_tokens
-            self.chars_per_token += _WEIGHT * (measured - self.chars_per_token)
 
     def learn_completion(self, event: Finished) -> None:
         """Take note of a generation that has ended."""
@@ -72,13 +68,13 @@ class Estimates:
         step_ms = max(_CHUNK * per_token_ms, self.slowest_decode_ms)
         return max(_LEAST_STALL_S, _STALL_TIMES * step_ms / 1000)
 
-    def prefill_ms(self, n_chars: float) -> float:
-        """How long so many characters of a prompt would take."""
-        return n_chars / self.chars_per_token * self.prefill_ms_per_token
+    def prefill_ms(self, n_tokens: float) -> float:
+        """How long so many tokens of a prompt would take."""
+        return n_tokens * self.prefill_ms_per_token
 
-    def generation_ms(self, n_chars: float, max_tokens: int | None) -> float:
-        """How long a generation takes of which ``n_chars`` of the prompt are to be evaluated."""
+    def generation_ms(self, n_prompt: float, max_tokens: int | None) -> float:
+        """How long a generation takes of which ``n_prompt`` tokens are to be evaluated."""
         n_tokens = self.completion_tokens
         if max_tokens is not None:
             n_tokens = min(n_tokens, max_tokens)
-        return self.prefill_ms(n_chars) + n_tokens * self.decode_ms_per_token
+        return self.prefill_ms(n_prompt) + n_tokens * self.decode_ms_per_token

@@ -9,13 +9,12 @@ from dataclasses import replace
 from typing import Literal, Protocol
 
 from gateway.pool.base import WorkerStatus
-from gateway.pool.death import Cause, Death
+from gateway.pool.faults import Cause, Death
+from gateway.pool.job import Job
 from gateway.pool.process import WorkerProcess
 from gateway.pool.zygote import NotLoaded, Zygote
 from shared.logging import request_id_var
 from shared.messages import (
-    Delta,
-    Event,
     Failed,
     Finished,
     LoadFailed,
@@ -24,7 +23,6 @@ from shared.messages import (
     Prefilled,
     Progress,
     Ready,
-    Tokens,
 )
 
 logger = logging.getLogger(__name__)
@@ -38,14 +36,11 @@ _MAX_BACKOFF_S = 30.0
 class Listener(Protocol):
     """Who is told what becomes of a worker."""
 
-    def on_ready(self, worker_id: int, model: ModelInfo) -> None:
+    def on_ready(self, worker_id: int, process: WorkerProcess, model: ModelInfo) -> None:
         """A new process has its model."""
 
-    def on_event(self, event: Event) -> None:
-        """It sent an event of a generation, which names the generation."""
-
-    def on_tokens(self, worker_id: int, answer: Tokens) -> None:
-        """It answered a question, which the answer names."""
+    def on_event(self, job: Job, event: Prefilled | Finished | Failed) -> None:
+        """It sent an event of a job that it runs; text goes straight to the job."""
 
     def on_gone(self, worker_id: int) -> None:
         """It is dying, whether it had been ready or not; why is not known yet."""
@@ -58,34 +53,22 @@ class Listener(Protocol):
 
 
 class WorkerKeeper:
-    """One place for a worker; processes come and go in it.
-
-    Attributes:
-        worker_id: number of the place, 0-based.
-        state: ``ready`` once the process has its model; ``failed`` if that has not come about
-            for several processes in a row.
-        handle: the process, if there is one.
-        restarts: how many processes have died.
-        reason: why the last one could not be used, if so.
-        memory_bytes: private memory of the process, if it has been measured.
-    """
+    """One place for a worker; processes come and go in it."""
 
     def __init__(
         self, worker_id: int, zygote: Zygote, target: Callable[..., None], listener: Listener
     ) -> None:
-        """Prepare; nothing is started.
-
-        Args:
-            worker_id: number of the place.
-            zygote: what the processes are forked from.
-            target: their body.
-            listener: who is told.
-        """
+        """Prepare; nothing is started. ``target`` is the body of the processes."""
+        #: number of the place, 0-based
         self.worker_id = worker_id
+        #: ``ready`` once the process has its model; ``failed`` if several in a row have not got it
         self.state: Literal["starting", "ready", "failed"] = "starting"
-        self.handle: WorkerProcess | None = None
+        self.process: WorkerProcess | None = None
+        #: how many processes have died
         self.restarts = 0
+        #: why the last one could not be used, if so
         self.reason: str | None = None
+        #: private memory of the process, if it has been measured
         self.memory_bytes: int | None = None
         self._zygote = zygote
         self._target = target
@@ -116,28 +99,24 @@ class WorkerKeeper:
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(closing.wait(), backoff_s)
 
-    def status(self, running: bool, cached_tokens: int) -> WorkerStatus:
-        """The worker as `PoolStatus` has it.
-
-        Args:
-            running: whether it runs a generation.
-            cached_tokens: how many tokens its KV cache holds.
-        """
-        ready: Literal["running", "idle"] = "running" if running else "idle"
+    def status(self, n_running: int, cached_tokens: int) -> WorkerStatus:
+        """The worker as `PoolStatus` has it."""
+        ready: Literal["running", "idle"] = "running" if n_running else "idle"
         return WorkerStatus(
             worker_id=self.worker_id,
             state=ready if self.state == "ready" else self.state,
-            pid=self.handle.pid if self.handle else None,
+            pid=self.process.pid if self.process else None,
             restarts=self.restarts,
             reason=self.reason,
-            cached_tokens=cached_tokens if self.state == "ready" else 0,
+            running=n_running,
+            cached_tokens=cached_tokens,
             memory_bytes=self.memory_bytes,
         )
 
     def kill(self) -> None:
         """End the process at once."""
-        if self.handle is not None:
-            self.handle.kill()
+        if self.process is not None:
+            self.process.kill()
 
     async def _run_safely(self, closing: asyncio.Event) -> tuple[bool, Death]:
         """The same as `_run`; whatever goes wrong in it, the next process is due."""
@@ -148,8 +127,8 @@ class WorkerKeeper:
             self.reason = f"{type(error).__name__}: {error}"
         self._cancel_expiry()
         self.kill()
-        is_gone = self.handle is None
-        self.handle = self.memory_bytes = None
+        is_gone = self.process is None
+        self.process = self.memory_bytes = None
         if self.state == "ready":
             self.state = "starting"
         death = Death(Cause.START_FAILED, "was lost by a mistake of the server")
@@ -166,7 +145,7 @@ class WorkerKeeper:
         self._is_hopeless = False
         try:
             name = f"worker-{self.worker_id}"
-            handle = await WorkerProcess.start(self._zygote, self._target, name)
+            process = await WorkerProcess.start(self._zygote, self._target, name)
         except Exception as error:  # whatever it is, the next try is due
             self._is_hopeless = isinstance(error, NotLoaded)
             self.reason = str(error) if self._is_hopeless else f"no worker was forked: {error}"
@@ -174,20 +153,20 @@ class WorkerKeeper:
             self._listener.on_death(self.worker_id, death)
             return False, death
         self._began_s = time.monotonic()
-        self.handle = handle
-        handle.attach(self._on_message)
+        self.process = process
+        process.attach(self._on_message, self._listener.on_event)
         if closing.is_set():
-            handle.kill()
+            process.kill()
         loop = asyncio.get_running_loop()
-        self._expiry = loop.call_later(self._zygote.fork_s, self._expire, handle)
-        await handle.exited
+        self._expiry = loop.call_later(self._zygote.fork_s, self._expire, process)
+        await process.exited
         self._cancel_expiry()
         was_ready = self.state == "ready"
-        self.handle = self.memory_bytes = None
+        self.process = self.memory_bytes = None
         if was_ready:
             self.state = "starting"
         self._listener.on_gone(self.worker_id)
-        exitcode, death = await handle.reap()
+        exitcode, death = await process.reap()
         if not was_ready:
             death = replace(death, cause=Cause.START_FAILED)
             if not self._is_hopeless:
@@ -195,15 +174,15 @@ class WorkerKeeper:
         if not closing.is_set():
             logger.warning(
                 "worker %d (pid %d) %s; exit status %s",
-                self.worker_id, handle.pid, death.why, exitcode,
+                self.worker_id, process.pid, death.why, exitcode,
             )  # fmt: skip
         self._listener.on_death(self.worker_id, death)
         return was_ready, death
 
-    def _expire(self, handle: WorkerProcess) -> None:
+    def _expire(self, process: WorkerProcess) -> None:
         self._is_hopeless = True
         self.reason = f"no worker got ready within {self._zygote.fork_s:g} s"
-        handle.kill(Death(Cause.START_FAILED, "was not ready in time"))
+        process.kill(Death(Cause.START_FAILED, "was not ready in time"))
 
     def _cancel_expiry(self) -> None:
         if self._expiry is not None:
@@ -212,14 +191,11 @@ class WorkerKeeper:
 
     def _on_message(self, message: Message) -> None:
         match message:
-            case Prefilled() | Delta() | Finished() | Failed():
-                self._listener.on_event(message)
-            case Tokens():
-                self._listener.on_tokens(self.worker_id, message)
             case Ready(model):
                 self._cancel_expiry()
                 self.state, self.reason = "ready", None
-                self._listener.on_ready(self.worker_id, model)
+                assert self.process is not None, "it has just spoken"
+                self._listener.on_ready(self.worker_id, self.process, model)
             case Progress():
                 pass
             case LoadFailed(reason):

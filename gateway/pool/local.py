@@ -1,40 +1,44 @@
-"""The pool of worker processes on this machine: their start, their death, their end."""
+"""The pool of worker processes on this machine: admission, dispatch, events, close."""
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 from gateway.pool.base import (
     DEFAULT_TERMS,
-    GenerationRecord,
-    PoolLoad,
+    NO_LIMITS,
+    Limits,
+    PoolRefused,
     PoolStatus,
-    Question,
     State,
     Terms,
 )
-from gateway.pool.death import Death
 from gateway.pool.dispatcher import Dispatcher
-from gateway.pool.guard import Guard, check_state
+from gateway.pool.faults import KILLS_WORKERS, Death
+from gateway.pool.job import Job
 from gateway.pool.keeper import WorkerKeeper
-from gateway.pool.limits import NO_LIMITS, Limits
-from gateway.pool.questions import Questions
-from gateway.pool.report import load_of, status_of
-from gateway.pool.zygote import Prompt, Zygote
+from gateway.pool.prepare import Preparers
+from gateway.pool.process import WorkerProcess
+from gateway.pool.watch import Watch
+from gateway.pool.zygote import Zygote
 from shared.config import WorkerConfig
 from shared.errors import ErrorCode
 from shared.messages import (
-    Command,
     Event,
     Failed,
     Finished,
     Generate,
     ModelInfo,
+    Prefilled,
+    Prepared,
+    Question,
     Shutdown,
-    Tokens,
 )
 
 # How long workers get to end by themselves when the pool closes.
 _SHUTDOWN_S = 1.0
+_MEMORY_RETRY_S = 5
 
 
 class LocalPool:
@@ -47,8 +51,10 @@ class LocalPool:
         workers: int,
         max_queue: int,
         target: Callable[..., None],
+        preparer: Callable[..., None],
+        preparers: int = 1,
         parked: int = 0,
-        warm_prompts: Callable[[ModelInfo], Sequence[Prompt]] | None = None,
+        warm_prompt: str | None = None,
         preload: Sequence[str] = (),
         limits: Limits = NO_LIMITS,
     ) -> None:
@@ -56,43 +62,44 @@ class LocalPool:
 
         Args:
             config: what each worker gets; ``config.threads`` is shared out among those that run.
-            workers: how many generations may run at the same time.
+            workers: how many may run at the same time, each with all of its slots.
             max_queue: the most generations that may wait.
-            target: body of a worker process, called with ``config``, its queue and its pipe.
+            target: body of a worker process, called with ``config``, its inbox and its outbox.
+            preparer: the same of a preparer.
+            preparers: how many of these there are.
             parked: how many more processes there are, for the conversations in their KV caches.
-            warm_prompts: gives prompts whose common beginning all workers have in their caches from
-                the start; raises `ValueError` if the model has no such prompts.
+            warm_prompt: the system message that all workers have in their caches from the start.
             preload: further modules that the zygote imports before it loads the model.
             limits: what is borne with, of workers and of what waits for them.
         """
+        self._workers, self._limits = workers, limits
         self._zygote = Zygote(
             config,
             [*preload, target.__module__],
-            warm_prompts=warm_prompts,
+            warm_prompt=warm_prompt,
             start_timeout_s=limits.start_timeout_s,
-        )
-        self._dispatcher = Dispatcher(
-            self, slots=workers, max_queue=max_queue, threads=config.threads
         )
         self._keepers = [
             WorkerKeeper(worker_id, self._zygote, target, self)
             for worker_id in range(workers + parked)
         ]
-        self._guard = Guard(self._keepers, self._dispatcher, self._zygote, limits)
-        self._questions = Questions(
-            self._keepers, self._dispatcher.scheduler.running, max_queue + workers
+        self._dispatcher = Dispatcher(max_queue=max_queue, threads=config.threads)
+        self._scheduler = self._dispatcher.scheduler
+        self._watch = Watch(self._keepers, self._zygote, self._dispatcher, limits)
+        self._preparers = Preparers(
+            self._zygote, preparer, preparers=preparers, most=4 * (max_queue + workers)
         )
         self._model: ModelInfo | None = None
         self._is_draining = False
-        self._settled = asyncio.Event()
+        self._settled, self._closing = asyncio.Event(), asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._closing = asyncio.Event()
 
     async def start(self) -> None:
         """Start the workers; returns when the first is ready or none can be."""
         self._zygote.begin()
-        self._guard.begin()
+        self._watch.begin()
         self._tasks += [asyncio.create_task(each.keep(self._closing)) for each in self._keepers]
+        self._preparers.begin()
         await self._settled.wait()
 
     async def settled(self) -> PoolStatus:
@@ -100,56 +107,94 @@ class LocalPool:
         await self._settled.wait()
         return self.status()
 
+    def admit(self, n: int = 1) -> ModelInfo:
+        """See `gateway.pool.base.WorkerPool.admit`."""
+        model = self._check_open()
+        if self._watch.is_short:
+            message = "The server is short of memory; try again later."
+            raise PoolRefused(ErrorCode.INSUFFICIENT_MEMORY, message, _MEMORY_RETRY_S)
+        most_s = self._limits.max_queue_seconds
+        if most_s and (wait_s := self._scheduler.expected_wait_s(time.monotonic())) > most_s:
+            message = (
+                f"This request would have to wait for about {math.ceil(wait_s)} s, and at most"
+                f" {most_s:g} s are allowed; try again later."
+            )
+            retry_after = max(1, min(60, math.ceil(wait_s - most_s)))
+            raise PoolRefused(ErrorCode.QUEUE_FULL, message, retry_after)
+        scheduler = self._scheduler
+        room = scheduler.startable + scheduler.max_queue - len(scheduler.waiting)
+        if n > room:
+            message = (
+                f"{n} generations do not fit into the queue now, {room} would."
+                if room > 0
+                else f"All workers are busy and {len(scheduler.waiting)} requests wait already,"
+                f" of at most {scheduler.max_queue}; try again later."
+            )
+            raise PoolRefused(ErrorCode.QUEUE_FULL, message, self._retry_after_s())
+        return model
+
     async def generate(
-        self,
-        request: Generate,
-        terms: Terms = DEFAULT_TERMS,
-        record: GenerationRecord | None = None,
+        self, request: Generate, terms: Terms = DEFAULT_TERMS
     ) -> AsyncGenerator[Event, None]:
-        """Run one generation; see `gateway.pool.base.WorkerPool.generate`."""
-        self._check_open()
-        events = self._guard.take(request, terms, record or GenerationRecord())
+        """See `gateway.pool.base.WorkerPool.generate`."""
+        self.admit()
+        if self._dispatcher.quarantine.holds(request, time.monotonic()):
+            raise PoolRefused(ErrorCode.WORKER_CRASHED, KILLS_WORKERS, 60)
+        job = self._dispatcher.take(request, terms)
+        self._watch.hurry()
         try:
             while True:
-                event = await events.get()
+                event = await job.get()
                 yield event
                 if isinstance(event, Finished | Failed):
                     return
         finally:
-            self._dispatcher.abandon(request.request_id, events)
+            self._dispatcher.abandon(job)
 
-    async def ask(self, question: Question) -> Tokens:
-        """Answer a question about tokens; see `gateway.pool.base.WorkerPool.ask`."""
+    async def prepare(self, question: Question) -> Prepared | Failed:
+        """See `gateway.pool.base.WorkerPool.prepare`."""
         self._check_open()
-        return await self._questions.ask(question)
-
-    def load(self) -> PoolLoad:
-        """The part of the status that each request has to know."""
-        return load_of(*self._state(), self._model, self._dispatcher)
+        return await self._preparers.prepare(question)
 
     def status(self) -> PoolStatus:
-        """What the pool and each worker is doing."""
-        zygote = self._zygote.status
-        return status_of(*self._state(), self._model, self._dispatcher, self._keepers, zygote)
+        """See `gateway.pool.base.WorkerPool.status`."""
+        scheduler, (state, reason) = self._scheduler, self._state()
+        return PoolStatus(
+            state,
+            reason,
+            self._model,
+            workers=tuple(
+                keeper.status(
+                    len(scheduler.jobs_of(keeper.worker_id)),
+                    scheduler.cached_tokens(keeper.worker_id),
+                )
+                for keeper in self._keepers
+            ),
+            waiting=len(scheduler.waiting),
+            max_running=scheduler.max_running,
+            max_queue=scheduler.max_queue,
+            zygote=self._zygote.status,
+            totals=self._dispatcher.totals,
+        )
 
     def stop_accepting(self) -> None:
         """Refuse new generations with ``shutting_down``; those that were taken go on."""
         self._is_draining = True
 
     async def idle(self) -> None:
-        """Return when no generation waits or runs."""
-        await self._dispatcher.idle()
+        """Return when no generation waits or runs, those included that nobody waits for."""
+        await self._dispatcher.is_idle.wait()
 
     async def close(self) -> None:
         """End every generation and every process; safe to call again."""
         self._closing.set()
-        self._guard.end()
         shutting_down = ErrorCode.SHUTTING_DOWN, "the server is shutting down"
         self._dispatcher.end_all(*shutting_down)
-        self._questions.end_all(*shutting_down)
+        self._preparers.end_all(*shutting_down)
+        self._preparers.begin_close()
         for keeper in self._keepers:
-            if keeper.handle is not None:
-                keeper.handle.send(Shutdown())
+            if keeper.process is not None:
+                keeper.process.send(Shutdown())
         # Also ends a start that waits for the model to load.
         await self._zygote.close()
         if self._tasks:
@@ -157,7 +202,9 @@ class LocalPool:
             for keeper in self._keepers:
                 keeper.kill()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._guard.close()
+        self._preparers.kill()
+        await self._preparers.close()
+        await self._watch.close()
         self._settled.set()  # also where nothing was started
 
     def _state(self) -> tuple[State, str | None]:
@@ -165,41 +212,46 @@ class LocalPool:
         if self._is_draining or self._closing.is_set():
             return "closing", None
         if any(keeper.state == "ready" for keeper in self._keepers):
-            return "ready", self._guard.obstacle
+            is_short = self._watch.is_short
+            return "ready", "there is less free memory than MIN_FREE_MEMORY" if is_short else None
         if all(keeper.state == "failed" for keeper in self._keepers):
             return "failed", next((each.reason for each in self._keepers if each.reason), None)
+        # Once there was a model, what comes waits for the workers that are being replaced.
         return "starting", None
 
-    def _check_open(self) -> None:
+    def _check_open(self) -> ModelInfo:
         state, reason = self._state()
-        if state in ("starting", "ready"):
-            # While all workers are being replaced, what comes waits for them.
-            state = "starting" if self._model is None else "ready"
-        check_state(state, reason)
+        if state == "closing":
+            raise PoolRefused(ErrorCode.SHUTTING_DOWN, "The server is shutting down.", 5)
+        if state == "failed":
+            message = f"no worker could be started: {reason}"
+            raise PoolRefused(ErrorCode.MODEL_UNAVAILABLE, message, 30)
+        if self._model is None:
+            raise PoolRefused(ErrorCode.MODEL_LOADING, "The model is still loading; GET /ready.", 2)
+        return self._model
 
-    # ---- what the dispatcher asks (`gateway.pool.dispatcher.Workers`)
-
-    def send(self, worker_id: int, command: Command) -> None:
-        """Put a command on a worker's queue."""
-        handle = self._keepers[worker_id].handle
-        assert handle is not None, "the scheduler knows only workers that are alive"
-        handle.send(command)
+    def _retry_after_s(self) -> int:
+        """Seconds until one of those that wait or run now is expected to be through, 1 to 60."""
+        there = len(self._scheduler.waiting) + len(self._scheduler.running)
+        wait_s = self._scheduler.expected_wait_s(time.monotonic())
+        return max(1, min(60, math.ceil(wait_s / max(1, there))))
 
     # ---- what the keepers tell (`gateway.pool.keeper.Listener`)
 
-    def on_ready(self, worker_id: int, model: ModelInfo) -> None:
+    def on_ready(self, worker_id: int, process: WorkerProcess, model: ModelInfo) -> None:
         """Put a worker into rotation."""
         self._model = model
-        self._dispatcher.scheduler.can_rewind = model.can_rewind
-        zygote = self._zygote
-        self._dispatcher.add_worker(worker_id, zygote.warm, zygote.status.prefix_tokens)
-        self._questions.send_waiting()
+        self._scheduler.can_rewind = model.can_rewind
+        self._scheduler.max_running = self._workers * model.n_slots
+        self._dispatcher.add_worker(worker_id, process, model.n_slots, self._zygote.warm)
         self._settled.set()
+
+    def on_event(self, job: Job, event: Prefilled | Finished | Failed) -> None:
+        self._dispatcher.on_event(job, event)
 
     def on_gone(self, worker_id: int) -> None:
         """Take a worker out of rotation."""
         self._dispatcher.remove_worker(worker_id)
-        self._questions.on_gone(worker_id)
 
     def on_death(self, worker_id: int, death: Death) -> None:
         """Save what a worker ran if that can be done."""
@@ -213,12 +265,4 @@ class LocalPool:
             self._settled.set()
             unavailable = ErrorCode.MODEL_UNAVAILABLE, f"no worker could be started: {reason}"
             self._dispatcher.end_waiting(*unavailable)
-            self._questions.end_all(*unavailable)
-
-    def on_event(self, event: Event) -> None:
-        """Pass an event on to whoever consumes its generation."""
-        self._dispatcher.on_event(event)
-
-    def on_tokens(self, worker_id: int, answer: Tokens) -> None:
-        """Pass an answer on to whoever asked."""
-        self._questions.on_answer(worker_id, answer)
+            self._preparers.end_all(*unavailable)

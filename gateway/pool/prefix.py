@@ -1,45 +1,41 @@
-"""How much of a prompt a worker's KV cache may already hold, judged by the text alone."""
+"""How much of a prompt a worker's KV cache already holds."""
 
 from collections.abc import Sequence
 
-BLOCK = 128
-"""Characters to a block; only the last, unfinished block of a text is compared by character."""
+BLOCK = 32
+"""Tokens to a block; only the last, unfinished block is compared token by token."""
 
 
 class Prefix:
-    """A text in a KV cache, or one that is to be evaluated, ready to be compared with others.
+    """Tokens in a KV cache, or a prompt that is to be evaluated, ready to be compared with others.
 
-    The hash of each block covers all blocks before it (vLLM's and SGLang's way), so that two texts
-    are compared by bisecting their hashes, however long they are. A collision would only make the
-    schedule worse: what is reused is decided by the worker, which compares token ids.
-
-    Attributes:
-        text: the text.
-        prompt_length: how many characters of it were the prompt; the rest was generated.
+    The hash of each block covers all blocks before it (vLLM's and SGLang's way), so that two are
+    compared by bisecting their hashes, however long they are. A collision would only make the
+    schedule worse: what is reused is decided by the worker, which compares all tokens.
     """
 
-    __slots__ = ("_hashes", "prompt_length", "text")
+    __slots__ = ("_hashes", "ids", "prompt_length")
 
-    def __init__(self, text: str, prompt_length: int | None = None) -> None:
-        """Hash ``text``, which is all prompt if not said otherwise."""
-        self.text = text
-        self.prompt_length = len(text) if prompt_length is None else prompt_length
-        self._hashes = _chained((), text)
+    def __init__(self, ids: tuple[int, ...]) -> None:
+        """Hash ``ids``, which are all prompt."""
+        self.ids = ids
+        #: how many of them were the prompt; the rest was generated
+        self.prompt_length = len(ids)
+        self._hashes = _chained((), ids)
 
     def __len__(self) -> int:
-        """How many characters the text has."""
-        return len(self.text)
+        return len(self.ids)
 
-    def followed_by(self, generated: str) -> "Prefix":
+    def followed_by(self, generated: tuple[int, ...]) -> "Prefix":
         """The same prompt with what was generated behind it."""
         longer = object.__new__(Prefix)
-        longer.text = self.text + generated
+        longer.ids = self.ids + generated
         longer.prompt_length = self.prompt_length
-        longer._hashes = _chained(self._hashes, longer.text)
+        longer._hashes = _chained(self._hashes, longer.ids)
         return longer
 
     def shared_length(self, other: "Prefix") -> int:
-        """How many characters two texts have in common from their start."""
+        """How many tokens two have in common from their start."""
         mine, theirs = self._hashes, other._hashes
         low, high = 0, min(len(mine), len(theirs))
         while low < high:
@@ -48,32 +44,23 @@ class Prefix:
                 low = middle
             else:
                 high = middle - 1
-        start = low * BLOCK
-        a, b = self.text[start : start + BLOCK], other.text[start : start + BLOCK]
-        return start + shared_prefix_length(a, b)
+        n = low * BLOCK
+        for a, b in zip(self.ids[n : n + BLOCK], other.ids[n : n + BLOCK], strict=False):
+            if a != b:
+                break
+            n += 1
+        return n
 
 
-def shared_prefix_length(a: str, b: str) -> int:
-    """Count the characters that two short texts have in common from their start."""
-    low, high = 0, min(len(a), len(b))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if a[low:middle] == b[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
-def _chained(known: Sequence[int], text: str) -> list[int]:
+def _chained(known: Sequence[int], ids: tuple[int, ...]) -> list[int]:
     """The hashes of all whole blocks; ``known`` are those of the first ones."""
     hashes = list(known)
     previous = hashes[-1] if hashes else 0
-    for start in range(len(hashes) * BLOCK, len(text) - BLOCK + 1, BLOCK):
-        previous = hash((previous, text[start : start + BLOCK]))
+    for start in range(len(hashes) * BLOCK, len(ids) - BLOCK + 1, BLOCK):
+        previous = hash((previous, ids[start : start + BLOCK]))
         hashes.append(previous)
     return hashes
 
 
-EMPTY = Prefix("")
+EMPTY = Prefix(())
 """What an empty KV cache holds."""

@@ -6,13 +6,15 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
-from gateway.pool.death import Cause, Death
+from gateway.pool.faults import Cause, Death
+from gateway.pool.job import Job
 from gateway.pool.stderr_log import StderrLog
 from gateway.pool.zygote import Zygote
 from gateway.pool.zygote_process import Child
 from shared.encoding import decode, encode
-from shared.messages import Command, Message
+from shared.messages import Command, Delta, Failed, Finished, Message, Prefilled
 
 _READ_BYTES = 1 << 16
 # From the end of a pipe to that of its process; one that takes longer has closed it, and lives.
@@ -85,6 +87,7 @@ class WorkerProcess:
         self._alive = pipes["alive"]
         self._stderr = StderrLog(name, pipes["standard_error"])
         self._partial = b""
+        self._jobs: dict[str, Job] = {}
         self._verdict: Death | None = None
         self._is_reaped = False
 
@@ -114,16 +117,32 @@ class WorkerProcess:
                 os.close(descriptor)
         return cls(name, child, ours)
 
-    def attach(self, on_message: Callable[[Message], None]) -> None:
-        """Begin to read; ``on_message`` gets each message, on the running event loop.
+    def attach(
+        self,
+        on_message: Callable[[Message], None],
+        on_event: Callable[[Job, Prefilled | Finished | Failed], None] | None = None,
+    ) -> None:
+        """Begin to read, on the running event loop.
 
-        A worker whose message it refuses with a `ValueError` is killed.
+        Args:
+            on_message: gets what is no event of a job; if it raises a `ValueError`, the process is
+                killed.
+            on_event: gets the events of jobs, but for text, which goes straight to its job.
         """
         os.set_blocking(self._events, False)
-        asyncio.get_running_loop().add_reader(self._events, self._read, on_message)
+        asyncio.get_running_loop().add_reader(self._events, self._read, on_message, on_event)
         self._stderr.attach()
 
-    def _read(self, on_message: Callable[[Message], None]) -> None:
+    def run(self, job: Job, slot: int) -> None:
+        """Have a job run in a slot; its events go to it from now on."""
+        self._jobs[job.request.request_id] = job
+        self.send(replace(job.request, slot=slot))
+
+    def _read(
+        self,
+        on_message: Callable[[Message], None],
+        on_event: Callable[[Job, Prefilled | Finished | Failed], None] | None,
+    ) -> None:
         try:
             chunk = os.read(self._events, _READ_BYTES)
         except BlockingIOError:
@@ -138,10 +157,29 @@ class WorkerProcess:
         *lines, self._partial = (self._partial + chunk).split(b"\n")
         try:
             for line in lines:
-                on_message(decode(line))
+                message = decode(line)
+                if type(message) is Delta:
+                    job = self._jobs.get(message.request_id)
+                    if job is not None:  # else it is not running it, and says so all the same
+                        job.put_delta(message)
+                elif on_event is not None and isinstance(message, Prefilled | Finished | Failed):
+                    self._pass_on(message, on_event)
+                else:
+                    on_message(message)
         except ValueError:
             logger.exception("pid %d is killed: it sent what no worker may send", self.pid)
             self.kill(Death(Cause.CRASHED, "sent what no worker may send"))
+
+    def _pass_on(
+        self,
+        event: Prefilled | Finished | Failed,
+        on_event: Callable[[Job, Prefilled | Finished | Failed], None],
+    ) -> None:
+        is_end = not isinstance(event, Prefilled)
+        find = self._jobs.pop if is_end else self._jobs.get
+        job = find(event.request_id, None)
+        if job is not None:
+            on_event(job, event)
 
     def send(self, command: Command) -> None:
         """Send a command, which may wait here until the worker reads."""

@@ -1,116 +1,155 @@
-"""Which generation runs where, and what waits: data only, no clock, no I/O."""
+"""Which job runs in which slot, and what waits: data only, no clock, no I/O."""
 
 from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 
 from gateway.pool.estimates import Estimates
-from gateway.pool.jobs import Running, Start, Waiting, Worker, prefix_of
+from gateway.pool.job import Job
 from gateway.pool.prefix import EMPTY, Prefix
-from shared.messages import Generate
 
-# So many that wait are looked at for one that should start now: the first may wait on purpose.
+# How far behind the head of the queue to look for a job that can start: the first may wait on
+# purpose.
 _LOOKAHEAD = 16
-# What a token in a cache is worth that nobody asks for now, against one that is: as much while
-# there is an unused worker; else so much where it was used last, and the less the longer ago.
+# Cost of evicting a cached token, relative to evaluating one: 1.0 while a never-used slot exists;
+# otherwise up to this, less the longer the slot has been idle.
 _WORTH_OF_NEWEST = 0.5
 
 
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One KV cache of a worker."""
+
+    worker_id: int
+    index: int
+    #: what it held at first
+    born: Prefix
+    #: what it holds; while it runs a job, what it held before
+    cached: Prefix
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether it has never run a job."""
+        return self.cached is self.born
+
+    def is_continued(self, shared: int) -> bool:
+        """Whether a prompt that shares so many tokens begins with the whole prompt of the cache."""
+        return self.is_blank or shared >= self.cached.prompt_length
+
+
 class Scheduler:
-    """A bounded FIFO backlog before a set of workers, of which some may run at the same time.
+    """A bounded FIFO backlog before the slots of all workers, of which some may run at once.
 
-    A generation goes to the free worker where it costs least, counted in characters: those of its
-    prompt that have to be evaluated there, and those in the worker's cache that are lost to others,
-    which count the less the longer the worker has not been used. It waits for another worker if
-    that is expected to be faster, but never longer than it can gain by it; meanwhile those behind
-    it go ahead.
-
-    Attributes:
-        max_queue: the most generations that may wait.
-        slots: how many may run at the same time.
-        estimates: how long things take.
-        waiting: the backlog, oldest first.
-        waiting_ms: how long all in it are expected to take, one after the other.
-        running: request id -> worker id.
-        can_rewind: whether a cache can be cut back to a part of what it holds; else it can only be
-            continued from its end, or emptied.
-        evictions: conversations that were lost from a cache since another took its place.
-        patience_s: seconds until `next` may answer otherwise though nothing has happened.
+    A job goes to the free slot where it costs least, counted in tokens: those of its prompt that
+    have to be evaluated there, and those in the slot's cache that are lost to others, which count
+    the less the longer the slot has been idle. It waits for a busy slot if that is expected to be
+    faster, but never longer than it can gain by it; meanwhile those behind it go ahead.
     """
 
-    def __init__(self, max_queue: int, slots: int, estimates: Estimates) -> None:
-        """Begin with no workers and nothing waiting."""
+    def __init__(self, max_queue: int, max_running: int, estimates: Estimates) -> None:
+        """Begin without slots."""
+        #: the most jobs that may wait
         self.max_queue = max_queue
-        self.slots = slots
+        #: the most that may run at the same time
+        self.max_running = max_running
         self.estimates = estimates
+        #: a cache can be cut back to a part of what it holds; else only continued, or emptied
         self.can_rewind = True
-        self.waiting: deque[Waiting] = deque()
+        #: the backlog, oldest first
+        self.waiting: deque[Job] = deque()
+        #: how long all in it are expected to take, one after the other
         self.waiting_ms = 0.0
-        self.running: dict[str, int] = {}
+        #: by request id
+        self.running: dict[str, Job] = {}
+        #: conversations that were lost from a cache since another took its place
         self.evictions = 0
+        #: seconds until `next` may answer otherwise though nothing has happened
         self.patience_s: float | None = None
-        self._running: dict[str, Running] = {}
+        self._slots: dict[int, list[Slot]] = {}
         # Least recently used first.
-        self._free: dict[int, Worker] = {}
+        self._free: dict[Slot, None] = {}
+        # Jobs that have a worker, or are to have one, for themselves.
+        self._reserved: dict[int, Job] = {}
 
     @property
     def startable(self) -> int:
-        """How many generations could start now."""
-        return max(0, min(self.slots - len(self.running), len(self._free)))
+        """How many jobs could start now."""
+        return max(0, min(self.max_running - len(self.running), len(self._free)))
 
-    def submit(self, request: Generate) -> bool:
-        """Put a generation at the end of the backlog; False if that is full."""
+    def cached_tokens(self, worker_id: int) -> int:
+        """Tokens in the caches of a worker."""
+        return sum(len(slot.cached) for slot in self._slots.get(worker_id, ()))
+
+    @property
+    def busy_workers(self) -> set[int]:
+        return {job.slot.worker_id for job in self.running.values() if job.slot is not None}
+
+    def jobs_of(self, worker_id: int) -> list[Job]:
+        """What a worker runs."""
+        return [
+            job for job in self.running.values() if job.slot and job.slot.worker_id == worker_id
+        ]
+
+    def submit(self, job: Job) -> bool:
+        """Put a job at the end of the backlog; False if that is full."""
         if len(self.waiting) >= self.max_queue + self.startable:
             return False
-        self.waiting.append(self._waiting(request))
+        self._expect(job)
+        self.waiting.append(job)
         return True
 
-    def resubmit(self, request: Generate) -> None:
-        """Put a generation that lost its worker at the head of the backlog, whatever its bound."""
-        self.waiting.appendleft(self._waiting(request))
+    def resubmit(self, job: Job) -> None:
+        """Put a job that lost its worker at the head of the backlog, whatever its bound."""
+        self._expect(job)
+        self.waiting.appendleft(job)
 
-    def waits(self, request_id: str) -> bool:
-        """Whether a generation is in the backlog."""
-        return any(waiting.request.request_id == request_id for waiting in self.waiting)
+    def withdraw(self, job: Job) -> bool:
+        """Drop a job from the backlog; False if it does not wait there."""
+        if job not in self.waiting:
+            return False
+        self._remove(job)
+        return True
 
-    def withdraw(self, request_id: str) -> bool:
-        """Drop a generation from the backlog; False if it does not wait there."""
-        for waiting in self.waiting:
-            if waiting.request.request_id == request_id:
-                self._remove(waiting)
-                return True
-        return False
+    def add_worker(self, worker_id: int, n_slots: int = 1, born: Prefix = EMPTY) -> None:
+        """A worker is ready; each of its slots can begin with ``born``."""
+        slots = [Slot(worker_id, index, born, born) for index in range(n_slots)]
+        self._slots[worker_id] = slots
+        self._free.update(dict.fromkeys(slots))
 
-    def add_worker(self, worker_id: int, born: Prefix = EMPTY) -> None:
-        """A worker is ready; its cache holds ``born``."""
-        self._free[worker_id] = Worker(born, born)
+    def remove_worker(self, worker_id: int) -> list[Job]:
+        """A worker is gone; returns what it ran, which is not running any more."""
+        for slot in self._slots.pop(worker_id, ()):
+            self._free.pop(slot, None)
+        self._reserved.pop(worker_id, None)
+        lost = self.jobs_of(worker_id)
+        for job in lost:
+            del self.running[job.request.request_id]
+        return lost
 
-    def remove_worker(self, worker_id: int) -> None:
-        """A worker is gone; what it ran is not running any more."""
-        self._free.pop(worker_id, None)
-        for request_id, running_on in list(self.running.items()):
-            if running_on == worker_id:
-                del self.running[request_id], self._running[request_id]
-
-    def finish(self, request_id: str, generated: str | None, *, was_refused: bool = False) -> None:
-        """A generation has ended, and its worker is free.
+    def finish(
+        self, job: Job, generated: tuple[int, ...] | None, *, was_refused: bool = False
+    ) -> None:
+        """A job has ended, and its slot is free.
 
         Args:
-            request_id: which.
-            generated: what stands behind the prompt in the worker's cache; None if not even the
-                whole prompt does.
+            job: which.
+            generated: what stands behind the prompt in the cache; None if not even the whole prompt
+                does.
             was_refused: the prompt was not taken, so that the cache is what it was.
         """
-        del self.running[request_id]
-        running = self._running.pop(request_id)
-        worker = running.worker
+        slot = self.running.pop(job.request.request_id).slot
+        assert slot is not None, "it was running"
         if generated is not None:
-            worker.cached = running.prefix.followed_by(generated)
-        elif not was_refused and running.shared < len(worker.cached):
-            worker.cached = Prefix(worker.cached.text[: running.shared])
-        self._free[running.worker_id] = worker
+            slot.cached = job.prompt.followed_by(generated)
+        elif not was_refused and job.shared < len(slot.cached):
+            slot.cached = Prefix(slot.cached.ids[: job.shared])
+        if self._reserved.get(slot.worker_id) is job:
+            del self._reserved[slot.worker_id]
+        self._free[slot] = None
 
-    def next(self, now_s: float) -> Start | None:
-        """Decide what is to be done next; to be called until there is nothing.
+    def next(self, now_s: float) -> tuple[Job, Slot] | None:
+        """Start a job in a slot; to be called until there is none.
 
         Args:
             now_s: what the clock says; any that only goes forward.
@@ -118,106 +157,122 @@ class Scheduler:
         self.patience_s = None
         if self.startable == 0:
             return None
-        for waiting in islice(self.waiting, _LOOKAHEAD):
-            step = self._step(waiting, now_s)
-            if step is not None:
-                return step
+        for job in islice(self.waiting, _LOOKAHEAD):
+            if (slot := self._start(job, now_s)) is not None:
+                return job, slot
         return None
 
-    def _step(self, waiting: Waiting, now_s: float) -> Start | None:
-        request, prompt = waiting.request, waiting.prefix
-        worker_id, shared = self._cheapest(prompt)
-        worker = self._free[worker_id]
-        evicts = not worker.is_continued(shared)
-        if self._waits_for_busy(waiting, shared, now_s):
+    def expected_wait_s(self, now_s: float) -> float:
+        """Seconds that a job is expected to wait which is put at the end of the backlog."""
+        if self.startable > len(self.waiting):
+            return 0.0
+        running_ms = sum(_remaining_ms(job, now_s) for job in self.running.values())
+        at_once = max(1, min(self.max_running, len(self.running) + len(self._free)))
+        return (self.waiting_ms + running_ms) / at_once / 1000
+
+    def _start(self, job: Job, now_s: float) -> Slot | None:
+        slots = self._allowed(job)
+        if not slots:
             return None
-        self.evictions += evicts
-        self._remove(waiting)
-        del self._free[worker_id]
-        expected_ms = self.estimates.generation_ms(len(prompt) - shared, request.max_tokens)
-        self.running[request.request_id] = worker_id
-        self._running[request.request_id] = Running(
-            worker_id, worker, prompt, shared, now_s, expected_ms
+        slot, shared = self._cheapest(job.prompt, slots)
+        if self._waits_for_busy(job, shared, now_s):
+            return None
+        self.evictions += not slot.is_continued(shared)
+        self._remove(job)
+        del self._free[slot]
+        if job.is_alone:
+            self._reserved[slot.worker_id] = job
+        job.slot, job.shared = slot, shared
+        job.expected_ms = self.estimates.generation_ms(
+            len(job.prompt) - shared, job.request.max_tokens
         )
-        return Start(request, prompt, worker_id)
+        job.begin(now_s)
+        self.running[job.request.request_id] = job
+        return slot
+
+    def _allowed(self, job: Job) -> list[Slot]:
+        """The free slots that a job may have."""
+        if not job.is_alone:
+            return [slot for slot in self._free if slot.worker_id not in self._reserved]
+        kept = {worker_id for worker_id, other in self._reserved.items() if other is not job}
+        loads = {
+            worker_id: sum(slot not in self._free for slot in slots)
+            for worker_id, slots in self._slots.items()
+            if worker_id not in kept
+        }
+        allowed = [slot for slot in self._free if loads.get(slot.worker_id) == 0]
+        if not allowed and loads and job not in self._reserved.values():
+            # Nothing more starts there until it is idle: without that, it might never be.
+            self._reserved[min(loads, key=lambda worker_id: loads[worker_id])] = job
+        return allowed
 
     def _shared(self, cached: Prefix, prompt: Prefix) -> int:
-        """How many characters of a prompt would not have to be evaluated behind this cache."""
+        """How many tokens of a prompt would not have to be evaluated behind this cache."""
         shared = cached.shared_length(prompt)
         return shared if self.can_rewind or shared == len(cached) else 0
 
-    def _cheapest(self, prompt: Prefix) -> tuple[int, int]:
-        """The free worker that a prompt costs least, and how many characters they share."""
-        best: tuple[float, int, int, int] | None = None
-        has_blank = any(worker.is_blank for worker in self._free.values())
-        for age, (worker_id, worker) in enumerate(self._free.items()):
-            shared = self._shared(worker.cached, prompt)
-            # What a worker was born with is had again for the price of a fork, and who repeats a
-            # prompt or goes on with it has no more use for what was behind it.
-            lost = 0 if worker.is_continued(shared) else len(worker.cached) - shared
-            worth = 1.0 if has_blank else _WORTH_OF_NEWEST * (age + 1) / len(self._free)
-            key = (len(prompt) - shared + worth * lost, lost)
-            if best is None or key < best[:2]:
-                best = (*key, worker_id, shared)
-        assert best is not None, "a worker is free"
-        return best[2:]
+    def _cheapest(self, prompt: Prefix, slots: list[Slot]) -> tuple[Slot, int]:
+        """The slot that a prompt costs least, and how many tokens they share."""
+        has_blank = any(slot.is_blank for slot in slots)
 
-    def _waits_for_busy(self, waiting: Waiting, shared: int, now_s: float) -> bool:
-        """Whether a running worker will be free soon enough to be worth waiting for."""
-        most_ms = self.estimates.prefill_ms(len(waiting.prefix) - shared)
-        for running in self._running.values():
-            remaining_ms = running.remaining_ms(now_s)
-            if remaining_ms >= most_ms:
+        def costs() -> Iterator[tuple[float, int, int, Slot, int]]:
+            for age, slot in enumerate(slots):
+                shared = self._shared(slot.cached, prompt)
+                # Who repeats a prompt or goes on with it has no use for what was behind it.
+                lost = 0 if slot.is_continued(shared) else len(slot.cached) - shared
+                worth = 1.0 if has_blank else _WORTH_OF_NEWEST * (age + 1) / len(slots)
+                yield len(prompt) - shared + worth * lost, lost, age, slot, shared
+
+        *_, slot, shared = min(costs(), key=lambda cost: cost[:3])
+        return slot, shared
+
+    def _waits_for_busy(self, job: Job, shared: int, now_s: float) -> bool:
+        """Whether a busy slot will be free soon enough to be worth waiting for."""
+        most_ms = self.estimates.prefill_ms(len(job.prompt) - shared)
+        for running in self.running.values():
+            remaining_ms = _remaining_ms(running, now_s)
+            if remaining_ms >= most_ms or running.awaited_by not in (None, job) or job.is_alone:
                 continue
-            if running.awaited_by not in (None, waiting.request.request_id):
-                continue
-            gained = self._shared(running.prefix, waiting.prefix) - shared
-            gain_ms = self.estimates.prefill_ms(gained)
-            if self._may_wait(waiting, gain_ms, remaining_ms, now_s):
-                running.awaited_by = waiting.request.request_id
+            gained = self._shared(running.prompt, job.prompt) - shared
+            if self._may_wait(job, self.estimates.prefill_ms(gained), remaining_ms, now_s):
+                running.awaited_by = job
                 return True
         return False
 
-    def _may_wait(
-        self, waiting: Waiting, gain_ms: float, remaining_ms: float, now_s: float
-    ) -> bool:
+    def _may_wait(self, job: Job, gain_ms: float, remaining_ms: float, now_s: float) -> bool:
         """Whether to wait so long for a prefill that is shorter by ``gain_ms``.
 
         Nothing waits for longer than it can gain: whatever the estimates are worth, that at most
         doubles the time until the first token.
         """
-        since_s = now_s if waiting.passed_since_s is None else waiting.passed_since_s
+        since_s = now_s if job.passed_since_s is None else job.passed_since_s
         left_ms = gain_ms - (now_s - since_s) * 1000
         if left_ms <= remaining_ms:
             return False
-        waiting.passed_since_s = since_s
+        job.passed_since_s = since_s
         if self.patience_s is None or left_ms < self.patience_s * 1000:
             self.patience_s = left_ms / 1000
         return True
 
-    def expected_wait_s(self, now_s: float) -> float:
-        """Seconds that a generation is expected to wait which is put at the end of the backlog."""
-        if self.startable > len(self.waiting):
-            return 0.0
-        running_ms = sum(running.remaining_ms(now_s) for running in self._running.values())
-        at_once = max(1, min(self.slots, len(self._running) + len(self._free)))
-        return (self.waiting_ms + running_ms) / at_once / 1000
+    def _expect(self, job: Job) -> None:
+        n_new = len(job.prompt) * (1 - self.estimates.cached_share)
+        job.expected_ms = self.estimates.generation_ms(n_new, job.request.max_tokens)
+        self.waiting_ms += job.expected_ms
 
-    def _waiting(self, request: Generate) -> Waiting:
-        prompt = prefix_of(request)
-        n_new = len(prompt) * (1 - self.estimates.cached_share)
-        waiting = Waiting(request, prompt, self.estimates.generation_ms(n_new, request.max_tokens))
-        self.waiting_ms += waiting.expected_ms
-        return waiting
-
-    def _remove(self, waiting: Waiting) -> None:
-        self.waiting.remove(waiting)
+    def _remove(self, job: Job) -> None:
+        self.waiting.remove(job)
         # Not the sum of what is rounded again and again.
-        self.waiting_ms = self.waiting_ms - waiting.expected_ms if self.waiting else 0.0
-        self._release(waiting.request.request_id)
-
-    def _release(self, request_id: str) -> None:
-        """A generation does not wait for a worker any more."""
-        for running in self._running.values():
-            if running.awaited_by == request_id:
+        self.waiting_ms = self.waiting_ms - job.expected_ms if self.waiting else 0.0
+        for running in self.running.values():
+            if running.awaited_by is job:
                 running.awaited_by = None
+        for worker_id in [each for each, other in self._reserved.items() if other is job]:
+            del self._reserved[worker_id]
+
+
+def _remaining_ms(job: Job, now_s: float) -> float:
+    """How much longer a running job is expected to take."""
+    assert job.started_s is not None, "it runs"
+    ran_ms = (now_s - job.started_s) * 1000
+    # One that has taken longer than expected may take longer still.
+    return max(job.expected_ms - ran_ms, ran_ms / 2)

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,12 +16,9 @@ from gateway.pool.prefix import EMPTY, Prefix
 from gateway.pool.proc import activity
 from gateway.pool.zygote_process import Child, ZygoteProcess
 from shared.config import ZYGOTE_VARIABLE, WorkerConfig
-from shared.messages import LoadFailed, ModelInfo, Ready, Warm, Warmed
+from shared.messages import LoadFailed, Ready, Warm, Warmed
 
 logger = logging.getLogger(__name__)
-
-Prompt = tuple[str, ...]
-"""Plain text and special tokens by turns, as `shared.messages.Generate` has them."""
 
 _CHECKOUT = str(Path(__file__).parents[2])
 # One that dies sooner than this after it was started has died young: perhaps it cannot live.
@@ -49,7 +46,7 @@ class Zygote:
         config: WorkerConfig,
         preload: Sequence[str] = (),
         *,
-        warm_prompts: Callable[[ModelInfo], Sequence[Prompt]] | None = None,
+        warm_prompt: str | None = None,
         start_timeout_s: float = 0.0,
     ) -> None:
         """Prepare; nothing is started.
@@ -57,8 +54,7 @@ class Zygote:
         Args:
             config: of all workers.
             preload: modules that it imports before it loads the model.
-            warm_prompts: gives prompts whose common beginning every fork has in its KV cache;
-                raises `ValueError` if the model has no such prompts.
+            warm_prompt: the system message that every fork has in its KV cache.
             start_timeout_s: in which the model must be loaded; 0 for no bound.
         """
         self.status = ZygoteStatus()
@@ -72,7 +68,7 @@ class Zygote:
             # itself; without this it depends on what the process has freed before.
             "MALLOC_MMAP_THRESHOLD_": os.environ.get("MALLOC_MMAP_THRESHOLD_", str(1 << 20)),
         }
-        self._warm_prompts = warm_prompts
+        self._warm_prompt = warm_prompt
         self._start_timeout_s = start_timeout_s
         self._usual_fork_s = 0.0
         self._process: ZygoteProcess | None = None
@@ -202,23 +198,21 @@ class Zygote:
             raise NotLoaded(f"the model did not load within {limit}") from error
         if not isinstance(said, Ready):
             raise NotLoaded(said.reason if isinstance(said, LoadFailed) else f"it said {said}")
-        if self._warm_prompts is not None:
+        if self._warm_prompt is not None:
             try:
-                await self._evaluate(process, tuple(self._warm_prompts(said.model)))
+                await self._evaluate(process, self._warm_prompt)
             except ConnectionError:
                 raise
             except Exception as error:
                 raise NotLoaded(f"WARM_PROMPT: {error}") from error
 
-    async def _evaluate(self, process: ZygoteProcess, prompts: tuple[Prompt, ...]) -> None:
-        said = await process.ask(Warm(prompts))
+    async def _evaluate(self, process: ZygoteProcess, text: str) -> None:
+        said = await process.ask(Warm(text))
         if not isinstance(said, Warmed):
             raise NotLoaded(said.reason if isinstance(said, LoadFailed) else f"it said {said}")
-        first, *others = (Prefix("".join(prompt)) for prompt in prompts)
-        length = min((first.shared_length(other) for other in others), default=len(first))
-        self.warm = Prefix(first.text[:length])
-        self.status = replace(self.status, prefix_tokens=said.prefix_tokens)
-        logger.info("the zygote holds a prefix of %d tokens", said.prefix_tokens)
+        self.warm = Prefix(said.ids)
+        self.status = replace(self.status, prefix_tokens=len(said.ids))
+        logger.info("the zygote holds a prefix of %d tokens", len(said.ids))
 
     def _fail(self, reason: str) -> None:
         """Let nobody wait for a model that is not loaded."""

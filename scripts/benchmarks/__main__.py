@@ -48,7 +48,6 @@ PLOTS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmarks and return the exit status."""
     options = _parser().parse_args(arguments)
     chosen = options.only.split(",") if options.only else [n for n in PARTS if n != "families"]
     if (options.compare or options.against) and not options.only:
@@ -92,7 +91,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, what: str, measure: Measure, setup: Setup, results: Results) -> None:
-    """Run a part, say on standard error how it goes, and print its table."""
     print(f"{name}: {what} ...", file=sys.stderr, flush=True)
     started_s, before = time.monotonic(), len(results.figures)
     try:

@@ -24,7 +24,6 @@ class Chat:
     outcomes: list[Outcome] = field(default_factory=list)  #: of each turn
 
     def turn(self, target: Target, question: str, n: int) -> None:
-        """Ask, and take the answer into the conversation."""
         self.messages.append({"role": "user", "content": question})
         self.asked.append(list(self.messages))
         self.outcomes.append(target.chat(self.messages, n))

@@ -157,7 +157,6 @@ def _streams(setup: Setup, comparison: Comparison) -> None:
 
 
 def _speed(target: Target, streams: int, n: int) -> float:
-    """Output tokens per second of so many streams, all at once."""
 
     def work(to: Target) -> tuple[float, float, int]:
         seen = to.complete(_STORY.format(unlike_any()), n)

@@ -42,11 +42,9 @@ class Setup:
     quick: bool = False  #: shorter texts and fewer points, to try the benchmarks themselves
 
     def choose(self, full: int, quick: int) -> int:
-        """A size that depends on the mode."""
         return quick if self.quick else full
 
     def serve(self, tree: str = "", **settings: str) -> AbstractContextManager[Server]:
-        """The server with the model of the run."""
         library = {"CT_LIB": os.environ["CT_LIB"]} if os.environ.get("CT_LIB") else {}
         return served(
             tree=tree,
@@ -75,7 +73,6 @@ def serve_echo(
 
 
 def describe_machine(model: str) -> str:
-    """The machine and the versions that matter, in a line."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     cpu = names[0] if names else platform.machine()
@@ -109,11 +106,9 @@ class Target:
         self._connection.close()
 
     def complete(self, prompt: str, n: int, **more: Any) -> Outcome:
-        """Have a prompt continued by up to ``n`` tokens, greedily."""
         return self._send(COMPLETIONS, prompt=prompt, max_tokens=n, **more)
 
     def chat(self, messages: Messages, n: int) -> Outcome:
-        """Have a chat answered with up to ``n`` tokens, greedily."""
         return self._send(CHAT, messages=list(messages), max_tokens=n)
 
     def _send(self, path: str, **content: Any) -> Outcome:

@@ -124,7 +124,7 @@ def _measure_masks_alone(setup: Setup, results: Results) -> None:
     import numpy as np
 
     from worker import engines
-    from worker.grammar import Grammars
+    from worker.grammar.grammars import Grammars
 
     engine = engines.load(WorkerConfig("ctransformers", model_path=setup.model, n_ctx=512))
     grammars, random = Grammars(engine), np.random.default_rng(0)

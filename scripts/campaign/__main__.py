@@ -22,7 +22,6 @@ _SEED = 1 << 32
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "chaos") -> int:
-    """Run a campaign; the exit status is 1 if there is a violation."""
     options = _parser(prog).parse_args(arguments)
     if options.seed is None:
         options.seed = random.randrange(_SEED)
@@ -47,12 +46,10 @@ def main(arguments: Sequence[str] | None = None, prog: str = "chaos") -> int:
 
 
 def soak(arguments: Sequence[str] | None = None) -> int:
-    """Steady traffic without faults, and what memory it takes."""
     return main(arguments, "soak")
 
 
 def plan_of(options: argparse.Namespace) -> Plan:
-    """The plan that the options ask for."""
     is_soak = bool(options.every)
     queue_s = 60.0 if is_soak else 20.0
     settings = {

@@ -72,7 +72,6 @@ class Report:
         )
 
     def take(self, what: str, verdict: Verdict, answer: Answer, note: str) -> None:
-        """Note what one request came to."""
         self.outcomes[verdict.outcome] += 1
         if verdict.violations:
             texts = [violation.text for violation in verdict.violations]
@@ -117,7 +116,6 @@ class Clients:
     crowd: int = 0  #: generations that they have asked for and that have not ended
 
     async def run(self) -> None:
-        """Ask until the time is over, and wait for the last answer."""
         tasks = [self._client(number) for number in range(self.plan.clients)]
         if self.plan.burst_s:
             tasks.append(self._bursts())

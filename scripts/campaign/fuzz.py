@@ -96,7 +96,6 @@ async def check_answers(port: int, report: FuzzReport) -> None:
 
 
 async def send_case(port: int, number: int, seed: int, report: FuzzReport) -> None:
-    """Send one case, and note in the report what came of it."""
     source = random.Random(f"{seed} raw {number}")
     await _send(port, f"case {number}", spoiled(source), source, report)
 
@@ -165,7 +164,6 @@ async def _converse(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Fuzz; the exit status is 1 if something is not as it must be."""
     options = _parser().parse_args(arguments)
     seed = random.randrange(1 << 32) if options.seed is None else options.seed
     print(f"seed {seed}", file=sys.stderr, flush=True)

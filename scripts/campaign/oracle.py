@@ -87,7 +87,6 @@ def judge(ask: Ask, answer: Answer, faults: FaultLog) -> Verdict:
 
 
 def judge_rubbish(rubbish: Rubbish, answer: Answer, within_s: float, faults: FaultLog) -> Verdict:
-    """Judge a request that must be refused, within so many seconds."""
     wrong = _transport(answer)
     if answer.took_s > within_s:
         wrong.append(Violation("outcome", f"late: a refusal took {answer.took_s:.2f} s"))

@@ -21,7 +21,6 @@ _KINDS: dict[Kind, str] = {
 
 
 def as_json(report: Report, samples: Sequence[Sample] = ()) -> dict[str, Any]:
-    """All of a report."""
     return {
         "plan": asdict(report.plan),
         "figures": [figure.as_json() for figure in figures(report, samples)],
@@ -37,7 +36,6 @@ def as_json(report: Report, samples: Sequence[Sample] = ()) -> dict[str, Any]:
 
 
 def figures(report: Report, samples: Sequence[Sample] = ()) -> list[Figure]:
-    """What a campaign has measured."""
     found: list[Figure] = []
 
     def add(name: str, value: float, unit: str = "", digits: int = 0, goal: str = "") -> None:
@@ -81,7 +79,6 @@ def figures(report: Report, samples: Sequence[Sample] = ()) -> list[Figure]:
 
 
 def text(report: Report, samples: Sequence[Sample] = ()) -> str:
-    """The report for people."""
     lines = [table(figures(report, samples)), "", "| outcome | requests |", "|---|---|"]
     lines += [f"| {outcome} | {n} |" for outcome, n in sorted(report.outcomes.items())]
     lines += ["", "| done to the server | times |", "|---|---|"]

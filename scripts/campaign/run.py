@@ -111,7 +111,6 @@ def check_end(server: Server, report: Report) -> None:
 
 
 def _slots(status: dict[str, object] | None) -> int:
-    """How many requests the server runs at once."""
     slots = (status or {}).get("slots")
     return slots if isinstance(slots, int) else 1
 
@@ -157,7 +156,6 @@ async def _check_growth(server: Server, report: Report) -> None:
 
 
 def grown_by(before: Footprint, after: Footprint) -> list[str]:
-    """What the gateway holds more of than it may."""
     more_mib = _MORE_RSS_SHARE * before.rss_mib + _MORE_RSS_MIB
     return [
         name

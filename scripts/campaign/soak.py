@@ -23,6 +23,8 @@ GROWING = {
 }
 # From sixth to sixth, at the median: connections come and go.
 _MORE = 2
+# Of little a few pages are many percent: a fork leaves some that were shared to the zygote alone.
+_MORE_MIB = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,9 @@ def grown(samples: Sequence[Sample]) -> list[str]:
         if now > was + _MORE:
             found.append(f"{name}: {was:g}, and {now:g} at the end")
     for name in GROWING:
-        if (percent := growth_percent(samples, name)) > GROWTH_GOAL_PERCENT:
+        percent = growth_percent(samples, name)
+        more_mib = percent / 100 * getattr(early[-1], name)
+        if percent > GROWTH_GOAL_PERCENT and more_mib > _MORE_MIB:
             found.append(f"{name}: {percent:+.2f} %")
     return found
 
@@ -97,7 +101,6 @@ def _compared(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
 
 
 def draw_memory(samples: Sequence[Sample], path: Path) -> None:
-    """Draw the curves of memory; see `draw` for what it raises."""
     minutes = tuple(each.at_s / 60 for each in samples)
     curves = [
         Series("soak", label, minutes, tuple(getattr(each, name) for each in samples))

@@ -36,7 +36,6 @@ logger = logging.getLogger(__name__)
 
 @events.init_command_line_parser.add_listener
 def add_options(parser: Any, **_: Any) -> None:
-    """Add our options to locust's."""
     add_to(parser)
 
 
@@ -120,7 +119,6 @@ class Sweep(LoadTestShape):
 
 @events.test_start.add_listener
 def start(environment: Any, **_: Any) -> None:
-    """Begin a run."""
     LoadUser.current = None
     try:
         options = Options.read(vars(environment.parsed_options))
@@ -144,7 +142,6 @@ def stop(**_: Any) -> None:
 
 @events.test_stop.add_listener
 def finish(environment: Any, **_: Any) -> None:
-    """Check, print and write the report."""
     run = LoadUser.current
     if run is None:
         return
@@ -168,7 +165,6 @@ class LoadUser(User):
     current: ClassVar[Run | None] = None
 
     def on_start(self) -> None:
-        """Prepare a user; what it sends depends on its number alone."""
         run = LoadUser.current
         if run is None:
             gevent.sleep(1e6)  # the test is being stopped

@@ -100,7 +100,6 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
 
 
 def peak_concurrency(outcomes: Iterable[Outcome], window: Window) -> int:
-    """The most requests at once within the window."""
     changes: list[tuple[float, int]] = []
     for outcome in outcomes:
         if outcome.started_s <= window.end_s and outcome.ended_s >= window.start_s:

@@ -25,7 +25,6 @@ class Check:
 
 
 def table(summaries: Sequence[Summary], checks: Sequence[Check] = ()) -> str:
-    """The report as text, lines without a line feed at the end."""
     blocks = [_block(summary) for summary in summaries]
     if len(summaries) > 1:
         blocks.append(_steps(summaries))

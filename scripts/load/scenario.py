@@ -102,12 +102,10 @@ class Run:
     _steps: list[Step] = field(default_factory=list)
 
     def begin_step(self, users: int) -> None:
-        """End the step before, and begin one."""
         self.end()
         self._steps.append(Step(users, time.monotonic()))
 
     def end(self) -> None:
-        """End the present step."""
         if self._steps and self._steps[-1].end_s is None:
             self._steps[-1].end_s = time.monotonic()
 

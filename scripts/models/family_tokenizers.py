@@ -69,13 +69,11 @@ def byte_level(use_regex: bool = True) -> Any:
 
 
 def falcon_stages() -> list[Any]:
-    """The stages of Falcon's tokenizers."""
     digits = pre.Split(Regex("[0-9][0-9][0-9]"), behavior="isolated")
     return [pre.Punctuation("contiguous"), byte_level(), pre.Digits(False), digits]
 
 
 def llama_stages() -> list[Any]:
-    """The stages of Llama 3's tokenizers."""
     return [pre.Split(Regex(LLAMA_PATTERN), behavior="isolated"), byte_level(use_regex=False)]
 
 
@@ -128,7 +126,6 @@ def make_tokenizer(family: Family) -> Tokenizer:
 
 
 def special_texts(family: Family) -> Iterator[str]:
-    """Texts with special tokens in them."""
     for text in (*family.first, *family.last):
         yield f"before {text}after"
     for spaces in family.spaces[-3:]:

@@ -72,7 +72,6 @@ SYMBOLS = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~¡¿§¶•–—“”‘’…€
 
 
 def make_lines() -> list[str]:
-    """Return the texts."""
     source = random.Random(20230607)
     kinds: list[tuple[int, Callable[[random.Random], str]]] = [
         (560, prose), (380, code), (140, emoji), (230, numbers), (150, whitespace),
@@ -89,7 +88,6 @@ def make_lines() -> list[str]:
 
 
 def words(source: random.Random) -> list[str]:
-    """Words of one language."""
     return WORDS[source.choice(list(WORDS))].split(" ")
 
 
@@ -104,7 +102,6 @@ def prose(source: random.Random) -> str:
 
 
 def filled(pattern: str, source: random.Random) -> str:
-    """A pattern with names and numbers in it."""
     name = source.choice
     text = pattern.format(
         a=name(["x", "get_value", "HTTPServer", "i", "größe", "_tmp1"]),
@@ -117,26 +114,22 @@ def filled(pattern: str, source: random.Random) -> str:
 
 
 def code(source: random.Random) -> str:
-    """A few lines of a program."""
     pieces = [filled(source.choice(CODE), source) for _ in range(source.randint(1, 2))]
     indent = source.choice(["", "", "    ", "\t", " " * 8, " " * 13])
     return "\n".join(indent + piece for piece in pieces)
 
 
 def emoji(source: random.Random) -> str:
-    """Emoji alone and between words."""
     pieces = source.choices([*EMOJI.split(), *words(source)[:5]], k=source.randint(1, 12))
     return source.choice(["", " "]).join(pieces)
 
 
 def numbers(source: random.Random) -> str:
-    """Numbers in many forms."""
     pieces = [filled(source.choice(NUMBERS), source) for _ in range(source.randint(1, 6))]
     return source.choice(["", " ", ", ", "/"]).join(pieces)
 
 
 def whitespace(source: random.Random) -> str:
-    """Words between blanks of all sorts."""
     pieces = []
     for _ in range(source.randint(1, 9)):
         pieces.append("".join(source.choices(SPACES, k=source.randint(1, 3))))
@@ -145,7 +138,6 @@ def whitespace(source: random.Random) -> str:
 
 
 def combining(source: random.Random) -> str:
-    """Letters with marks, composed and not."""
     text = prose(source)[:60]
     marked = "".join(
         letter + (source.choice(MARKS) if source.random() < 0.3 else "") for letter in text
@@ -154,7 +146,6 @@ def combining(source: random.Random) -> str:
 
 
 def control(source: random.Random) -> str:
-    """Control and format characters."""
     some = [chr(source.choice([*range(32), *range(127, 160), 0xAD, 0x200E, 0x202E, 0x2066]))
             for _ in range(source.randint(1, 10))]  # fmt: skip
     some += source.choices(words(source), k=3)
@@ -163,14 +154,12 @@ def control(source: random.Random) -> str:
 
 
 def any_characters(source: random.Random) -> str:
-    """Characters from anywhere in Unicode, assigned or not."""
     tops = [0x80, 0x250, 0x800, 0x3000, 0xD800, 0x20000, 0x110000]
     codes = (source.randrange(source.choice(tops)) for _ in range(source.randint(1, 40)))
     return "".join(chr(number) for number in codes if not 0xD800 <= number < 0xE000)
 
 
 def symbols(source: random.Random) -> str:
-    """Punctuation, contractions and words without spaces between them."""
     some = [*source.choices(SYMBOLS, k=source.randint(1, 12)), *source.choices(words(source), k=2)]
     some += source.choices(["'s", "'LL", "'re", "''ve", "'", " '", "’s", "$5", "~/", "://"], k=2)
     source.shuffle(some)
@@ -178,7 +167,6 @@ def symbols(source: random.Random) -> str:
 
 
 def main() -> None:
-    """Write the file."""
     lines = make_lines()
     TARGET.parent.mkdir(exist_ok=True)
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

@@ -78,12 +78,10 @@ class Variant:
 
 
 def falcon(**settings: Any) -> Variant:
-    """A Falcon, which has two layouts."""
     return Variant("falcon", (".bin", ".gguf"), {"tie_word_embeddings": False, **settings})
 
 
 def mpt(alibi_bias_max: int = 8, clip_qkv: float | None = None, **settings: Any) -> Variant:
-    """An MPT."""
     attention = {"alibi": True, "alibi_bias_max": alibi_bias_max, "clip_qkv": clip_qkv}
     return Variant(
         "mpt", settings={"attn_config": attention, **settings}, alibi_bias_max=alibi_bias_max
@@ -256,7 +254,6 @@ def save(name: str, model: Any, family: Family) -> None:
 
 
 def main() -> None:
-    """Make the variants that are named, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("variants", nargs="*", metavar="VARIANT", help=", ".join(VARIANTS))
     names = parser.parse_args().variants or list(VARIANTS)

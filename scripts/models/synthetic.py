@@ -163,7 +163,6 @@ def random_chunks(name: str, tensor: Tensor) -> Iterator[bytes]:
 
 
 def main() -> int:
-    """Run the command line and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("family", choices=tuple(SPECIAL), metavar="FAMILY", help=", ".join(SPECIAL))
     parser.add_argument("target", type=Path, metavar="OUT", help="the file to write: NAME.bin")

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from gateway.chat.special import special_tokens
 from shared.model.inspect import inspect
 from tests.serving import ROOT, Server
+from worker.prompt.special import SpecialTokens
 from worker.tokenizer.tokenizer import build_tokenizer
 from worker.tokenizer.vocabulary import Vocabulary
 
@@ -36,7 +36,7 @@ def expected(demo_model: Path) -> list[str]:
     file = inspect(demo_model)
     vocabulary = Vocabulary.from_model(file)
     tokenizer = build_tokenizer(file, vocabulary, no_library)
-    special = special_tokens(tuple(vocabulary.special))
+    special = SpecialTokens(vocabulary.special, ())
     work = {
         "model": str(demo_model),
         "prompts": [tokenizer.encode(special.split(prompt)) for prompt in PROMPTS],

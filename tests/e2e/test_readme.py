@@ -1,4 +1,4 @@
-"""What the README tells a newcomer to type works as it stands there."""
+"""What the README and docs tell a newcomer to type works as it stands there."""
 
 import os
 import re
@@ -18,15 +18,17 @@ ADDRESS = "localhost:8000"
 
 
 def blocks(*languages: str) -> list[str]:
-    """The code blocks of the README in one of these languages."""
-    text = (ROOT / "README.md").read_text("utf-8")
+    """The code blocks of the documentation in one of these languages, the README's first."""
+    paths = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    text = "\n".join(path.read_text("utf-8") for path in paths)
     found = re.findall(r"^```(\w+)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     return [code for language, code in found if language in languages]
 
 
 def curls() -> list[str]:
-    """The shell blocks that begin with curl."""
-    return [code for code in blocks("sh", "bash") if code.startswith("curl")]
+    """The shell blocks that begin with curl, but for the administrator's."""
+    codes = blocks("sh", "bash")
+    return [code for code in codes if code.startswith("curl") and "$ADMIN_KEY" not in code]
 
 
 def run(command: list[str], **variables: str) -> str:
@@ -59,6 +61,13 @@ def test_a_curl_line(code: str, quick_server: Server, tmp_path: Path) -> None:
         assert output.endswith("data: [DONE]\n\n")
 
 
+def test_the_administrators_curl_line() -> None:
+    (code,) = [code for code in blocks("sh") if "$ADMIN_KEY" in code]
+    with served("--workers", "1", MODEL_TYPE="echo", ADMIN_KEY="administrator") as server:
+        code = code.replace(ADDRESS, server.url.removeprefix("http://"))
+        assert '"seconds"' in run(["bash", "-euc", code], ADMIN_KEY="administrator")
+
+
 @pytest.mark.parametrize("code", blocks("python"))
 def test_a_python_example(code: str, quick_server: Server) -> None:
     code = code.replace(f"http://{ADDRESS}", quick_server.url)
@@ -86,6 +95,7 @@ MODELS = {
 def commands_with_a_model() -> list[dict[str, str]]:
     """The variables of each command that names a model."""
     lines = [line for code in blocks("sh") for line in code.splitlines() if "MODEL_NAME" in line]
+    lines = list(dict.fromkeys(lines))
     assert all(line.endswith(" ./scripts/serve") for line in lines)
     return [dict(word.split("=", 1) for word in line.split()[:-1]) for line in lines]
 

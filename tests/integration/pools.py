@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 from gateway.pool.base import PoolStatus
 from gateway.pool.local import LocalPool
 from shared.config import WorkerConfig
-from shared.messages import Delta, Event, Failed, Finished, Generate, Prefilled
+from shared.messages import Delta, Detokenize, Event, Failed, Finished, Generate, Prefilled
 from shared.sampling import SamplingParams
+from shared.times import Times
 from tests.serving import DEADLINE_S, START_S, wait_for_end
-from worker.main import run_worker
+from worker.main import run_preparer, run_worker
 
 LIMIT_S = 90.0
 LONG = "x" * 4000
@@ -45,6 +46,7 @@ async def started(
         workers=workers,
         max_queue=max_queue,
         target=target,
+        preparer=run_preparer,
         **options,
     )
     try:
@@ -63,6 +65,7 @@ async def ready(**options: Any) -> AsyncIterator[LocalPool]:
     """A pool all of whose workers are idle."""
     async with started(**options) as pool:
         await until(pool, all_idle)
+        await pool.prepare(Detokenize("ready", (1,)))  # the preparer is there, too
         yield pool
 
 
@@ -98,6 +101,18 @@ async def running_pid(pool: LocalPool, other_than: int | None = None) -> int:
     return pid
 
 
+def heard(pool: LocalPool) -> int:
+    """How often a worker has sent something."""
+    return sum(each.process.heard for each in pool._keepers if each.process is not None)
+
+
+def times_of(events: Sequence[Event]) -> Times:
+    """What a generation's terminal event tells of it."""
+    last = events[-1]
+    assert isinstance(last, Finished | Failed) and last.times is not None
+    return last.times
+
+
 async def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
     """Kill a process; returns when it is dead."""
     os.kill(pid, number)
@@ -110,7 +125,7 @@ _numbers = iter(range(1_000_000_000))
 def ask(prompt: str, **more: Any) -> Generate:
     """A generation with a fresh id."""
     more.setdefault("sampling", SamplingParams(temperature=0))
-    return Generate(f"test-{next(_numbers)}", (prompt,), **more)
+    return Generate(f"test-{next(_numbers)}", tuple(prompt.encode()), **more)
 
 
 async def collect(events: AsyncGenerator[Event, None]) -> list[Event]:

@@ -29,7 +29,7 @@ NOT_MESSAGES = {
     "unknown": b'["Hello",{}]\n',
     "fields": b'["Ready",{"model":{"size":1}}]\n',
     "list": b"[]\n",
-    "command": encode(Generate("r", ("a worker asks the gateway",))) + b"\n",
+    "command": encode(Generate("r", (1,))) + b"\n",
 }
 
 
@@ -118,7 +118,7 @@ def tells_imports(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
     from worker import zygote
     from worker.loop import Loop
 
-    engine, grammars = zygote.loaded()
+    engine, _, grammars = zygote.loaded()
     Loop(engine, 1, inbox, outbox, grammars)
     imported = sorted(name for name in sys.modules if name not in born_with)
     ours = [name for name in imported if not name.startswith("tests.") and name != "tests"]
@@ -131,7 +131,8 @@ def obeys(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
     while not isinstance(command := decode(inbox.get()), Shutdown):
         if not isinstance(command, Generate):
             continue
-        name, (order, *words) = command.request_id, command.prompt[0].split(" ")
+        name, text = command.request_id, bytes(command.ids).decode()
+        order, *words = text.split(" ")
         if order == "text":
             order, *words = words
             _send(outbox, Prefilled(name, 1, 0, 0.0), Delta(name, "text", 1))
@@ -154,5 +155,26 @@ def obeys(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
             taken = bytearray(int(words[0]) << 20)
             signal.pause()
             del taken
-        _send(outbox, Prefilled(name, 1, 0, 0.0), Delta(name, command.prompt[0], 1))
+        _send(outbox, Prefilled(name, 1, 0, 0.0), Delta(name, text, 1))
         _send(outbox, Finished(name, "stop", 1, 1.0))
+
+
+POISON = "poison"
+
+
+def dies_of_poison(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
+    """A worker whose engine crashes when it decodes behind a certain prompt."""
+    from worker.engines.echo import EchoEngine
+    from worker.loop import Loop
+
+    class Fragile(EchoEngine):
+        def forward(self, batch: Any, threads: int) -> Any:
+            for part in batch:
+                prompt = bytes(self._prompts[part.slot]).decode()
+                if prompt == POISON and len(part.tokens) == 1:
+                    os.kill(os.getpid(), signal.SIGSEGV)
+            return super().forward(batch, threads)
+
+    engine = Fragile(config)
+    outbox.send([Ready(engine.info)])
+    Loop(engine, 1, inbox, outbox).run()

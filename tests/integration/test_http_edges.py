@@ -5,6 +5,8 @@ import select
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 
 import pytest
 
@@ -57,6 +59,13 @@ REFUSED = {
     "a length and chunks": (
         head(b"Content-Length: 16", CHUNKED) + b"0\r\n\r\n", 400, "invalid_http",
     ),
+    "no Host": (b"GET /health HTTP/1.1\r\n\r\n", 400, "invalid_http"),
+    "two Hosts": (head(HOST.rstrip()), 400, "invalid_http"),
+    "another coding": (
+        head(b"Transfer-Encoding: gzip, chunked") + b"0\r\n\r\n", 400, "invalid_http",
+    ),
+    "chunks in HTTP/1.0": (head(CHUNKED, version="1.0") + b"0\r\n\r\n", 400, "invalid_http"),
+    "HTTP/2.0 all the same": (head(path="/health", version="2.0"), 400, "invalid_http"),
     "a length that is no number": (head(b"Content-Length: many"), 400, "invalid_http"),
     "a negative length": (head(b"Content-Length: -1"), 400, "invalid_http"),
     "a chunk of no length": (head(CHUNKED) + b"zz\r\n", 400, "invalid_http"),
@@ -267,11 +276,22 @@ def test_too_many_connections_are_told_so(edge_server: Server) -> None:
     edge_server.wait_until_idle()  # there is room again
 
 
+def test_every_answer_has_the_time_of_day(edge_server: Server) -> None:
+    def date() -> datetime:
+        return parsedate_to_datetime(edge_server.http.get("/health").headers["date"])
+
+    deadline = time.monotonic() + DEADLINE_S
+    first = now = date()
+    while now == first:
+        assert time.monotonic() < deadline, "the date header stands still"
+        now = date()
+    assert abs((datetime.now(timezone.utc) - now).total_seconds()) < 5
+
+
 def test_what_never_became_a_request_is_counted(edge_server: Server) -> None:
     def counted() -> dict[str, float]:
-        lines = edge_server.http.get("/metrics").text.splitlines()
-        samples = (line.split() for line in lines if "_rejected_total{" in line)
-        return {name.split('"')[1]: float(value) for name, value in samples}
+        samples = edge_server.counters().items()
+        return {name.split('"')[1]: n for name, n in samples if "_rejected_total{" in name}
 
     before = counted()
     for sent, code in (

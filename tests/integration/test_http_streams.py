@@ -3,33 +3,18 @@
 import json
 import os
 import signal
-import socket
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import pytest
 
+from tests.integration.raw_http import connected, post
 from tests.serving import Server, chat, long_chat, served_echo, streamed, text_of
 
 CHATS = ("/v1/chat/completions", "/v2/chat/completions")
-
-
-@contextmanager
-def asked(server: Server, path: str, body: dict[str, Any]) -> Iterator[socket.socket]:
-    """A request that is sent; the connection is closed, unread, at the end of the block."""
-    content = json.dumps(body).encode()
-    port = httpx.URL(server.url).port
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: localhost:{port}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(content)}\r\n\r\n"
-    )
-    with socket.create_connection(("127.0.0.1", port or 0), 10) as connection:
-        connection.sendall(head.encode() + content)
-        yield connection
 
 
 def running(n: int) -> Any:
@@ -91,9 +76,10 @@ def test_a_client_that_leaves_frees_its_workers(
     server = practised_server
     deaths = deaths_of(server.wait_until_idle())
     body = long_chat(stream=stream, n=n, prompt="x" * 4000)
-    with asked(server, path, body) as connection:
+    with connected(server) as connection:
+        connection.send(post(json.dumps(body).encode(), path=path))
         if stream:
-            assert connection.recv(15) == b"HTTP/1.1 200 OK"
+            assert connection.answer_begins() == 200
         server.wait_until(running(n))
     assert deaths_of(server.wait_until_idle()) == deaths
 
@@ -107,7 +93,8 @@ def test_a_client_that_leaves_the_queue_is_not_served(slow_server: Server, strea
         streamed(server, long_chat()) as second,
     ):
         assert next(first) and next(second)
-        with asked(server, CHATS[0], long_chat(stream=stream)):
+        with connected(server) as connection:
+            connection.send(post(json.dumps(long_chat(stream=stream)).encode(), path=CHATS[0]))
             server.wait_until(waiting(1))
         status = server.wait_until(waiting(0))
         assert status["running"] == 2

@@ -130,7 +130,7 @@ def test_locusts_own_page(server: Server, tmp_path: Path) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    page = [*LOCUST[:-1], "--web-host", "127.0.0.1", "--web-port", str(port)]
+    page = ["./scripts/load-test", "--web", "--web-port", str(port)]
     options = ("--autostart", "--autoquit", "0", "-u", "1", "-t", "2s")
     done = run(server.url, tmp_path / "report", *options, command=page)
     assert done.returncode == 0, done.stderr

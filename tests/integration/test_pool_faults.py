@@ -109,7 +109,13 @@ def test_workers_that_go_wrong_when_asked(target: Callable[..., None]) -> None:
 def test_a_pool_can_be_closed_while_no_worker_is_ready() -> None:
     async def work() -> None:
         config = WorkerConfig("echo")
-        pool = LocalPool(config, workers=2, max_queue=1, target=targets.never_ready)
+        pool = LocalPool(
+            config,
+            workers=2,
+            max_queue=1,
+            target=targets.never_ready,
+            preparer=targets.never_ready,
+        )
         starting = asyncio.create_task(pool.start())
         status = await until(pool, lambda _: len(pids_of(pool)) == 2)
         assert status.state == "starting" and not starting.done()
@@ -133,7 +139,7 @@ def test_a_pool_can_be_closed_as_soon_as_it_is_started(
     async def work() -> None:
         pool = LocalPool(
             WorkerConfig("echo"), workers=2, max_queue=1, target=targets.never_ready,
-            preload=preload,
+            preparer=targets.never_ready,
         )  # fmt: skip
         starting = asyncio.create_task(pool.start())
         for _ in range(turns):

@@ -4,15 +4,17 @@ import asyncio
 import gc
 import signal
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from gateway.pool import process
 from gateway.pool.base import PoolRefused
-from gateway.pool.local import LocalPool
 from gateway.pool.process import WorkerProcess
+from shared.encoding import decode
 from shared.errors import ErrorCode
-from shared.messages import Delta, Event, Finished, Generate, Prefilled
+from shared.messages import Delta, Event, Failed, Finished, Generate, Prefilled
 from tests.integration.pools import (
     LONG,
     all_idle,
@@ -37,13 +39,14 @@ FAST, SLOW = 2.0, 100.0
 def worker_events(monkeypatch: pytest.MonkeyPatch) -> list[Event]:
     """All events that any worker has sent, also those that nobody reads any more."""
     seen: list[Event] = []
-    original = LocalPool.on_event
 
-    def on_event(pool: LocalPool, event: Event) -> None:
-        seen.append(event)
-        original(pool, event)
+    def noting(line: bytes) -> Any:
+        message = decode(line)
+        if isinstance(message, Prefilled | Delta | Finished | Failed):
+            seen.append(message)
+        return message
 
-    monkeypatch.setattr(LocalPool, "on_event", on_event)
+    monkeypatch.setattr(process, "decode", noting)
     return seen
 
 
@@ -79,24 +82,24 @@ def test_every_generation_gets_its_own_text_and_one_terminal_event(
             return await asyncio.gather(*(collect(pool.generate(r)) for r in requests))
 
     for request, events in zip(requests, run(work()), strict=True):
-        assert text_of(events) == "".join(request.prompt)
+        assert text_of(events).encode() == bytes(request.ids)
         last = events[-1]
         assert isinstance(last, Finished)
         assert last.finish_reason == "stop"
-        assert last.completion_tokens == len("".join(request.prompt).encode())
+        assert last.completion_tokens == len(request.ids)
         # As the worker sent them, but for deltas that waited behind each other and became one.
         sent = events_of(worker_events, request)
         check_order(sent)
         assert text_of(sent) == text_of(events)
         assert tokens_of(sent) == tokens_of(events) == last.completion_tokens
-        assert (sent[0], sent[-1]) == (events[0], last)
+        assert (sent[0], sent[-1]) == (events[0], replace(last, times=None))
 
 
 def test_one_that_fails_has_only_its_failure() -> None:
     async def work() -> None:
         async with ready() as pool:
             events = await collect(pool.generate(ask("x" * 9000)))
-            assert failure_of(events) == "context_length_exceeded"
+            assert failure_of(events) == "engine_error"
             assert len(events) == 1
             assert text_of(await collect(pool.generate(ask("next")))) == "next"
 
@@ -314,7 +317,8 @@ def test_two_hundred_cancelled_generations_leave_nothing() -> None:
                     await asyncio.gather(first, return_exceptions=True)
                 await events.aclose()
             status = await until(pool, all_idle)
-            assert (descriptors(), len(asyncio.all_tasks())) == (before, tasks)
+            assert descriptors() == before
+            assert len(asyncio.all_tasks()) <= tasks
             assert pids_of(pool) == pids
             assert [worker.restarts for worker in status.workers] == [0, 0]
             assert text_of(await collect(pool.generate(ask("next")))) == "next"

@@ -3,14 +3,15 @@
 import asyncio
 import signal
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gateway.errors import as_api_error
-from gateway.pool.base import GenerationRecord, PoolRefused, Terms
+from gateway.pool.base import PoolRefused, Terms
+from gateway.pool.faults import MOST_KILLS
 from gateway.pool.local import LocalPool
-from gateway.pool.rescue import MOST_KILLS
 from shared.config import WorkerConfig
 from shared.messages import Delta, Finished, Generate
 from tests.integration import targets
@@ -20,12 +21,14 @@ from tests.integration.pools import (
     ask,
     collect,
     failure_of,
+    heard,
     kill,
     pids_of,
     ready,
     run,
     running_pid,
     text_of,
+    times_of,
     until,
 )
 
@@ -105,14 +108,13 @@ def test_a_death_by_bad_luck_is_forgotten_when_the_request_succeeds(tmp_path: Pa
 def test_kills_from_outside_are_not_seen_by_who_has_seen_nothing(workers: int) -> None:
     async def work() -> None:
         async with ready(workers=workers, delay_ms=SLOW) as pool:
-            record = GenerationRecord()
-            answer = asyncio.ensure_future(collect(pool.generate(ask("ab"), record=record)))
+            answer = asyncio.ensure_future(collect(pool.generate(ask("ab"))))
             victim = None
             for _ in range(4):
                 victim = await running_pid(pool, other_than=victim)
                 await kill(victim)
             assert text_of(await answer) == "ab"
-            assert record.runs == 5
+            assert times_of(await answer).runs == 5
             totals = (await until(pool, all_idle)).totals
             assert (totals.deaths, totals.quarantined) == ({"killed": 4}, 0)
 
@@ -192,17 +194,15 @@ def test_the_text_of_a_model_is_the_same_after_a_kill(demo_model: Path) -> None:
         async with ready(config=config) as pool:
             request = ask("The capital of France is", max_tokens=60)
             undisturbed = text_of(await collect(pool.generate(request)))
-            record = GenerationRecord()
-            again = ask(request.prompt[0], max_tokens=60)
-            answer = asyncio.ensure_future(
-                collect(pool.generate(again, Terms(is_whole=True), record))
-            )
-            while record.completion_tokens < 5:
+            before = heard(pool)
+            again = replace(request, request_id="again")
+            answer = asyncio.ensure_future(collect(pool.generate(again, Terms(is_whole=True))))
+            while heard(pool) < before + 6:
                 assert not answer.done(), "it was too fast for this test"
                 await asyncio.sleep(0.001)
             await kill(await running_pid(pool))
             assert text_of(await answer) == undisturbed
-            assert record.runs == 2
+            assert times_of(await answer).runs == 2
 
     run(work())
 

@@ -9,8 +9,7 @@ from contextlib import aclosing
 
 import pytest
 
-from gateway.pool.base import PoolRefused, PoolStatus
-from gateway.pool.limits import Limits
+from gateway.pool.base import Limits, PoolRefused, PoolStatus
 from gateway.pool.local import LocalPool
 from shared.errors import ErrorCode
 from shared.messages import Finished

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.pool.death import Death
+from gateway.pool.faults import Death
 from gateway.pool.process import WorkerProcess
 from tests.integration import targets
 from tests.integration.pools import (

@@ -1,4 +1,4 @@
-"""A running server does with each parameter what the README's table says."""
+"""A running server does with each parameter what the documented table says."""
 
 import json
 import re
@@ -26,7 +26,7 @@ LIKELY: dict[str, Any] = {
 
 def rows(path: str, what: str) -> dict[str, str]:
     """The parameters that the table calls ``what``, and what it says of them."""
-    lines = re.findall(r"(?m)^\| `\w+` \|.*\|$", (ROOT / "README.md").read_text("utf-8"))
+    lines = re.findall(r"(?m)^\| `\w+` \|.*\|$", (ROOT / "docs" / "api.md").read_text("utf-8"))
     cells = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in lines]
     return {row[0]: row[3] for row in cells if row[PATHS[path] : PATHS[path] + 1] == [what]}
 

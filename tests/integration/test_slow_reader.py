@@ -91,7 +91,7 @@ def worker() -> Iterator[Worker]:
 
 
 def generate() -> Generate:
-    return Generate("r", (TEXT,), SamplingParams(temperature=0))
+    return Generate("r", tuple(TEXT.encode()), SamplingParams(temperature=0))
 
 
 def test_generates_to_the_end_and_joins_what_waits(worker: Worker) -> None:
@@ -111,7 +111,7 @@ def test_generates_to_the_end_and_joins_what_waits(worker: Worker) -> None:
     # The last of them waited, together with all that was generated meanwhile.
     assert texts[-1][1] > len(TEXT) / 4
     # And it is ready for more.
-    worker.send(Generate("s", ("ok",), SamplingParams(temperature=0)))
+    worker.send(Generate("s", tuple(b"ok"), SamplingParams(temperature=0)))
     following = worker.receive()
     while not isinstance(following[-1], Finished):
         following += worker.receive()

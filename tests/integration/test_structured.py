@@ -12,9 +12,9 @@ import httpx
 import jsonschema
 import pytest
 
-from gateway.chat.tools import call_text
 from tests.integration.raw_http import connected, post
 from tests.serving import Server, chat, served_echo, streamed, text_of
+from worker.prompt.tools import call_text
 
 CHATS = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"

@@ -3,11 +3,13 @@
 import asyncio
 import gc
 import os
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from gateway.pool.base import PoolRefused, PoolStatus
 from gateway.pool.local import LocalPool
 from shared.config import WorkerConfig
 from shared.errors import ErrorCode
-from shared.messages import Delta, Event, ModelInfo, Prefilled
+from shared.messages import Chat, Delta, Event, Prefilled, Prepare, Prepared
 from tests.integration.pools import (
     LONG,
     all_idle,
@@ -34,13 +36,12 @@ from tests.integration.pools import (
     until,
 )
 from tests.serving import DEADLINE_S, ROOT, Server, is_alive, served_echo, wait_for_end
-from worker.main import run_worker
+from worker.main import run_preparer, run_worker
 
 SYSTEM = "You are a helpful assistant. " * 20
-
-
-def warm(*prompts: str) -> Callable[[ModelInfo], Sequence[tuple[str, ...]]]:
-    return lambda model: [(prompt,) for prompt in prompts]
+PLAIN = WorkerConfig("echo", chat_template="plain")
+BEGIN = f"system: {SYSTEM}\nuser: "
+"""Of the prompts of chats in that format."""
 
 
 def cached(events: Sequence[Event]) -> int:
@@ -121,11 +122,7 @@ def test_a_zygote_dies_together_with_all_its_workers() -> None:
 
 def zygote_of(server: Server) -> int:
     """The process that the workers of a server are forked from."""
-    (pid,) = {
-        pid
-        for pid in server.processes()
-        if b"worker.zygote" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    } - set(server.worker_pids())
+    pid: int = server.ready()["zygote"]["pid"]
     return pid
 
 
@@ -181,6 +178,7 @@ def test_a_pool_that_loads_does_not_hold_up_another() -> None:
                 workers=1,
                 max_queue=1,
                 target=print,
+                preparer=print,
                 preload=("tests.integration.never_loads",),
             )
             starting = asyncio.create_task(loading.start())
@@ -216,14 +214,14 @@ def test_dead_zygotes_leave_no_descriptors() -> None:
 
 def test_every_worker_has_the_warm_prompt_in_its_cache() -> None:
     async def work() -> None:
-        async with ready(warm_prompts=warm(SYSTEM + "A", SYSTEM + "0"), parked=2) as pool:
+        async with ready(config=PLAIN, warm_prompt=SYSTEM, parked=2) as pool:
             status = pool.status()
-            assert status.zygote.prefix_tokens == len(SYSTEM)
-            assert [worker.cached_tokens for worker in status.workers] == [len(SYSTEM)] * 4
+            assert status.zygote.prefix_tokens == len(BEGIN)
+            assert [worker.cached_tokens for worker in status.workers] == [len(BEGIN)] * 4
             for question in ("one", "two", "three"):
-                events = await collect(pool.generate(ask(SYSTEM + question)))
-                assert text_of(events) == SYSTEM + question
-                assert cached(events) == len(SYSTEM)
+                events = await collect(pool.generate(ask(BEGIN + question)))
+                assert text_of(events) == BEGIN + question
+                assert cached(events) == len(BEGIN)
             assert pool.status().totals.evictions == 0
 
     run(work())
@@ -231,39 +229,49 @@ def test_every_worker_has_the_warm_prompt_in_its_cache() -> None:
 
 def test_the_warm_prompt_survives_deaths_of_the_zygote() -> None:
     async def work() -> None:
-        async with ready(warm_prompts=warm(SYSTEM), workers=1) as pool:
+        async with ready(config=PLAIN, warm_prompt=SYSTEM, workers=1) as pool:
             zygote = pid_of(pool)
             for _ in range(3):
                 os.kill(zygote, signal.SIGKILL)
                 zygote = await asyncio.wait_for(next_zygote(pool, zygote), DEADLINE_S)
             await kill(pids_of(pool)[0])
             await until(pool, all_idle)
-            events = await collect(pool.generate(ask(SYSTEM + "one")))
-            assert (text_of(events), cached(events)) == (SYSTEM + "one", len(SYSTEM))
+            events = await collect(pool.generate(ask(BEGIN + "one")))
+            assert (text_of(events), cached(events)) == (BEGIN + "one", len(BEGIN))
 
     run(work())
 
 
-def refuses(model: ModelInfo) -> Sequence[tuple[str, ...]]:
-    raise ValueError("there is no place for it")
-
-
 @pytest.mark.parametrize(
-    ("prompts", "reason"),
+    ("template", "reason"),
     [
-        (warm("x" * 100), "WARM_PROMPT: the prefix has 100 tokens; it must have"),
-        (refuses, "WARM_PROMPT: there is no place for it"),
+        ("plain", "WARM_PROMPT: the prefix has 115 tokens; it must have"),
+        (None, "WARM_PROMPT: the chat template 'own' leaves out system messages"),
+        (
+            "{{ raise_exception('no system') }}",
+            "WARM_PROMPT: a system message of it cannot be used: .* no system",
+        ),
+        (
+            "{% macro f(n) %}{% if n %}{{ f(n-1) }}{{ f(n-1) }}{% endif %}{% endmacro %}"
+            "{{ f(99) }}",
+            "WARM_PROMPT: a system message of it cannot be used: The chat template was stopped",
+        ),
     ],
 )
 def test_a_warm_prompt_that_cannot_be_had(
-    prompts: Callable[[ModelInfo], Sequence[tuple[str, ...]]], reason: str
+    template: str | None, reason: str, tmp_path: Path
 ) -> None:
+    if template not in (None, "plain"):
+        path = tmp_path / "my.jinja"
+        path.write_text(str(template))
+        template = str(path)
+
     async def work() -> None:
-        config = WorkerConfig("echo", n_ctx=100)
-        async with started(config=config, warm_prompts=prompts) as pool:
+        config = WorkerConfig("echo", n_ctx=100, chat_template=template)
+        async with started(config=config, warm_prompt="x" * 100) as pool:
             status = pool.status()
             assert status.state == "failed"
-            assert status.reason is not None and status.reason.startswith(reason)
+            assert status.reason is not None and re.match(reason, status.reason)
             with pytest.raises(PoolRefused) as refused:
                 await anext(pool.generate(ask("x")))
             assert refused.value.code == ErrorCode.MODEL_UNAVAILABLE
@@ -274,11 +282,12 @@ def test_a_warm_prompt_that_cannot_be_had(
 def test_a_pool_can_be_closed_while_the_warm_prompt_is_evaluated() -> None:
     async def work() -> None:
         pool = LocalPool(  # 200 chunks of a second each
-            WorkerConfig("echo", n_ctx=1 << 20, echo_delay_ms=1000),
+            WorkerConfig("echo", n_ctx=1 << 20, chat_template="plain", echo_delay_ms=1000),
             workers=2,
             max_queue=1,
             target=run_worker,
-            warm_prompts=warm("x" * 100_000),
+            preparer=run_preparer,
+            warm_prompt="x" * 100_000,
         )
         starting = asyncio.create_task(pool.start())
         await until(pool, lambda status: status.zygote.pid is not None)
@@ -297,11 +306,12 @@ _EXITS_WITHOUT_CLOSE = """
 import asyncio, sys
 from gateway.pool.local import LocalPool
 from shared.config import WorkerConfig
-from worker.main import run_worker
+from worker.main import run_preparer, run_worker
 
 async def main():
-    pool = LocalPool(WorkerConfig("echo"), workers=1, max_queue=1, target=run_worker,
-                     warm_prompts=lambda model: [("x" * 100,)])
+    config = WorkerConfig("echo", chat_template="plain")
+    pool = LocalPool(config, workers=1, max_queue=1, target=run_worker, preparer=run_preparer,
+                     warm_prompt="x" * 100)
     await pool.start()
     print(pool.status().zygote.pid)
     sys.exit(3)
@@ -327,12 +337,17 @@ def test_the_text_is_the_same_whatever_a_worker_has_from_the_zygote() -> None:
     config = WorkerConfig("ctransformers", str(demo_model.fetch()), n_ctx=512, threads=2)
     questions = [f"Question: what is {n} plus {n}? Answer:" for n in range(3)]
     prefix = "Numbers are added here, and nothing but added. " * 8
+    system = {"role": "system", "content": prefix}
 
     async def texts(**options: Any) -> list[tuple[str, int]]:
         async with ready(config=config, workers=1, **options) as pool:
             answers = []
             for question in questions:
-                events = await collect(pool.generate(ask(prefix + question, max_tokens=12)))
+                user = {"role": "user", "content": question}
+                prompt = await pool.prepare(Prepare("q", Chat((system, user))))
+                assert isinstance(prompt, Prepared)
+                request = replace(ask("", max_tokens=12), ids=prompt.ids)
+                events = await collect(pool.generate(request))
                 answers.append((text_of(events), cached(events)))
                 await kill(pids_of(pool)[0])
                 await until(pool, lambda s: all_idle(s) and s.state == "ready")
@@ -340,7 +355,7 @@ def test_the_text_is_the_same_whatever_a_worker_has_from_the_zygote() -> None:
 
     async def work() -> None:
         cold = await texts()
-        born = await texts(warm_prompts=warm(prefix))
+        born = await texts(warm_prompt=prefix)
         assert [text for text, _ in born] == [text for text, _ in cold]
         assert [n for _, n in cold] == [0] * len(questions)
         assert all(n > 60 for _, n in born)

@@ -218,6 +218,7 @@ def _forward(engine: CTransformersEngine, tokens: list[int], threads: int) -> Lo
         (logits,) = engine.forward([SlotTokens(0, tokens[:n])], threads)
         tokens = tokens[n:]
         if not tokens:
+            assert logits is not None
             copied: Logits = logits.copy()
             return copied
 

@@ -2,40 +2,39 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shared.messages import ModelInfo
 
+Logits: TypeAlias = NDArray[np.float32]
+"""Shape ``(n_vocab,)``; may be changed in place, and is valid until the next `Engine.forward`."""
+
 
 @dataclass(frozen=True, slots=True)
 class SlotTokens:
-    """Tokens to append to what a slot's KV cache holds.
-
-    Attributes:
-        slot: which sequence of the engine, 0-based.
-        tokens: 1..`Engine.chunk_size` ids, each within the vocabulary.
-    """
+    """Tokens to append to what a slot's KV cache holds."""
 
     slot: int
+    #: 1..`Engine.chunk_size` ids, each within the vocabulary
     tokens: Sequence[int]
+    #: whether the logits after the last of them are wanted
+    wants_logits: bool = True
 
 
 class Engine(Protocol):
-    """A loaded model with the KV caches of its slots.
-
-    Attributes:
-        info: the model's description.
-        eog: ids that end a generation.
-        forks_after_evaluation: whether a process that has evaluated something may be forked: no
-            thread of the engine's outlives an evaluation.
-    """
+    """A loaded model with the KV caches of its slots."""
 
     info: ModelInfo
+    #: ids that end a generation
     eog: frozenset[int]
-    forks_after_evaluation: bool
+    #: texts and ids of the special tokens, which plain text never yields
+    special_tokens: dict[str, int]
+    n_slots: int
+    #: the most tokens of one `forward`, all slots together
+    batch_size: int
 
     def tokenize(self, prompt: Sequence[str], *, begins: bool = True) -> list[int]:
         """Turn a prompt into ids: plain text and texts of special tokens by turns.
@@ -52,7 +51,7 @@ class Engine(Protocol):
         """What a token is called: its text, control tokens included; not empty."""
 
     def reuse_prefix(self, slot: int, tokens: Sequence[int]) -> int:
-        """Cut the slot's cache down to what it shares with ``tokens``.
+        """Cut the slot's cache down to what it shares with ``tokens``; may copy from another slot.
 
         At least the last of ``tokens`` is left to evaluate, since that yields the logits.
 
@@ -67,22 +66,21 @@ class Engine(Protocol):
         it show: the same tokens yield the same logits, whatever part of them was in the cache.
         """
 
-    def forward(self, batch: Sequence[SlotTokens], threads: int) -> list[NDArray[np.float32]]:
-        """Evaluate the tokens of each slot.
+    def forward(self, batch: Sequence[SlotTokens], threads: int) -> list[Logits | None]:
+        """Evaluate the tokens of some slots, each of which occurs once.
 
         Returns:
-            For each slot the logits after its last token, shape ``(n_vocab,)``. They may be
-            changed in place, and are valid until the next call.
+            For each slot the logits after its last token, None where they are not wanted.
 
         Raises:
-            EngineError: the tokens cannot be evaluated, and nothing has changed; or their
-                evaluation failed, and the slots' caches are empty.
+            EngineError: nothing has changed; or, of a batch of one slot, the evaluation failed and
+                the slot's cache is empty.
         """
 
-    def embedding(self) -> NDArray[np.float32]:
-        """The hidden state of the last token of the last `forward`, behind the last norm.
+    def embedding(self, slot: int) -> NDArray[np.float32]:
+        """The hidden state of the last token of a slot in the last `forward`, behind the last norm.
 
         Returns:
-            Shape ``(info.n_embd,)``, valid until the next `forward`; only of an engine whose
-            ``info.n_embd`` is not 0.
+            Shape ``(info.n_embd,)``, valid until the next call of `forward`; only of an
+            engine whose ``info.n_embd`` is not 0.
         """

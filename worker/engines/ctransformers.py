@@ -19,7 +19,7 @@ from shared.messages import ModelInfo
 from shared.model.description import Family, FileFormat, ModelFile
 from shared.model.inspect import inspect
 from shared.model.memory import BATCH
-from worker.engines.base import SlotTokens
+from worker.engines.base import Logits, SlotTokens
 from worker.engines.library import Library
 from worker.tokenizer.file import TokenizerFile
 from worker.tokenizer.tokenizer import build_tokenizer
@@ -39,7 +39,8 @@ logger = logging.getLogger(__name__)
 class CTransformersEngine:
     """One model with one slot."""
 
-    forks_after_evaluation = True  # the library joins its threads after each evaluation
+    n_slots = 1
+    batch_size = _BLOCK
 
     def __init__(self, config: WorkerConfig) -> None:
         """Check and load ``config.model_path``.
@@ -72,7 +73,6 @@ class CTransformersEngine:
             chat_template=file.chat_template,
             bos_token=vocabulary.text(vocabulary.bos),
             eos_token=vocabulary.text(vocabulary.eos),
-            special_tokens=tuple(vocabulary.special),
             fim_tokens=vocabulary.fim_tokens,
             # This format keeps its cache of values in strides of the tokens evaluated before, so
             # what is there can be continued, but not from an earlier place.
@@ -82,6 +82,7 @@ class CTransformersEngine:
             quantisation=file.quantisation,
         )
         self.eog = vocabulary.eog
+        self.special_tokens = vocabulary.special
         self._cache: list[int] = []
         self._buffer = (ctypes.c_int * _BLOCK)()
 
@@ -116,7 +117,7 @@ class CTransformersEngine:
         """
         return _BLOCK - (len(self._cache) + 1) % _BLOCK
 
-    def forward(self, batch: Sequence[SlotTokens], threads: int) -> list[NDArray[np.float32]]:
+    def forward(self, batch: Sequence[SlotTokens], threads: int) -> list[Logits | None]:
         """Evaluate the tokens behind what the cache holds; the logits are a view, not a copy."""
         (slot,) = batch
         tokens, n_past = slot.tokens, len(self._cache)
@@ -132,9 +133,9 @@ class CTransformersEngine:
             self._cache.clear()
             raise EngineError("the engine failed to evaluate the tokens")
         self._cache.extend(tokens)
-        return [self._library.logits(self.info.n_vocab)]
+        return [self._library.logits(self.info.n_vocab) if slot.wants_logits else None]
 
-    def embedding(self) -> NDArray[np.float32]:
+    def embedding(self, slot: int) -> NDArray[np.float32]:
         """A view on the hidden state of the last token, not a copy."""
         return self._library.embedding(self.info.n_embd)
 

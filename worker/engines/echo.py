@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from shared.config import WorkerConfig
 from shared.messages import ModelInfo
-from worker.engines.base import SlotTokens
+from worker.engines.base import Logits, SlotTokens
 
 _EOG = 256
 _DEFAULT_N_CTX = 8192
@@ -25,10 +25,11 @@ _TEMPLATE = "{# tools: <tool_call> #}{{ messages[-1]['content'] }}"
 class EchoEngine:
     """Token ids 0..255 are bytes; 256 ends the generation."""
 
-    forks_after_evaluation = True
+    batch_size = _CHUNK
 
     def __init__(self, config: WorkerConfig) -> None:
         """Make the engine; ``config.echo_delay_ms`` is what each evaluation takes."""
+        self.n_slots = config.slots
         self.info = ModelInfo(
             family="echo",
             n_ctx=config.n_ctx or _DEFAULT_N_CTX,
@@ -37,18 +38,20 @@ class EchoEngine:
             chat_template=_TEMPLATE,
             n_embd=_N_EMBD,
             n_ctx_train=config.n_ctx or _DEFAULT_N_CTX,
+            n_slots=config.slots,
         )
         self.eog = frozenset({_EOG})
+        self.special_tokens: dict[str, int] = {}
         self._delay_s = config.echo_delay_ms / 1000
-        self._prompt: list[int] = []
-        self._cache: list[int] = []
+        # By slot: what is to be echoed, and what the cache holds.
+        self._prompts: list[list[int]] = [[] for _ in range(self.n_slots)]
+        self._caches: list[list[int]] = [[] for _ in range(self.n_slots)]
 
     def tokenize(self, prompt: Sequence[str], *, begins: bool = True) -> list[int]:
         """One id for each byte of the text in UTF-8."""
         return list("".join(prompt).encode())
 
     def token_bytes(self, token: int) -> bytes:
-        """The byte itself."""
         return bytes((token,)) if token < _EOG else b""
 
     def token_name(self, token: int) -> str:
@@ -56,32 +59,46 @@ class EchoEngine:
         return self.token_bytes(token).decode("latin-1") or "<end>"
 
     def reuse_prefix(self, slot: int, tokens: Sequence[int]) -> int:
-        """Keep what the cache shares with ``tokens``; remember them as what is to be echoed."""
-        n_cached = 0
-        for cached, token in zip(self._cache, tokens[:-1], strict=False):
-            if cached != token:
-                break
-            n_cached += 1
-        del self._cache[n_cached:]
-        self._prompt = list(tokens)
+        """Keep what a cache shares with ``tokens``, the slot's own or one that shares more."""
+        shared = [_shared(cache, tokens) for cache in self._caches]
+        n_cached = max(shared)
+        if n_cached > shared[slot]:
+            self._caches[slot] = self._caches[shared.index(n_cached)][:n_cached]
+        del self._caches[slot][n_cached:]
+        self._prompts[slot] = list(tokens)
         return n_cached
 
     def chunk_size(self, slot: int) -> int:
         """Any number would do."""
         return _CHUNK
 
-    def forward(self, batch: Sequence[SlotTokens], threads: int) -> list[NDArray[np.float32]]:
-        """Give the next byte of the prompt a logit that nothing else can reach."""
+    def forward(self, batch: Sequence[SlotTokens], threads: int) -> list[Logits | None]:
+        """Give the next byte of each prompt a logit that nothing else can reach."""
         if self._delay_s:
             time.sleep(self._delay_s)
-        (slot,) = batch
-        self._cache.extend(slot.tokens)
-        n_generated = len(self._cache) - len(self._prompt)
-        logits = np.full(self.info.n_vocab, -1e9, dtype=np.float32)
-        logits[self._prompt[n_generated] if 0 <= n_generated < len(self._prompt) else _EOG] = 0
-        return [logits]
+        return [self._forward(part) for part in batch]
 
-    def embedding(self) -> NDArray[np.float32]:
+    def _forward(self, part: SlotTokens) -> Logits | None:
+        cache, prompt = self._caches[part.slot], self._prompts[part.slot]
+        cache.extend(part.tokens)
+        if not part.wants_logits:
+            return None
+        n_generated = len(cache) - len(prompt)
+        logits = np.full(self.info.n_vocab, -1e9, dtype=np.float32)
+        logits[prompt[n_generated] if 0 <= n_generated < len(prompt) else _EOG] = 0
+        return logits
+
+    def embedding(self, slot: int) -> NDArray[np.float32]:
         """How often each of the `_N_EMBD` kinds of bytes is in the cache."""
-        kinds = np.asarray(self._cache, np.int64) % _N_EMBD
+        kinds = np.asarray(self._caches[slot], np.int64) % _N_EMBD
         return np.bincount(kinds, minlength=_N_EMBD).astype(np.float32)
+
+
+def _shared(cache: Sequence[int], tokens: Sequence[int]) -> int:
+    """How many tokens they have in common from their start, but for the last of ``tokens``."""
+    n = 0
+    for cached, token in zip(cache, tokens[:-1], strict=False):
+        if cached != token:
+            break
+        n += 1
+    return n

@@ -8,12 +8,12 @@ import orjson
 from gateway.answer.plan import reader_for
 from gateway.answer.reader import Progress
 from gateway.answer.run import Tally
-from gateway.ask import Ask
+from gateway.ask import Ask, TextPrompt
 from gateway.dialects import Dialect, Header, Writer
 from gateway.dialects.chat import MANY_CHATS
 from gateway.dialects.completions import COMPLETIONS
 from shared.logprobs import TokenLogprobs
-from shared.messages import Delta, Finished, Prefilled
+from shared.messages import Delta, Finished, Prefilled, Prepared
 
 HEADER = Header("answer-1", 1, "org/model", "m.gguf@1")
 Arrival = tuple[int, Progress]
@@ -50,8 +50,12 @@ class Answer:
 
     def __init__(self, asked: tuple[Dialect, Ask], header: Header = HEADER) -> None:
         dialect, ask = asked
-        n = len(ask.prompts) * ask.candidates
-        self.readers = [reader_for(ask) for _ in range(n)]
+        texts = [prompt.text if isinstance(prompt, TextPrompt) else "" for prompt in ask.prompts]
+        self.readers = [
+            reader_for(ask, Prepared("", text=text))
+            for text in texts
+            for _ in range(ask.candidates)
+        ]
         self.writer: Writer = dialect.writer(ask, header)
         self.tally = Tally(ask.candidates)
 

@@ -12,17 +12,17 @@ import httpx
 import uvicorn
 
 from gateway.app import create_app
+from gateway.models import ServingConfig
 from gateway.pool.base import (
     DEFAULT_TERMS,
-    GenerationRecord,
-    PoolLoad,
+    PoolRefused,
     PoolStatus,
-    Question,
     Terms,
     WorkerStatus,
 )
-from gateway.serving import ServingConfig
+from shared.errors import ErrorCode
 from shared.messages import (
+    Chat,
     Delta,
     Event,
     Failed,
@@ -30,11 +30,14 @@ from shared.messages import (
     Generate,
     ModelInfo,
     Prefilled,
-    Tokenize,
-    Tokens,
+    Prepare,
+    Prepared,
+    Question,
+    Text,
 )
 
-MODEL = ModelInfo("llama", n_ctx=100, n_vocab=300, max_token_bytes=20, eos_token="</s>")
+MODEL = ModelInfo("llama", n_ctx=100, n_vocab=300, max_token_bytes=20, eos_token="</s>",
+                  chat_template="{{ messages }}", chat_format="plain")  # fmt: skip
 READY = PoolStatus(
     state="ready",
     reason=None,
@@ -42,6 +45,7 @@ READY = PoolStatus(
     workers=tuple(WorkerStatus(i, "idle", 100 + i, 0) for i in range(2)),
     waiting=0,
     max_queue=4,
+    max_running=2,
 )
 CONFIG = ServingConfig("org/model", "/models/m.gguf", workers=2, max_body_bytes=10_000, created=1)
 
@@ -70,22 +74,34 @@ def says(*texts: str) -> Script:
     return lambda request: [prefilled(request), *deltas(request, *texts), finished(request)]
 
 
-Oracle = Callable[[Question], Tokens | Exception | None]
+Oracle = Callable[[Question], Prepared | Failed | Exception | None]
 """What comes of a question; None waits until it is cancelled."""
 
 
-def bytewise(question: Question) -> Tokens:
+def bytewise(question: Question) -> Prepared:
     """Tokens are bytes; 256 is put in front that begins a sequence, and has no text."""
-    if isinstance(question, Tokenize):
-        begin = (256,) if question.begins else ()
-        ids = (*begin, *"".join(question.prompt).encode())
+    if isinstance(question, Prepare):
+        begin = (256,) if question.begins and question.prompt is not None else ()
+        ids = (*begin, *_rendered(question.prompt).encode())
     else:
-        ids = question.ids
-    texts = tuple(
-        bytes((token,)).decode("utf-8", "replace") if token < 256 else "" for token in ids
-    )
-    text = bytes(token for token in ids if token < 256).decode("utf-8", "replace")
-    return Tokens(question.request_id, ids, texts, text)
+        begin, ids = (), question.ids
+    pieces = tuple([text_of((token,)) for token in ids])
+    return Prepared(question.request_id, ids, text_of(ids), pieces, len(begin))
+
+
+def _rendered(prompt: Chat | Text | None) -> str:
+    match prompt:
+        case Chat(messages):
+            turns = [f"{message['role']}: {message['content']}\n" for message in messages]
+            return "".join(turns) + "assistant:"
+        case Text(text, suffix):
+            return text + suffix
+    return ""
+
+
+def text_of(ids: Sequence[int]) -> str:
+    """The text of ids that `bytewise` has made."""
+    return bytes(token for token in ids if token < 256).decode("utf-8", "replace")
 
 
 class ScriptedPool:
@@ -115,7 +131,6 @@ class ScriptedPool:
         self,
         request: Generate,
         terms: Terms = DEFAULT_TERMS,
-        record: GenerationRecord | None = None,
     ) -> AsyncGenerator[Event, None]:
         self.requests.append(request)
         self.begun.set()
@@ -134,7 +149,7 @@ class ScriptedPool:
             self.cancellation.set()
             raise
 
-    async def ask(self, question: Question) -> Tokens:
+    async def prepare(self, question: Question) -> Prepared | Failed:
         self.questions.append(question)
         self.begun.set()
         answer = self.oracle(question)
@@ -150,8 +165,22 @@ class ScriptedPool:
         assert answer is not None
         return answer
 
-    def load(self) -> PoolLoad:
-        return self.current.load
+    def admit(self, n: int = 1) -> ModelInfo:
+        """As a pool without workers would, but for how long to wait."""
+        status = self.current
+        if status.state == "closing":
+            raise PoolRefused(ErrorCode.SHUTTING_DOWN, "The server is shutting down.", 5)
+        if status.state == "failed":
+            raise PoolRefused(ErrorCode.MODEL_UNAVAILABLE, f"It failed: {status.reason}", 5)
+        if status.model is None:
+            raise PoolRefused(ErrorCode.MODEL_LOADING, "The model is still loading.", 5)
+        if status.reason is not None:
+            raise PoolRefused(ErrorCode.INSUFFICIENT_MEMORY, status.reason, 5)
+        idle = sum(worker.state == "idle" for worker in status.workers)
+        if status.waiting + n > idle + status.max_queue:
+            message = f"{status.waiting} requests wait already."
+            raise PoolRefused(ErrorCode.QUEUE_FULL, message, 5)
+        return status.model
 
     def status(self) -> PoolStatus:
         return self.current

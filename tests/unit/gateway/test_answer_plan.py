@@ -8,58 +8,47 @@ import pytest
 
 from gateway.answer.constraint import Constraint
 from gateway.answer.plan import admit, check_for_model, generations
-from gateway.answer.prompts import rendered
-from gateway.ask import NO_TOOLS, Ask, ChatPrompt, TextPrompt
-from gateway.chat.formats import FORMATS
+from gateway.answer.prompts import questions_of, room_for
+from gateway.ask import Ask, Limit
 from gateway.dialects.chat import CHAT
 from gateway.dialects.completions import COMPLETIONS
 from gateway.dialects.embeddings import EMBEDDINGS
 from gateway.errors import ApiError
-from gateway.pool.base import PoolRefused, PoolStatus
+from gateway.pool.base import PoolRefused
 from shared.errors import ErrorCode
-from shared.messages import Generate
-from tests.unit.gateway.fakes import MODEL, READY, loading
+from shared.grammar import Grammar
+from shared.messages import Chat, Detokenize, Generate, Prepared, Text
+from tests.unit.gateway.fakes import MODEL, READY, ScriptedPool, loading
 
 
 def completion(prompt: Any = "x", **body: Any) -> Ask:
     return COMPLETIONS.read({"prompt": prompt, **body})
 
 
-@pytest.mark.parametrize(
-    ("status", "code", "retry_after"),
-    [
-        (replace(READY, waiting=6), ErrorCode.QUEUE_FULL, 7),
-        (replace(READY, waiting=4, slots=0), ErrorCode.QUEUE_FULL, 7),
-        (replace(READY, reason="no memory"), ErrorCode.INSUFFICIENT_MEMORY, 7),
-        (replace(READY, state="closing"), ErrorCode.SHUTTING_DOWN, 5),
-        (loading(), ErrorCode.MODEL_LOADING, 5),
-        (replace(loading(), state="failed"), ErrorCode.MODEL_UNAVAILABLE, 5),
-        (replace(loading(), state="closing"), ErrorCode.SHUTTING_DOWN, 5),
-    ],
-)
-def test_what_nobody_can_have_now(status: PoolStatus, code: ErrorCode, retry_after: int) -> None:
+def test_what_the_pool_refuses_is_refused() -> None:
     with pytest.raises(PoolRefused) as refused:
-        admit(completion(), replace(status.load, retry_after_s=7), 2)
-    assert (refused.value.code, refused.value.retry_after) == (code, retry_after)
+        admit(completion(), ScriptedPool(status=replace(READY, waiting=6)))
+    assert refused.value.code is ErrorCode.QUEUE_FULL
+    with pytest.raises(PoolRefused) as refused:
+        admit(completion(["x"] * 100), ScriptedPool(status=loading()))
+    assert refused.value.code is ErrorCode.MODEL_LOADING
 
 
 def test_what_there_is_room_for() -> None:
-    assert admit(completion(), replace(READY, waiting=5).load, 2) is MODEL
-    # The pool itself refuses.
-    assert admit(completion(), replace(READY, state="failed", reason="why").load, 2) is MODEL
-    assert admit(EMBEDDINGS.read({"input": ["x"] * 100}), READY.load, 2) is MODEL
+    assert admit(completion(), ScriptedPool(status=replace(READY, waiting=5))) is MODEL
+    assert admit(EMBEDDINGS.read({"input": ["x"] * 100}), ScriptedPool()) is MODEL
 
 
 def test_fan_out_has_a_limit_forever_and_one_for_now() -> None:
-    admit(completion(["a", "b"], n=3), READY.load, 2)
+    admit(completion(["a", "b"], n=3), ScriptedPool())
     many = completion(n=7), completion(["x"] * 7), completion(n=10**12), completion(best_of=7)
     for ask, param in zip(many, ("n", "prompt", "n", "best_of"), strict=True):
         with pytest.raises(ApiError, match="takes 6") as caught:
-            admit(ask, READY.load, 2)
+            admit(ask, ScriptedPool())
         assert caught.value.param == param
     with pytest.raises(PoolRefused) as refused:
-        admit(completion(n=4), replace(replace(READY, waiting=3).load, retry_after_s=7), 2)
-    assert (refused.value.code, refused.value.retry_after) == (ErrorCode.QUEUE_FULL, 7)
+        admit(completion(n=4), ScriptedPool(status=replace(READY, waiting=3)))
+    assert refused.value.code is ErrorCode.QUEUE_FULL
 
 
 @pytest.mark.parametrize(
@@ -86,13 +75,14 @@ def test_token_ids_at_their_limits() -> None:
     check_for_model(completion([299] * 100, **body), MODEL)
 
 
-def made(ask: Ask, *prompts: Any, stop: tuple[str, ...] = ()) -> list[Generate]:
-    return generations(ask, prompts or [("x",)], Constraint(), stop, "answer", "trace")
+def made(ask: Ask, *prompts: int, stop: tuple[str, ...] = ()) -> list[Generate]:
+    found = [(Prepared("", (token,), stop=stop), 7) for token in prompts or (1,)]
+    return generations(ask, found, Constraint(), "answer", "trace")
 
 
 def test_choices_are_numbered_prompt_by_prompt() -> None:
-    found = made(completion(["a", "b"], n=2, seed=5, stop=["."]), ("a",), ("b",))
-    assert [each.prompt for each in found] == [("a",), ("a",), ("b",), ("b",)]
+    found = made(completion(["a", "b"], n=2, seed=5, stop=["."]), 1, 2)
+    assert [each.ids for each in found] == [(1,), (1,), (2,), (2,)]
     assert [each.sampling.seed for each in found] == [5, 6, 5, 6]
     assert [each.request_id for each in found] == [f"answer-{place}" for place in range(4)]
     assert {each.stop for each in found} == {(".",)} and {each.trace_id for each in found} == {
@@ -119,35 +109,89 @@ def test_what_ends_an_answer_of_a_chat_comes_on_top_of_what_the_client_says() ->
     assert generation.stop == ("\nUser:",)
 
 
-FIM = replace(
-    MODEL,
-    special_tokens=("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),
-    fim_tokens=("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),
-)
-PLAIN = FORMATS["plain"].as_format("a test")
-
-
-def test_special_tokens_in_the_prompt_of_a_completion_are_some() -> None:
-    text = "<fim_prefix>a<fim_suffix>b<fim_middle>"
-    parts = ("", "<fim_prefix>", "a", "<fim_suffix>", "b", "<fim_middle>", "")
-    assert rendered(TextPrompt(text), NO_TOOLS, PLAIN, FIM) == parts
-    for prompt, model in ((TextPrompt(text), MODEL), (TextPrompt(text, has_specials=False), FIM)):
-        assert rendered(prompt, NO_TOOLS, PLAIN, model) == (text,)
-
-
-def test_a_suffix_asks_for_what_lies_between() -> None:
-    parts = ("", "<fim_prefix>", "a<fim_middle>", "<fim_suffix>", "b", "<fim_middle>", "")
-    prompt = TextPrompt("a<fim_middle>", "b")
-    assert rendered(prompt, NO_TOOLS, PLAIN, FIM) == parts
-    with pytest.raises(ApiError, match=r"family \(llama\) has not learned") as caught:
-        rendered(prompt, NO_TOOLS, PLAIN, MODEL)
-    assert (caught.value.code, caught.value.param) == (ErrorCode.UNSUPPORTED_PARAMETER, "suffix")
-
-
-def test_a_prompt_that_cannot_fit_is_refused_with_both_numbers() -> None:
-    rendered(TextPrompt("é" * 1000), NO_TOOLS, PLAIN, MODEL)
+def test_a_prompt_that_cannot_fit_never_crosses() -> None:
+    asked(completion("é" * 1000))
     with pytest.raises(ApiError, match=r"100 tokens.*2000 bytes.*2001") as caught:
-        rendered(TextPrompt("é" * 1000 + "."), NO_TOOLS, PLAIN, MODEL)
+        asked(completion("é" * 1000, suffix="."))
     assert caught.value.code is ErrorCode.CONTEXT_LENGTH_EXCEEDED
     with pytest.raises(ApiError, match="101 messages"):
-        rendered(ChatPrompt([{"role": "user", "content": ""}] * 101), NO_TOOLS, PLAIN, MODEL)
+        asked(CHAT.read({"messages": [{"role": "user", "content": ""}] * 101}))
+
+
+def asked(ask: Ask, grammar: Grammar | None = None, *, wants_text: bool = False) -> list[Any]:
+    return questions_of(ask, MODEL, grammar, wants_text=wants_text)
+
+
+def test_only_texts_and_chats_are_asked_about() -> None:
+    first, second = asked(completion(["a", "b"], suffix="c"))
+    assert (first.prompt, first.param) == (Text("a", "c"), "prompt[0]")
+    assert (second.prompt, second.param) == (Text("b", "c"), "prompt[1]")
+    assert asked(completion([[97], [98]])) == [Prepared("", (97,)), Prepared("", (98,))]
+    (ids,) = asked(completion([97], echo=True), wants_text=True)
+    assert isinstance(ids, Detokenize) and ids.ids == (97,)
+    (text,) = asked(EMBEDDINGS.read({"input": "<s>"}))
+    assert text.prompt == Text("<s>", parses_special=False)
+
+
+GRAMMAR = Grammar("regex", "a")
+
+
+def test_a_grammar_is_tried_once() -> None:
+    questions = asked(completion(["a", "b"]), GRAMMAR)
+    assert [question.grammar for question in questions] == [GRAMMAR, None]
+    ids, trial = asked(completion([97]), GRAMMAR)
+    assert isinstance(ids, Prepared) and (trial.prompt, trial.grammar) == (None, GRAMMAR)
+
+
+@pytest.mark.parametrize(
+    ("n_prompt", "wanted", "param", "said"),
+    [
+        (0, 1, "p", "the prompt is empty"),
+        (100, None, "p", "has 100 in the prompt. Shorten the prompt or lower max_tokens."),
+        (100, 1, "p", "has 100 in the prompt and 1 for the completion."),
+        (101, 0, "p", "has 101 in the prompt. Shorten the prompt."),
+        (60, 41, "max_tokens", "has 60 in the prompt and 41 for the completion."),
+    ],
+)
+def test_what_does_not_fit_into_the_context_is_refused(
+    n_prompt: int, wanted: int | None, param: str, said: str
+) -> None:
+    with pytest.raises(ApiError) as caught:
+        room_for(Prepared("", (1,) * n_prompt), Limit(wanted, False), MODEL, "p")
+    assert caught.value.param == param
+    assert said in caught.value.message
+    if n_prompt:
+        assert caught.value.code is ErrorCode.CONTEXT_LENGTH_EXCEEDED
+
+
+@pytest.mark.parametrize(
+    ("n_prompt", "limit", "room"),
+    [
+        (100, Limit(0, False), 0),
+        (99, Limit(1, False), 1),
+        (99, Limit(250, True), 1),
+        (60, Limit(None, True), 40),
+        (60, Limit(7, True), 7),
+    ],
+)
+def test_how_much_may_be_generated(n_prompt: int, limit: Limit, room: int) -> None:
+    assert room_for(Prepared("", (1,) * n_prompt), limit, MODEL, "p") == room
+
+
+def test_a_conversation_is_what_a_template_sees() -> None:
+    tools = [
+        {"type": "function", "function": {"name": "f", "description": "d", "strict": True}},
+        {"type": "function", "function": {"name": "g", "parameters": {"properties": {}}}},
+    ]
+    user = {"role": "user", "content": "Hi"}
+    (question,) = asked(CHAT.read({"messages": [user], "tools": tools}))
+    empty = {"type": "object", "properties": {}, "additionalProperties": False}
+    assert question.prompt == Chat(
+        (user,),
+        (
+            {"type": "function",
+             "function": {"name": "f", "description": "d", "parameters": empty}},
+            {"type": "function",
+             "function": {"name": "g", "parameters": {"type": "object", "properties": {}}}},
+        ),
+    )  # fmt: skip

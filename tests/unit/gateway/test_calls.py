@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.ask import Ask
-from gateway.chat.tools import call_text
 from gateway.dialects import Dialect
 from shared.logprobs import Candidate, TokenLogprobs
 from tests.unit.gateway import answers
 from tests.unit.gateway.answers import Arrival, events, single
+from worker.prompt.tools import call_text
 
 chat_types = pytest.importorskip("openai.types.chat")
 

@@ -7,7 +7,6 @@ import pytest
 
 from gateway.answer.constraint import MOST_GRAMMAR_BYTES, Constraint, constraint_of
 from gateway.ask import NO_TOOLS, ToolUse
-from gateway.chat.tools import call_text
 from gateway.dialects.chat import CHAT
 from gateway.dialects.completions import COMPLETIONS
 from gateway.dialects.conversation import MOST_TOOLS
@@ -16,7 +15,8 @@ from shared.config import WorkerConfig
 from shared.errors import ErrorCode
 from shared.grammar import Grammar
 from worker.engines.echo import EchoEngine
-from worker.grammar import Grammars
+from worker.grammar.grammars import Grammars
+from worker.prompt.tools import call_text
 
 END = 256
 CITY = {

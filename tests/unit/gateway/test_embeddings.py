@@ -13,15 +13,16 @@ from typing import Any
 
 import pytest
 
-from gateway.pool.base import DEFAULT_TERMS, GenerationRecord, PoolRefused, Terms
+from gateway.pool.base import DEFAULT_TERMS, PoolRefused, Terms
 from shared.errors import ErrorCode
-from shared.messages import Event, Failed, Finished, Generate
+from shared.messages import Event, Failed, Finished, Generate, Prepare, Prepared, Question, Text
 from tests.unit.gateway.fakes import (
     CONFIG,
     MODEL,
     READY,
     Script,
     ScriptedPool,
+    bytewise,
     error,
     failed,
     loading,
@@ -29,6 +30,7 @@ from tests.unit.gateway.fakes import (
     prefilled,
     request,
     served,
+    text_of,
 )
 
 PATH = "/v1/embeddings"
@@ -42,7 +44,7 @@ def packed(*numbers: float) -> str:
 
 def vector_of(generation: Generate) -> tuple[float, ...]:
     """One that tells which text it is of."""
-    first = (generation.prompt_ids or tuple(generation.prompt[0].encode()))[0]
+    first = next(token for token in generation.ids if token < 256)
     return (float(first), 0.0, 1.0, -2.0)
 
 
@@ -74,7 +76,7 @@ def test_a_text_becomes_a_vector() -> None:
         "usage": {"prompt_tokens": 5, "total_tokens": 5},  # the scripted pool notes nothing
     }
     assert generation.embeds and generation.max_tokens == 0
-    assert (generation.prompt, generation.prompt_ids) == (("a",), ())
+    assert text_of(generation.ids) == "a"
     assert generation.trace_id
 
 
@@ -84,9 +86,9 @@ def test_a_text_becomes_a_vector() -> None:
         ("ab", ["ab"]),
         (["ab"], ["ab"]),
         (["b", "a", "c"], ["b", "a", "c"]),
-        ([98, 97], [(98, 97)]),
-        ([[98, 97], [99]], [(98, 97), (99,)]),
-        (["b", [97]], ["b", (97,)]),
+        ([98, 97], ["ba"]),
+        ([[98, 97], [99]], ["ba", "c"]),
+        (["b", [97]], ["b", "a"]),
         (["</s>"], ["</s>"]),
     ],
 )
@@ -94,7 +96,7 @@ def test_every_form_of_input(given: Any, prompts: list[Any]) -> None:
     pool = pool_of()
     data = embed({"input": given}, pool)["data"]
     asked = sorted(pool.requests, key=lambda each: int(each.request_id.rpartition("-")[2]))
-    assert [each.prompt_ids or "".join(each.prompt) for each in asked] == prompts
+    assert [text_of(each.ids) for each in asked] == prompts
     assert [entry["index"] for entry in data] == list(range(len(prompts)))
     assert [tuple(entry["embedding"]) for entry in data] == [vector_of(each) for each in asked]
 
@@ -180,15 +182,16 @@ def test_a_family_without_embeddings_says_which_have_some() -> None:
 
 @pytest.mark.parametrize(("given", "param"), [("bad", "input"), (["a", "bad", "c"], "input[1]")])
 def test_a_text_that_fails_is_named(given: Any, param: str) -> None:
-    def script(generation: Generate) -> list[Event]:
-        if generation.prompt != ("bad",):
-            return embeds(generation)
-        name, code = generation.request_id, "context_length_exceeded"
-        return [Failed(name, code, "It is too long.", "prompt")]
+    def oracle(question: Question) -> Prepared | Failed:
+        assert isinstance(question, Prepare) and isinstance(question.prompt, Text)
+        if question.prompt.text != "bad":
+            return bytewise(question)
+        return Failed(question.request_id, "invalid_prompt", "No.", question.param)
 
-    assert error(post(pool_of(script), PATH, {"input": given})) == (
-        400, "context_length_exceeded", param,
-    )  # fmt: skip
+    pool = ScriptedPool(embeds, EMBEDS, oracle)
+    assert error(post(pool, PATH, {"input": given})) == (400, "invalid_prompt", param)
+    response = post(pool_of(), PATH, {"input": [[97], [98] * 100]})
+    assert response.status_code == 200, "no room is needed for an answer"
     crashed = post(pool_of(lambda r: [failed(r)]), PATH, {"input": given})
     assert error(crashed) == (500, "worker_crashed", None)
 
@@ -202,17 +205,15 @@ class CountingPool(ScriptedPool):
         self,
         request: Generate,
         terms: Terms = DEFAULT_TERMS,
-        record: GenerationRecord | None = None,
     ) -> AsyncGenerator[Event, None]:
-        assert terms.is_whole and record is not None
+        assert terms.is_whole
         self.running += 1
         self.most = max(self.most, self.running)
         try:
             for _ in range(3):
                 await asyncio.sleep(0)
-            async for event in super().generate(request, terms, record):
+            async for event in super().generate(request, terms):
                 yield event
-            record.prompt_tokens = 3
         finally:
             self.running -= 1
 
@@ -229,7 +230,9 @@ def test_more_texts_than_the_pool_can_take_go_through_it_bit_by_bit() -> None:
 
 def test_a_refusal_ends_all() -> None:
     pool = CountingPool(
-        lambda r: [PoolRefused(ErrorCode.QUEUE_FULL, "Full.", 3)] if r.prompt == ("x",) else [None],
+        lambda r: (
+            [PoolRefused(ErrorCode.QUEUE_FULL, "Full.", 3)] if text_of(r.ids) == "x" else [None]
+        ),
         EMBEDS,
     )
     response = post(pool, PATH, {"input": ["a", "x", "b"]})

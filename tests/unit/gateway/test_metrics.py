@@ -7,28 +7,22 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.observe.metrics import Metrics
-from gateway.observe.record import CLIENT_LEFT, RequestRecord
-from gateway.pool.base import (
-    TEXT_GAP_BOUNDS_S,
-    GenerationRecord,
-    PoolStatus,
-    Totals,
-    WorkerStatus,
-    ZygoteStatus,
-)
+from gateway.observe.record import CLIENT_LEFT, GenerationRecord, RequestRecord
+from gateway.pool.base import PoolStatus, Totals, WorkerStatus, ZygoteStatus
 from shared.errors import ErrorCode
+from shared.times import TEXT_GAP_BOUNDS_S
 from tests.unit.gateway.fakes import CONFIG, READY, ScriptedPool, request
 
 STATUS = replace(
     READY,
     workers=(
-        WorkerStatus(0, "running", 10, 1, cached_tokens=7, memory_bytes=1000),
+        WorkerStatus(0, "running", 10, 1, running=1, cached_tokens=7, memory_bytes=1000),
         WorkerStatus(1, "idle", 11, 2, cached_tokens=30),
         WorkerStatus(2, "idle", 12, 0),
         WorkerStatus(3, "starting", None, 0),
     ),
     waiting=3,
-    slots=2,
+    max_running=2,
     zygote=ZygoteStatus(pid=99, is_loaded=True, prefix_tokens=30, restarts=2),
     totals=Totals(
         prompt_tokens=100, cached_tokens=60, completion_tokens=40, evictions=5,
@@ -36,7 +30,7 @@ STATUS = replace(
     ),
 )  # fmt: skip
 GENERATION = GenerationRecord(
-    submitted_s=10.0, started_s=10.2, first_s=10.7, ended_s=12.0, worker_id=1, runs=1,
+    queue_s=0.2, first_s=10.7, worker_id=1, runs=1,
     prompt_tokens=12, cached_tokens=8, completion_tokens=40, prefill_ms=300, decode_ms=1300,
     outcome="stop",
 )  # fmt: skip
@@ -156,8 +150,9 @@ def test_what_is_cut_short_has_no_latency_and_is_not_rejected() -> None:
 
 
 def test_gaps_between_texts_are_a_histogram() -> None:
-    gaps = GenerationRecord(first_s=1.0, gaps_s=20.5)
-    gaps.gap_counts[0], gaps.gap_counts[3], gaps.gap_counts[-1] = 5, 2, 1
+    gap_counts = [0] * (len(TEXT_GAP_BOUNDS_S) + 1)
+    gap_counts[0], gap_counts[3], gap_counts[-1] = 5, 2, 1
+    gaps = GenerationRecord(first_s=1.0, gaps_s=20.5, gap_counts=gap_counts)
     record = replace(RECORD, generations=[gaps, gaps])
     found = observed(record)
     name = "ggml_inter_token_latency_seconds"

@@ -142,12 +142,7 @@ def test_ready_says_what_is_cached_where() -> None:
         "pid": 11,
         "restarts": 2,
         "reason": None,
+        "running": 0,
         "cached_tokens": 30,
         "memory_bytes": None,
     }
-
-
-def test_no_more_can_start_than_may_run() -> None:
-    assert STATUS.idle == 1
-    assert replace(STATUS, slots=1).idle == 0
-    assert replace(STATUS, slots=None).idle == 2

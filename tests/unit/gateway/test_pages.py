@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from gateway.serving import VERSION
+from gateway.models import VERSION
 from tests.unit.gateway.fakes import CONFIG, MODEL, READY, ScriptedPool, error, loading, request
 
 
@@ -22,6 +22,7 @@ def test_ready_tells_the_state_of_each_worker() -> None:
                 "pid": 100 + i,
                 "restarts": 0,
                 "reason": None,
+                "running": 0,
                 "cached_tokens": 0,
                 "memory_bytes": None,
             }

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from gateway.answer.pieces import CallArguments, CallBegun, Choice, Ended, Piece, Text
 from gateway.answer.reader import CallParser, CallReader, Progress
-from gateway.chat.tools import OPEN, call_text
 from shared.messages import Delta, Finished
+from shared.tool_calls import OPEN
+from worker.prompt.tools import call_text
 
 # What looks like the end of a call, of an object or of a string, but is within one.
 TRAPS = ('"', "\\", "{", "}", "[", "]", "</tool_call>", "<tool_call>", "}\n</tool_call>", "\n", "ü",

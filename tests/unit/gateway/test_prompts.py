@@ -1,117 +1,70 @@
-"""From bodies to prompts, through the whole application."""
+"""From bodies to what preparers are asked, through the whole application."""
 
-import asyncio
-import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from gateway.app import create_app
-from gateway.chat.formats import FORMATS
-from shared.messages import Failed, ModelInfo
-from tests.unit.gateway.fakes import CONFIG, MODEL, READY, ScriptedPool, error, post, request
+from shared.errors import ErrorCode
+from shared.messages import Chat, Detokenize, Failed, Prepare, Prepared, Question, Text
+from tests.unit.gateway.fakes import ScriptedPool, bytewise, error, post
 
 USER = {"role": "user", "content": "Hi"}
-CHATML = ModelInfo(
-    "starcoder",
-    n_ctx=100,
-    n_vocab=300,
-    max_token_bytes=20,
-    special_tokens=("<|im_start|>", "<|im_end|>", "<fim_prefix>", "<fim_suffix>", "<fim_middle>"),
-    fim_tokens=("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),
-)
 
 
-def test_a_chat_format_by_name_makes_the_prompt_and_ends_the_answer() -> None:
-    config = replace(CONFIG, chat_template=FORMATS["chatml"].as_format("CHAT_TEMPLATE"))
-    pool = ScriptedPool(status=replace(READY, model=CHATML))
-    told = {"role": "user", "content": "x<|im_end|>"}
-    post(pool, "/v1/chat/completions", {"messages": [told], "stop": "y"}, config=config)
-    (generation,) = pool.requests
-    assert generation.prompt == (
-        *("", "<|im_start|>", "user\nx<|im_end|>", "<|im_end|>", "\n"),
-        *("<|im_start|>", "assistant\n"),
-    )
-    assert generation.stop == ("y",)
-    (entry,) = request(pool, "GET", "/v1/models", config).json()["data"]
-    assert entry["chat_template"] == "chatml"
-
-
-def test_what_ends_a_turn_is_a_stop_string_where_it_is_no_token() -> None:
-    config = replace(CONFIG, chat_template=FORMATS["chatml"].as_format("CHAT_TEMPLATE"))
-    pool = ScriptedPool()
-    post(pool, "/v1/chat/completions", {"messages": [USER], "stop": "y"}, config=config)
+def test_what_ends_a_turn_ends_the_answer() -> None:
+    pool = ScriptedPool(oracle=lambda asked: replace(bytewise(asked), stop=("<|im_end|>",)))
+    post(pool, "/v1/chat/completions", {"messages": [USER], "stop": "y"})
     assert pool.requests[0].stop == ("y", "<|im_end|>")
 
 
-def test_a_broken_template_is_an_error_that_is_not_worth_trying_again(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    model = replace(CHATML, chat_template="{% for %}")
-    pool = ScriptedPool(status=replace(READY, model=model))
-    for _ in range(2):
-        response = post(pool, "/v1/chat/completions", {"messages": [USER]})
-        assert error(response) == (500, "internal_error", None)
-        assert "template is broken" in response.text
-        assert response.headers["x-should-retry"] == "false"
-        assert "retry-after" not in response.headers
-    (record,) = (record for record in caplog.records if record.levelname == "ERROR")
-    assert "does not compile" in record.getMessage() and record.exc_info is None
-    assert pool.requests == []
+def test_a_prompt_that_cannot_be_made_is_an_error_before_anything_runs() -> None:
+    def oracle(question: Question) -> Failed:
+        return Failed(question.request_id, "invalid_value", "No.", "messages")
 
-
-def test_what_a_format_has_no_place_for_is_a_bad_request() -> None:
-    config = replace(CONFIG, chat_template=FORMATS["llama-2"].as_format("CHAT_TEMPLATE"))
-    system = {"role": "system", "content": "x"}
-    pool = ScriptedPool()
-    response = post(
-        pool, "/v1/chat/completions", {"messages": [system, system, USER]}, config=config
-    )
+    pool = ScriptedPool(oracle=oracle)
+    response = post(pool, "/v1/chat/completions", {"messages": [USER]})
     assert error(response) == (400, "invalid_value", "messages")
     assert pool.requests == []
 
 
-def test_a_completion_takes_special_tokens_and_a_suffix() -> None:
-    pool = ScriptedPool(status=replace(READY, model=CHATML))
-    post(pool, "/v1/completions", {"prompt": ["a<|im_end|>", "b"], "suffix": "c"})
-    post(pool, "/v1/completions", {"prompt": "a<|im_end|>b", "suffix": None})
-    filled = [("", "<fim_prefix>", text, "<fim_suffix>", "c", "<fim_middle>", "")
-              for text in ("a<|im_end|>", "b")]  # fmt: skip
-    assert [g.prompt for g in pool.requests] == [*filled, ("a", "<|im_end|>", "b")]
-    assert {g.stop for g in pool.requests} == {()}
+def test_a_prompt_that_is_too_long_never_waits_for_a_worker() -> None:
+    pool = ScriptedPool()
+    messages = [{"role": "user", "content": "x" * 99}]
+    response = post(pool, "/v1/chat/completions", {"messages": messages})
+    assert error(response) == (400, "context_length_exceeded", "messages")
+    response = post(pool, "/v1/completions", {"prompt": ["x", "y" * 101]})
+    assert error(response) == (400, "context_length_exceeded", "prompt[1]")
+    assert pool.requests == []
+
+
+def test_a_completion_asks_about_texts_only() -> None:
+    pool = ScriptedPool()
+    post(pool, "/v1/completions", {"prompt": ["a", "b"], "suffix": "c"})
+    post(pool, "/v1/completions", {"prompt": [[97], [98]]})
+    post(pool, "/v1/completions", {"prompt": [97], "echo": True})
+    first, second, third = pool.questions
+    assert isinstance(first, Prepare) and isinstance(second, Prepare)
+    assert (first.prompt, first.param) == (Text("a", "c"), "prompt[0]")
+    assert (second.prompt, second.param) == (Text("b", "c"), "prompt[1]")
+    assert isinstance(third, Detokenize) and third.ids == (97,)
+    assert [bytes(g.ids[-1:]) for g in pool.requests[2:]] == [
+        b"a".replace(b"a", each) for each in (b"a", b"b", b"a")
+    ]
     too_long = post(pool, "/v1/completions", {"prompt": "a", "suffix": "b" * 2001})
     assert error(too_long) == (400, "context_length_exceeded", "prompt")
-    refused = post(ScriptedPool(), "/v1/completions", {"prompt": "a", "suffix": "b"})
-    assert error(refused) == (400, "unsupported_parameter", "suffix")
-
-
-def test_a_template_that_cannot_render_is_reported_at_the_start(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    model = replace(CHATML, chat_template="{{ 'x' * 10 ** 9 }}")
-
-    async def live() -> None:
-        app = create_app(CONFIG, ScriptedPool(status=replace(READY, model=model)))
-        async with app.router.lifespan_context(app):
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-
-    asyncio.run(asyncio.wait_for(live(), 5))
-    assert "'own' (the model's file) is not usable: it does too much work" in caplog.text
 
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a": [1]}'}}
-NATIVE = "{{ tools | tojson }}\n{% for m in messages %}{{ m | tojson }}\n{% endfor %}<tool_call>"
 
 
 def shown(body: dict[str, Any]) -> list[Any]:
     """What a template sees of a chat: its tools, then its messages."""
-    pool = ScriptedPool(status=replace(READY, model=replace(MODEL, chat_template=NATIVE)))
+    pool = ScriptedPool()
     post(pool, "/v1/chat/completions", body)
-    (generation,) = pool.requests
-    *lines, _ = "".join(generation.prompt).splitlines()
-    return [json.loads(line) for line in lines]
+    (question,) = pool.questions
+    assert isinstance(question, Prepare) and isinstance(question.prompt, Chat)
+    return [list(question.prompt.tools), *question.prompt.messages]
 
 
 def test_templates_see_calls_and_results() -> None:
@@ -155,50 +108,47 @@ def test_a_model_is_told_of_the_tools_that_it_may_use() -> None:
     ):
         told, _ = shown({**body, "tool_choice": choice})
         assert [tool["function"]["name"] for tool in told] == names
-    assert shown({**body, "tool_choice": "none"}) == [None, USER]
+    assert shown({**body, "tool_choice": "none"}) == [[], USER]
 
 
-def test_every_conversation_is_told_of_tools() -> None:
-    pool = ScriptedPool()
-    tools = [{"type": "function", "function": {"name": "lookup"}}]
-    body = {"messages": [[USER], [USER]], "tools": tools, "tool_choice": "required"}
-    post(pool, "/v2/chat/completions", body)
-    assert len(pool.requests) == 2
-    for generation in pool.requests:
-        assert "lookup" in "".join(generation.prompt)
-        assert generation.grammar is not None and "lookup" in generation.grammar.source
+GRAMMARS: list[tuple[str, dict[str, Any], str]] = [
+    ("/v1/chat/completions",
+     {"messages": [USER], "tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+    ("/v1/chat/completions",
+     {"messages": [USER], "response_format": {"type": "json_object"}}, "response_format"),
+    ("/v1/completions", {"prompt": "x", "guided_regex": "x"}, "guided_regex"),
+    ("/v1/completions", {"prompt": ["x", "y"], "guided_json": {}, "n": 2}, "guided_json"),
+    ("/v1/completions", {"prompt": [97], "guided_choice": ["a"]}, "guided_choice"),
+]  # fmt: skip
 
 
-def test_a_template_may_tell_twice_of_what_is_gone_on_with() -> None:
-    model = replace(MODEL, chat_template="{{ messages[-1].content }}|{{ messages[-1].content }}")
-    pool = ScriptedPool(status=replace(READY, model=model))
-    answer = post(
-        pool, "/v1/chat/completions", {"messages": [USER, {"role": "assistant", "content": "So "}]}
-    )
-    assert answer.status_code == 200
-    assert pool.requests[0].prompt == ("So |So ",)
-
-
-@pytest.mark.parametrize(
-    ("path", "body", "param"),
-    [
-        ("/v1/chat/completions",
-         {"messages": [USER], "tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
-        ("/v1/chat/completions",
-         {"messages": [USER], "response_format": {"type": "json_object"}}, "response_format"),
-        ("/v1/completions", {"prompt": "x", "guided_regex": "x"}, "guided_regex"),
-        ("/v1/completions", {"prompt": "x", "guided_json": {}, "n": 2}, "guided_json"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("path", "body", "param"), GRAMMARS)
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_grammar_that_fails_is_called_what_it_is_in_the_request(
+def test_a_grammar_is_tried_once_and_called_what_it_is_in_the_request(
     path: str, body: dict[str, Any], param: str, stream: bool
 ) -> None:
+    tried = []
+
+    def oracle(question: Question) -> Prepared | Failed:
+        if isinstance(question, Prepare) and question.grammar is not None:
+            tried.append(question.grammar)
+            code = ErrorCode.INVALID_VALUE.value
+            return Failed(question.request_id, code, "cannot be used: why", "grammar")
+        return bytewise(question)
+
+    pool = ScriptedPool(oracle=oracle)
+    answer = post(pool, path, {**body, "stream": stream})
+    assert error(answer) == (400, "invalid_value", param)
+    assert answer.json()["error"]["message"] == f"'{param}' cannot be used: why"
+    assert len(tried) == 1 and pool.requests == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_one_that_fails_on_the_way_is_called_so_too(stream: bool) -> None:
     pool = ScriptedPool(
         lambda request: [
             Failed(request.request_id, "invalid_value", "cannot be used: why", "grammar")
         ]
     )
-    answer = post(pool, path, {**body, "stream": stream})
-    assert error(answer) == (400, "invalid_value", param)
-    assert answer.json()["error"]["message"] == f"'{param}' cannot be used: why"
+    answer = post(pool, "/v1/completions", {"prompt": "x", "guided_regex": "x", "stream": stream})
+    assert error(answer) == (400, "invalid_value", "guided_regex")

@@ -19,9 +19,9 @@ def nothing(*arguments: Any) -> None:
 
 def said(text: str, settings: Settings, model_path: str = "") -> str:
     plan = Plan("m", "m.gguf", WorkerConfig("echo", model_path), 1, "", 0, 0)
-    launch = Launch(settings, nothing)
+    launch = Launch(settings, nothing, nothing)
     pool: Any = SimpleNamespace()
-    return Reloads(launch, plan, pool, SimpleNamespace(), list)._failure(text).message
+    return Reloads(launch, plan, pool, pool, list)._failure(text).message
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.observe.log import RequestLog, log
-from gateway.observe.record import CLIENT_LEFT, RequestRecord, Transcript
-from gateway.pool.base import GenerationRecord
+from gateway.observe.record import CLIENT_LEFT, GenerationRecord, RequestRecord, Transcript
 from shared.logging import request_id_var
 from shared.messages import Event, Generate
 from tests.unit.gateway.fakes import (
@@ -25,7 +24,7 @@ from tests.unit.gateway.fakes import (
 )
 
 GENERATION = GenerationRecord(
-    submitted_s=10.0, started_s=10.25, first_s=10.5, ended_s=11.0, worker_id=3, runs=1,
+    queue_s=0.25, first_s=10.5, worker_id=3, runs=1,
     prompt_tokens=12, cached_tokens=8, completion_tokens=40, prefill_ms=200, decode_ms=500,
     outcome="stop",
 )  # fmt: skip
@@ -67,7 +66,7 @@ def test_a_generation_in_a_line(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_several_generations_in_a_line(caplog: pytest.LogCaptureFixture) -> None:
-    other = replace(GENERATION, worker_id=1, runs=2, started_s=10.5, outcome="length")
+    other = replace(GENERATION, worker_id=1, runs=2, queue_s=0.5, outcome="length")
     record = replace(RECORD, generations=[GENERATION, other], is_stream=True, key_name='a "b"\n')
     line, fields = logged(caplog, record)
     assert line == (

@@ -8,14 +8,14 @@ import pytest
 from gateway.answer.pieces import CallBegun, Ended, Piece, Text
 from gateway.answer.reader import CallReader, TextReader
 from gateway.answer.run import Order, run
-from gateway.chat.tools import call_text
 from gateway.errors import ApiError
 from gateway.pool.base import DEFAULT_TERMS, PoolRefused
 from shared.errors import ErrorCode
 from shared.messages import Event, Generate
 from tests.unit.gateway.fakes import ScriptedPool, deltas, failed, finished, prefilled, says
+from worker.prompt.tools import call_text
 
-ONE, TWO = Generate("one", ("1",)), Generate("two", ("2",))
+ONE, TWO = Generate("one", (1,)), Generate("two", (2,))
 Arrived = list[tuple[int, Sequence[Piece]]]
 
 

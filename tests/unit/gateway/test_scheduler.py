@@ -2,8 +2,17 @@
 
 import pytest
 
-from gateway.pool.jobs import Start
-from tests.unit.gateway.schedules import SYSTEM, request, scheduler, started, waiting, with_caches
+from tests.unit.gateway.schedules import (
+    SYSTEM,
+    finish,
+    request,
+    running,
+    scheduler,
+    started,
+    waiting,
+    with_caches,
+    withdraw,
+)
 
 
 def test_first_in_first_out() -> None:
@@ -12,15 +21,15 @@ def test_first_in_first_out() -> None:
         assert made.submit(request(request_id))
     assert started(made) == [("a", 0)]
     assert waiting(made) == ["b", "c"]
-    made.finish("a", "")
+    finish(made, "a", ())
     assert started(made) == [("b", 0)]
-    made.finish("b", "")
+    finish(made, "b", ())
     assert started(made) == [("c", 0)]
-    assert (waiting(made), made.running) == ([], {"c": 0})
+    assert (waiting(made), running(made)) == ([], {"c": 0})
 
 
 def test_nothing_starts_without_a_worker_or_without_a_request() -> None:
-    made = scheduler(0, slots=1)
+    made = scheduler(0, max_running=1)
     assert made.next(0) is None
     made.submit(request("a"))
     assert made.next(0) is None
@@ -39,7 +48,7 @@ def test_free_workers_count_as_places() -> None:
     assert [made.submit(request(request_id)) for request_id in "abcd"] == [True] * 3 + [False]
     assert started(made) == [("a", 0), ("b", 1)]
     assert not made.submit(request("e"))
-    made.finish("a", "")
+    finish(made, "a", ())
     assert made.submit(request("f"))
     assert not made.submit(request("g"))
 
@@ -50,7 +59,7 @@ def test_without_a_backlog_only_free_workers_take_requests() -> None:
     assert not made.submit(request("b"))
     assert started(made) == [("a", 0)]
     assert not made.submit(request("c"))
-    made.finish("a", "")
+    finish(made, "a", ())
     assert made.submit(request("d"))
 
 
@@ -59,10 +68,10 @@ def test_withdraw() -> None:
     for request_id in "abc":
         made.submit(request(request_id))
     assert started(made) == [("a", 0)]
-    assert not made.withdraw("a")
-    assert made.withdraw("b")
-    assert not made.withdraw("b")
-    assert not made.withdraw("never seen")
+    assert not withdraw(made, "a")
+    assert withdraw(made, "b")
+    assert not withdraw(made, "b")
+    assert not withdraw(made, "never seen")
     assert waiting(made) == ["c"]
 
 
@@ -73,7 +82,7 @@ def test_resubmit_goes_to_the_head_whatever_the_bound() -> None:
     started(made)
     made.submit(request("b"))
     made.remove_worker(0)
-    assert made.running == {}
+    assert running(made) == {}
     made.resubmit(first)
     assert waiting(made) == ["a", "b"]
     assert not made.submit(request("c"))
@@ -102,7 +111,7 @@ def test_ties_go_to_the_least_recently_used() -> None:
     made = with_caches("same", "same", "same")
     made.submit(request("a", "same"))
     assert started(made) == [("a", 0)]
-    made.finish("a", "")
+    finish(made, "a", ())
     made.submit(request("b", "same"))
     made.submit(request("c", "same"))
     made.submit(request("d", "same"))
@@ -118,7 +127,7 @@ def test_a_few_shared_characters_are_no_reason_to_lose_a_conversation() -> None:
 
 def test_a_worker_that_was_never_used_loses_nothing() -> None:
     made = with_caches("An old talk. " * 20)
-    made.slots = 2
+    made.max_running = 2
     made.add_worker(1)
     made.submit(request("next", "An old friend"))
     assert started(made) == [("next", 1)]
@@ -127,7 +136,7 @@ def test_a_worker_that_was_never_used_loses_nothing() -> None:
 
 def test_a_long_prefix_is_worth_a_short_conversation() -> None:
     made = with_caches(SYSTEM + "Hi there")
-    made.slots = 2
+    made.max_running = 2
     made.add_worker(1)
     made.submit(request("next", SYSTEM + "Good day"))
     assert started(made) == [("next", 0)]
@@ -139,7 +148,7 @@ def test_who_asks_again_comes_to_the_same_worker() -> None:
     for request_id in "abc":
         made.submit(request(request_id, "Tell me a story."))
         assert started(made) == [(request_id, 0)]
-        made.finish(request_id, "Once upon a time. " * 10)
+        finish(made, request_id, tuple(b"Once upon a time. " * 10))
     assert made.evictions == 0
 
 
@@ -152,28 +161,26 @@ def test_a_new_worker_has_an_empty_cache() -> None:
 
 
 def test_only_so_many_run_at_the_same_time() -> None:
-    made = scheduler(4, slots=2)
+    made = scheduler(4, max_running=2)
     assert made.startable == 2
     for request_id in "abc":
         assert made.submit(request(request_id, request_id))
     assert started(made) == [("a", 0), ("b", 1)]
     assert (made.startable, waiting(made)) == (0, ["c"])
-    made.finish("a", "")
+    finish(made, "a", ())
     # Not where the other conversation is: it may go on.
     assert started(made) == [("c", 2)]
 
 
 def test_parked_conversations_find_their_caches() -> None:
-    made = scheduler(5, slots=2)
+    made = scheduler(5, max_running=2)
     texts = {name: f"{name} is a name. " * 20 for name in "abcd"}
     for turn in range(3):
         for n, name in enumerate(texts):
             request_id = f"{name}{turn}"
             made.submit(request(request_id, texts[name]))
-            step = made.next(0)
-            assert isinstance(step, Start)
-            assert step.worker_id == n
-            made.finish(request_id, " Indeed.")
+            assert started(made) == [(request_id, n)]
+            finish(made, request_id, tuple(b" Indeed."))
             texts[name] += " Indeed. Go on."
     assert made.evictions == 0
 
@@ -182,7 +189,7 @@ def test_a_refused_prompt_leaves_the_cache_as_it_was() -> None:
     made = with_caches("A long talk. " * 20, "")
     made.submit(request("a", "A long talk. " * 20 + "And more."))
     assert started(made) == [("a", 0)]
-    made.finish("a", None)
+    finish(made, "a", None)
     made.submit(request("b", "A long talk. " * 20))
     assert started(made) == [("b", 0)]
 
@@ -193,12 +200,12 @@ def test_remove_worker() -> None:
     made.submit(request("b"))
     started(made)
     made.remove_worker(0)
-    assert made.running == {"b": 1}
+    assert running(made) == {"b": 1}
     made.remove_worker(2)
     made.remove_worker(99)
     made.submit(request("c"))
     assert started(made) == []
-    made.finish("b", "")
+    finish(made, "b", ())
     assert started(made) == [("c", 1)]
 
 
@@ -206,11 +213,11 @@ def test_a_prompt_that_was_cancelled_before_its_end_leaves_what_was_shared() -> 
     made = with_caches("A long talk. " * 20)
     made.submit(request("a", "A long talk. A new turn. " * 20))
     assert started(made) == [("a", 0)]
-    made.finish("a", None)
+    finish(made, "a", None)
     made.submit(request("b", "A long talk. A new turn. " * 20))
     assert started(made) == [("b", 0)]
-    (running,) = made._running.values()
-    assert running.shared == len("A long talk. A ")
+    (job,) = made.running.values()
+    assert job.shared == len("A long talk. A ")
 
 
 def test_a_cache_that_cannot_be_cut_back_is_worth_nothing_but_to_who_goes_on() -> None:
@@ -233,10 +240,10 @@ def test_the_expected_wait_is_what_waits_and_runs_shared_out_among_all() -> None
         made.submit(request(str(number)))
     assert made.expected_wait_s(0.0) == pytest.approx(3 * one_s)
     assert made.expected_wait_s(0.5) == pytest.approx(3 * one_s - 0.5)
-    made.withdraw("5")
-    made.finish("0", "")
+    withdraw(made, "5")
+    finish(made, "0", ())
     started(made, 0.5)
     assert made.expected_wait_s(0.5) == pytest.approx(2 * one_s - 0.25)
     for number in range(2, 5):
-        made.withdraw(str(number))
+        withdraw(made, str(number))
     assert made.waiting_ms == 0.0

@@ -4,7 +4,15 @@ import pytest
 
 from gateway.pool.estimates import Estimates
 from gateway.pool.scheduler import Scheduler
-from tests.unit.gateway.schedules import SYSTEM, request, scheduler, started, waiting
+from tests.unit.gateway.schedules import (
+    SYSTEM,
+    finish,
+    request,
+    scheduler,
+    started,
+    waiting,
+    withdraw,
+)
 
 
 def busy_with_a_talk(**expected: float) -> Scheduler:
@@ -24,7 +32,7 @@ def test_a_generation_waits_for_a_busy_worker_if_that_is_faster() -> None:
     assert made.patience_s == pytest.approx(5.8, abs=0.01)
     made.submit(request("other", "Something else"))
     assert started(made, now_s=5.7) == [("other", 1)]
-    made.finish("first", "Yes.")
+    finish(made, "first", tuple(b"Yes."))
     assert started(made, now_s=6.0) == [("second", 0)]
     assert made.patience_s is None
 
@@ -64,8 +72,8 @@ def test_one_waits_for_each_busy_worker() -> None:
     assert started(made, now_s=5.7) == [("third", 1)]
     assert waiting(made) == ["second"]
     # It goes away, and another may wait in its place.
-    assert made.withdraw("second")
+    assert withdraw(made, "second")
     made.add_worker(2)
-    made.slots = 3
+    made.max_running = 3
     made.submit(request("fourth", SYSTEM + "fourth"))
     assert started(made, now_s=5.7) == []

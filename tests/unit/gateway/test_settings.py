@@ -22,6 +22,7 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "warm_prompt": (None, "You are kind.", "@a.txt"),
     "ct_lib": (None, "avx2", "/x/lib.so"),
     "echo_delay_ms": (0.0, "0.25", 0.25, "60000", 60000.0),
+    "slots": (4, "1", 1, "64", 64),
     "host": ("127.0.0.1", "0.0.0.0", "::1"),
     "port": (8000, "0", 0, "65535", 65535),
     "ssl_certfile": (None, "c.pem", "/x/c.pem"),

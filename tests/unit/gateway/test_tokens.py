@@ -10,10 +10,9 @@ import pytest
 
 from gateway.pool.base import PoolRefused
 from shared.errors import ErrorCode
-from shared.messages import Detokenize, Tokenize, Tokens
+from shared.messages import Chat, Detokenize, Failed, Prepare, Question, Text
 from tests.unit.gateway.fakes import (
     CONFIG,
-    MODEL,
     READY,
     ScriptedPool,
     error,
@@ -21,6 +20,7 @@ from tests.unit.gateway.fakes import (
     post,
     request,
     served,
+    text_of,
 )
 
 USER = {"role": "user", "content": "Hi"}
@@ -33,17 +33,15 @@ POSTS: list[tuple[str, dict[str, Any]]] = [
     ("/apply-template", CHAT),
     ("/v1/chat/completions/input_tokens", CHAT),
 ]
-ASKING = [(path, body) for path, body in POSTS if path != "/apply-template"]
-BOS = replace(READY, model=replace(MODEL, special_tokens=("<s>", "</s>")))
 
 
-def tokenize(body: dict[str, Any], pool: ScriptedPool | None = None) -> tuple[Any, Tokenize]:
+def tokenize(body: dict[str, Any], pool: ScriptedPool | None = None) -> tuple[Any, Prepare]:
     """The answer, and the question that it came from."""
-    pool = pool or ScriptedPool(status=BOS)
+    pool = pool or ScriptedPool()
     response = post(pool, "/tokenize", body)
     assert response.status_code == 200, response.text
-    (question,) = pool.questions
-    assert isinstance(question, Tokenize)
+    question = pool.questions[-1]
+    assert isinstance(question, Prepare)
     return response.json(), question
 
 
@@ -51,7 +49,7 @@ def test_a_text_as_for_llama_server() -> None:
     answer, question = tokenize({"content": "<s>Hé"})
     ids = [*b"<s>", 72, 195, 169]
     assert answer == {"tokens": ids, "count": 6, "max_model_len": 100}
-    assert (question.prompt, question.begins) == (("", "<s>", "Hé"), False)
+    assert (question.prompt, question.begins) == (Text("<s>Hé"), False)
     answer, question = tokenize({"content": "Hé", "add_special": True, "with_pieces": True})
     assert question.begins
     assert answer["count"] == 4
@@ -79,7 +77,8 @@ def test_a_chat_becomes_the_prompt_that_it_would_be() -> None:
     pool = ScriptedPool()
     post(pool, "/v1/chat/completions", {**CHAT, "stream": False})
     answer, question = tokenize({**CHAT, "return_token_strs": True}, pool)
-    assert question.prompt == pool.requests[0].prompt == (RENDERED,)
+    assert question.prompt == Chat((USER,))
+    assert text_of(pool.requests[0].ids) == RENDERED
     assert question.begins
     assert answer["count"] == 1 + len(RENDERED) and len(answer["token_strs"]) == answer["count"]
     counted = post(pool, "/v1/chat/completions/input_tokens", {**CHAT, "temperature": 0.5})
@@ -88,12 +87,10 @@ def test_a_chat_becomes_the_prompt_that_it_would_be() -> None:
 
 
 def test_special_tokens_of_a_text_are_plain_if_it_says_so() -> None:
-    for body in ({"content": "<s>a</s>"}, {"prompt": "<s>a</s>", "parse_special": True}):
-        assert tokenize(body)[1].prompt == ("", "<s>", "a", "</s>", "")
-    body = {"content": "<s>a</s>", "parse_special": False}
-    assert tokenize(body)[1].prompt == ("<s>a</s>",)
-    message = {"role": "user", "content": "<s>"}
-    assert "<s>" in tokenize({"messages": [message]})[1].prompt[0]
+    for body in ({"content": "<s>"}, {"prompt": "<s>", "parse_special": True}):
+        assert tokenize(body)[1].prompt == Text("<s>")
+    body = {"content": "<s>", "parse_special": False}
+    assert tokenize(body)[1].prompt == Text("<s>", parses_special=False)
 
 
 def test_what_is_null_is_not_there() -> None:
@@ -176,7 +173,7 @@ def test_what_goes_for_every_body_goes_for_these(path: str, body: dict[str, Any]
     assert error(post(unready, path, body)) == (503, "model_loading", None)
 
 
-@pytest.mark.parametrize(("path", "body"), ASKING)
+@pytest.mark.parametrize(("path", "body"), POSTS)
 def test_what_the_pool_refuses_is_an_error(path: str, body: dict[str, Any]) -> None:
     for code, status in ((ErrorCode.QUEUE_FULL, 429), (ErrorCode.SHUTTING_DOWN, 503)):
         pool = ScriptedPool(oracle=lambda _, code=code: PoolRefused(code, "No.", 3))  # type: ignore[misc]
@@ -192,19 +189,23 @@ def test_a_full_backlog_of_generations_does_not_matter() -> None:
 
 
 def test_a_text_that_cannot_be_tokenized_is_named() -> None:
-    pool = ScriptedPool(oracle=lambda asked: Tokens(asked.request_id, error="it cannot be"))
-    params = [error(post(pool, path, body)) for path, body in ASKING]
+    def oracle(asked: Question) -> Failed:
+        param = asked.param if isinstance(asked, Prepare) else "tokens"
+        return Failed(asked.request_id, "invalid_prompt", "it cannot be", param)
+
+    params = [error(post(ScriptedPool(oracle=oracle), path, body)) for path, body in POSTS]
     assert params == [
-        (400, "invalid_prompt", param) for param in ("content", "messages", "tokens", "messages")
+        (400, "invalid_prompt", param)
+        for param in ("content", "messages", "tokens", "messages", "messages")
     ]
 
 
 def test_a_question_takes_no_longer_than_its_request_may() -> None:
     pool = ScriptedPool(oracle=lambda _: None)
-    for path, body in ASKING:
+    for path, body in POSTS:
         response = post(pool, path, body, headers={"x-request-timeout": "0.01"})
         assert error(response) == (504, "request_timeout", None)
-    assert len(pool.cancelled) == len(ASKING)
+    assert len(pool.cancelled) == len(POSTS)
 
 
 def test_a_client_that_leaves_is_forgotten(caplog: pytest.LogCaptureFixture) -> None:

@@ -4,13 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.chat.choice import load_chat_template
-from gateway.pool.prefix import Prefix
-from gateway.serving import ServingConfig
-from gateway.warm_prompt import load_warm_prompt, warm_prompts
+from gateway.warm_prompt import load_warm_prompt
 from shared.errors import UsageError
-from shared.messages import ModelInfo
-from tests.unit.gateway.fakes import CONFIG, MODEL
 
 TEXT = "You are Marvin, and you sigh."
 
@@ -52,42 +47,3 @@ def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     path.write_bytes(b" \n")
     with pytest.raises(UsageError, match="there is no text in it"):
         load_warm_prompt(str(path))
-
-
-def common(text: str, config: ServingConfig, model: ModelInfo) -> str:
-    prompts = warm_prompts(text, config)
-    assert prompts is not None
-    first, *others = (Prefix("".join(prompt)) for prompt in prompts(model))
-    return first.text[: min((first.shared_length(each) for each in others), default=len(first))]
-
-
-def with_format(name: str) -> ServingConfig:
-    return ServingConfig("m", "m.gguf", 2, 1000, 1, chat_template=load_chat_template(name))
-
-
-def test_in_a_chat_it_is_the_system_message() -> None:
-    assert common(TEXT, with_format("chatml"), MODEL) == (
-        f"<|im_start|>system\n{TEXT}<|im_end|>\n<|im_start|>user\n"
-    )
-
-
-def test_without_a_chat_format_it_is_the_beginning_of_texts() -> None:
-    assert common(TEXT, CONFIG, MODEL) == TEXT
-    assert warm_prompts(None, CONFIG) is None
-
-
-@pytest.mark.parametrize(
-    ("source", "reason"),
-    [
-        (
-            "{{ raise_exception('no system') }}",
-            "a system message of it cannot be used: .*no system",
-        ),
-        ("{{ messages[-1]['content'] }}", "the chat template .* leaves out system messages"),
-    ],
-)
-def test_a_format_that_takes_none(source: str, reason: str, tmp_path: Path) -> None:
-    path = tmp_path / "own.jinja"
-    path.write_text(source)
-    with pytest.raises(ValueError, match=reason):
-        common(TEXT, with_format(str(path)), MODEL)

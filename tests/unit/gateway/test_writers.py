@@ -172,8 +172,8 @@ def token(raw: bytes, logprob: float | None = -1.5, *top: bytes) -> TokenLogprob
     return TokenLogprobs(Candidate(raw.decode("latin-1"), logprob), tuple(others))
 
 
-def prefilled(echo: str = "", told: tuple[TokenLogprobs, ...] = ()) -> Progress:
-    return Prefilled("r", 5, 2, 1.0, echo, told)
+def prefilled(told: tuple[TokenLogprobs, ...] = ()) -> Progress:
+    return Prefilled("r", 5, 2, 1.0, told)
 
 
 def delta(text: str, *told: TokenLogprobs) -> Progress:
@@ -264,10 +264,10 @@ ECHOED = (token(b"A", None), token(b"\xc3"), token(b"\xa9"))
 def test_a_prompt_comes_first(logprobs: int | None) -> None:
     told = () if logprobs is None else ECHOED
     after = () if logprobs is None else (token(b"B"), token(b"C"))
-    happened = [prefilled(ECHO, told), delta("BC", *after), finished()]
-    choice = choice_of(completion(echo=True, logprobs=logprobs), happened)
+    happened = [prefilled(told), delta("BC", *after), finished()]
+    choice = choice_of(completion(prompt=ECHO, echo=True, logprobs=logprobs), happened)
     assert choice["text"] == "AéBC"
-    pieces = choices(completion(echo=True, logprobs=logprobs, stream=True), happened)
+    pieces = choices(completion(prompt=ECHO, echo=True, logprobs=logprobs, stream=True), happened)
     assert [piece["text"] for piece in pieces] == ["Aé", "BC", ""]
     if logprobs is None:
         assert choice["logprobs"] is None
@@ -282,18 +282,20 @@ def test_a_prompt_comes_first(logprobs: int | None) -> None:
 
 
 def test_a_prompt_alone() -> None:
-    happened = [prefilled(ECHO, ECHOED), finished("length", tokens=0)]
-    choice = choice_of(completion(echo=True, logprobs=0, max_tokens=0), happened)
+    happened = [prefilled(ECHOED), finished("length", tokens=0)]
+    choice = choice_of(completion(prompt=ECHO, echo=True, logprobs=0, max_tokens=0), happened)
     assert (choice["text"], choice["finish_reason"]) == (ECHO, "length")
     assert len(choice["logprobs"]["tokens"]) == 3
-    text, last = choices(completion(echo=True, logprobs=0, max_tokens=0, stream=True), happened)
+    text, last = choices(
+        completion(prompt=ECHO, echo=True, logprobs=0, max_tokens=0, stream=True), happened
+    )
     assert (text["text"], last["text"], last["finish_reason"]) == (ECHO, "", "length")
     assert text["logprobs"] == choice["logprobs"]
 
 
 def test_the_short_form_with_its_prompt_is_text_alone() -> None:
-    happened = [(0, event) for event in (prefilled("ab"), delta("c"), finished())]
-    assert whole(completion(echo=True, model=None), happened) == "abc"
+    happened = [(0, event) for event in (prefilled(), delta("c"), finished())]
+    assert whole(completion(prompt="ab", echo=True, model=None), happened) == "abc"
 
 
 @given(st.text(min_size=1, max_size=8), st.text(max_size=12), st.data())
@@ -308,9 +310,9 @@ def test_a_stream_of_log_probabilities_says_what_an_object_says(
         return tuple(token(content[a:b]) for a, b in cut(len(content)))
 
     deltas = [delta(text[a:b], *tokens(text[a:b].encode())) for a, b in cut(len(text))]
-    happened = [prefilled(echo, tokens(echo.encode())), *deltas, finished()]
-    choice = choice_of(completion(echo=True, logprobs=2), happened)
-    *pieces, last = choices(completion(echo=True, logprobs=2, stream=True), happened)
+    happened = [prefilled(tokens(echo.encode())), *deltas, finished()]
+    choice = choice_of(completion(prompt=echo, echo=True, logprobs=2), happened)
+    *pieces, last = choices(completion(prompt=echo, echo=True, logprobs=2, stream=True), happened)
     assert "".join(piece["text"] for piece in pieces) == choice["text"] == echo + text
     assert last["finish_reason"] == choice["finish_reason"]
     for column in COLUMNS:

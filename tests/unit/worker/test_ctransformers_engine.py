@@ -47,6 +47,7 @@ def engine(loaded: CTransformersEngine) -> CTransformersEngine:
 
 def evaluate(engine: CTransformersEngine, tokens: list[int]) -> NDArray[np.float32]:
     (logits,) = engine.forward([SlotTokens(0, tokens)], 1)
+    assert logits is not None
     copied: NDArray[np.float32] = logits.copy()
     return copied
 
@@ -112,6 +113,7 @@ def test_threads_make_no_difference(engine: CTransformersEngine) -> None:
     whole = evaluate(engine, PROMPT)
     engine.reuse_prefix(0, [0])
     (logits,) = engine.forward([SlotTokens(0, PROMPT)], 2)
+    assert logits is not None
     assert np.allclose(logits, whole, atol=1e-3)
 
 

@@ -22,6 +22,7 @@ def generate(engine: Engine, prompt: list[int]) -> list[int]:
     tokens: list[int] = []
     while True:
         (logits,) = engine.forward([SlotTokens(0, pending)], 1)
+        assert logits is not None
         token = int(np.argmax(logits))
         if token in engine.eog:
             return tokens

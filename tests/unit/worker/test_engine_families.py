@@ -37,6 +37,7 @@ def evaluate(engine: CTransformersEngine, tokens: list[int]) -> NDArray[np.float
         (logits,) = engine.forward([SlotTokens(0, tokens[:n])], 1)
         tokens = tokens[n:]
         if not tokens:
+            assert logits is not None
             copied: NDArray[np.float32] = logits.copy()
             return copied
 

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from shared.config import WorkerConfig
 from shared.encoding import encode
@@ -22,7 +21,6 @@ from shared.messages import (
     Cancel,
     Command,
     Delta,
-    Detokenize,
     Event,
     Failed,
     Finished,
@@ -31,12 +29,10 @@ from shared.messages import (
     Progress,
     SetThreads,
     Shutdown,
-    Tokenize,
-    Tokens,
 )
 from shared.sampling import SamplingParams
 from worker import threads
-from worker.engines.base import SlotTokens
+from worker.engines.base import Logits, SlotTokens
 from worker.engines.echo import EchoEngine
 from worker.loop import Loop
 
@@ -73,11 +69,11 @@ class Outbox:
 
     def __init__(self) -> None:
         self.batches: list[list[Event]] = []
-        self.sent: list[Event | Progress | Tokens] = []
+        self.sent: list[Event | Progress] = []
 
-    def send(self, events: Sequence[Event | Progress | Tokens]) -> None:
+    def send(self, events: Sequence[Event | Progress]) -> None:
         self.sent += events
-        told = [event for event in events if not isinstance(event, Progress | Tokens)]
+        told = [event for event in events if not isinstance(event, Progress)]
         if told:
             self.batches.append(told)
 
@@ -98,7 +94,7 @@ class WatchedEngine(EchoEngine):
     def chunk_size(self, slot: int) -> int:
         return self.chunk
 
-    def forward(self, batch: Sequence[SlotTokens], threads: int) -> list[NDArray[np.float32]]:
+    def forward(self, batch: Sequence[SlotTokens], threads: int) -> list[Logits | None]:
         self.evaluated.append(list(batch[0].tokens))
         self.threads.append(threads)
         self.before.pop(len(self.evaluated), lambda: None)()
@@ -133,7 +129,7 @@ class Bench:
 
 
 def generate(prompt: str, request_id: str = "r", **fields: Any) -> Generate:
-    return Generate(request_id, (prompt,), GREEDY, **fields)
+    return Generate(request_id, tuple(prompt.encode()), GREEDY, **fields)
 
 
 def text_of(events: list[Event]) -> str:
@@ -265,30 +261,11 @@ def test_text_that_a_stop_string_might_begin_is_dropped_by_cancel() -> None:
     assert last(events).finish_reason == "cancelled"
 
 
-def test_prompt_longer_than_the_context() -> None:
-    bench = Bench(n_ctx=8)
-    for prompt in ("12345678", "123456789"):
-        failed = failure(bench.run(generate(prompt)))
-        assert (failed.code, failed.param) == ("context_length_exceeded", "prompt")
-        assert "maximum context length is 8 tokens" in failed.message
-        assert f"has {len(prompt)} in the prompt" in failed.message
-        bench.batches.clear()
-    assert bench.engine.evaluated == []
-    assert text_of(bench.run(generate("1234567", request_id="s"))) == "1"
-
-
-def test_a_completion_that_does_not_fit_is_refused() -> None:
-    bench = Bench(n_ctx=8)
-    failed = failure(bench.run(generate("abcd", max_tokens=5)))
-    assert (failed.code, failed.param) == ("context_length_exceeded", "max_tokens")
-    assert "4 in the prompt and 5 for the completion" in failed.message
-    assert text_of(bench.run(generate("abcd", request_id="s", max_tokens=4))) == "abcd"
-
-
-@pytest.mark.parametrize("fields", [{"max_tokens": 5, "max_tokens_is_default": True}, {}])
-def test_a_length_that_nobody_chose_is_cut_to_the_context(fields: dict[str, Any]) -> None:
-    finished = last(Bench(n_ctx=8).run(generate("abcdef", **fields)))
-    assert (finished.finish_reason, finished.completion_tokens) == ("length", 2)
+def test_what_is_generated_ends_with_the_context() -> None:
+    for most in (5, None):
+        finished = last(Bench(n_ctx=8).run(generate("abcdef", max_tokens=most)))
+        assert (finished.finish_reason, finished.completion_tokens) == ("length", 2)
+        assert finished.ids == tuple(b"ab")
 
 
 def test_max_tokens() -> None:
@@ -296,13 +273,6 @@ def test_max_tokens() -> None:
     finished = last(events)
     assert (finished.finish_reason, finished.completion_tokens) == ("length", 3)
     assert text_of(events) == "abc"
-
-
-def test_empty_prompt() -> None:
-    bench = Bench()
-    failed = failure(bench.run(generate("")))
-    assert (failed.code, failed.param) == ("invalid_prompt", "prompt")
-    assert text_of(bench.run(generate("ok", request_id="s"))) == "ok"
 
 
 def test_stop_string_across_tokens() -> None:
@@ -381,8 +351,9 @@ def test_logits_that_are_not_finite_end_only_their_generation() -> None:
     class Ill(WatchedEngine):
         ill = True
 
-        def forward(self, batch: Sequence[SlotTokens], threads: int) -> list[NDArray[np.float32]]:
+        def forward(self, batch: Sequence[SlotTokens], threads: int) -> list[Logits | None]:
             (logits,) = super().forward(batch, threads)
+            assert logits is not None
             if self.ill:
                 logits[:] = np.nan
             return [logits]
@@ -393,20 +364,6 @@ def test_logits_that_are_not_finite_end_only_their_generation() -> None:
     assert failure(bench.run(generate("abc"))).code == "engine_error"
     engine.ill = False
     assert text_of(bench.run(generate("abc", request_id="s"))) == "abc"
-
-
-def test_a_prompt_that_cannot_be_tokenized_fails(caplog: pytest.LogCaptureFixture) -> None:
-    class Illiterate(WatchedEngine):
-        def tokenize(self, prompt: Sequence[str], *, begins: bool = True) -> list[int]:
-            raise RuntimeError("no")
-
-    bench = Bench()
-    bench.loop = Loop(Illiterate(), 1, bench.inbox, bench.outbox)
-    with caplog.at_level(logging.ERROR):
-        failed = failure(bench.run(generate("abc")))
-    assert failed.code == "invalid_prompt"
-    assert "no" not in failed.message.split()
-    assert len(caplog.records) == 1
 
 
 def test_shutdown_ends_the_loop_in_the_midst_of_a_generation() -> None:
@@ -504,9 +461,6 @@ def test_nothing_is_generated_of_no_tokens() -> None:
         finished = last(events)
         assert kinds(events) == [Prefilled, Finished]
         assert (finished.finish_reason, finished.completion_tokens) == ("length", 0)
-    failed = failure(bench.run(generate("abcde", max_tokens=0)))
-    assert (failed.code, failed.param) == ("context_length_exceeded", "prompt")
-    assert failed.message.endswith("Shorten the prompt.")
 
 
 def prefilled_of(events: list[Event]) -> Prefilled:
@@ -514,23 +468,16 @@ def prefilled_of(events: list[Event]) -> Prefilled:
     return events[0]
 
 
-def test_a_prompt_is_echoed() -> None:
-    bench = Bench(chunk=4)
-    prefilled = prefilled_of(bench.run(generate("0123456789", echoes=True)))
-    assert (prefilled.echo, prefilled.echo_logprobs) == ("0123456789", ())
-    assert bench.engine.evaluated[0] == list(b"0123"), "nobody asks for its logits"
-
-
 def test_an_echoed_prompt_is_told_of_token_by_token() -> None:
     bench = Bench(chunk=4)
     bench.run(generate("0123"))
     bench.engine.evaluated.clear()
-    events = bench.run(generate("012é", echoes=True, logprobs=1, max_tokens=2, request_id="s"))
+    events = bench.run(generate("012é", echoes_from=0, logprobs=1, max_tokens=2, request_id="s"))
     prefilled = prefilled_of(events)
     assert prefilled.cached_tokens == 0, "of what is cached nobody knows the logits"
     assert bench.engine.evaluated[:5] == [[byte] for byte in "012é".encode()]
     chosen = [entry.chosen for entry in prefilled.echo_logprobs]
-    assert b"".join(each.bytes for each in chosen).decode() == prefilled.echo == "012é"
+    assert b"".join(each.bytes for each in chosen).decode() == "012é"
     # Of a prompt the echo engine expects nothing, but an end.
     assert [each.logprob for each in chosen] == [None, *[-9999.0] * 4]
     assert [entry.top[0].raw for entry in prefilled.echo_logprobs[1:]] == ["<end>"] * 4
@@ -541,21 +488,9 @@ def test_an_echoed_prompt_is_told_of_token_by_token() -> None:
 def test_cancelled_in_the_midst_of_an_echo() -> None:
     bench = Bench()
     bench.engine.before[3] = lambda: bench.inbox.put(Cancel("r"))
-    (event,) = bench.run(generate("0123456", echoes=True, logprobs=0))
+    (event,) = bench.run(generate("0123456", echoes_from=0, logprobs=0))
     assert isinstance(event, Finished) and event.finish_reason == "cancelled"
     assert text_of(bench.run(generate("0123456", request_id="s"))) == "0123456"
-
-
-def test_a_prompt_of_token_ids() -> None:
-    bench = Bench()
-    ids = (72, 105, 256)
-    request = Generate("r", (), GREEDY, prompt_ids=ids, echoes=True, logprobs=0, max_tokens=5)
-    events = bench.run(request)
-    prefilled = prefilled_of(events)
-    assert bench.engine.evaluated[:3] == [[token] for token in ids]
-    assert (prefilled.prompt_tokens, prefilled.echo) == (3, "Hi<end>")
-    assert [entry.chosen.is_control for entry in prefilled.echo_logprobs] == [False, False, True]
-    assert text_of(events) == "Hi"
 
 
 def test_an_embedding_is_of_the_prompt_and_of_length_one() -> None:
@@ -579,48 +514,11 @@ def test_an_embedding_that_is_cancelled_is_none() -> None:
     assert (event.finish_reason, event.embedding) == ("cancelled", "")
 
 
-@pytest.mark.parametrize("at", [1, 3, 6])
-@pytest.mark.parametrize("fields", [{}, {"grammar": grammar(regex="[a-f]+")}])
-def test_questions_are_answered_in_the_midst_of_a_generation(
-    at: int, fields: dict[str, Any]
-) -> None:
-    bench = Bench()
-    alone = bench.run(generate("abcdef", **fields))
-    bench.outbox.batches.clear()
-
-    def ask() -> None:
-        bench.inbox.put(Tokenize("t", ("é",), wants_texts=True))
-        bench.inbox.put(Detokenize("d", (195, 169, 256)))
-
-    bench.engine.before[len(bench.engine.evaluated) + at] = ask
-    events = bench.run(generate("abcdef", **fields))
-    assert text_of(events) == text_of(alone) == "abcdef"
-    assert last(events).completion_tokens == 6
-    answers = [sent for sent in bench.outbox.sent if isinstance(sent, Tokens)]
-    assert answers == [
-        Tokens("t", (195, 169), ("\ufffd", "\ufffd")),
-        Tokens("d", (195, 169, 256), text="é<end>"),
-    ]
-
-
-def test_a_question_without_an_answer_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    class Illiterate(WatchedEngine):
-        def tokenize(self, prompt: Sequence[str], *, begins: bool = True) -> list[int]:
-            raise RuntimeError("no")
-
-    bench = Bench()
-    bench.loop = Loop(Illiterate(), 1, bench.inbox, bench.outbox)
-    with caplog.at_level(logging.ERROR):
-        assert bench.run(Tokenize("t", ("x",))) == []
-    (answer,) = bench.outbox.sent
-    assert isinstance(answer, Tokens) and answer.error and "no" not in answer.error.split()
-    assert len(caplog.records) == 1
-
-
 def test_logits_that_are_no_numbers_end_what_tells_of_them_too() -> None:
     class Ill(WatchedEngine):
-        def forward(self, batch: Sequence[SlotTokens], threads: int) -> list[NDArray[np.float32]]:
+        def forward(self, batch: Sequence[SlotTokens], threads: int) -> list[Logits | None]:
             (logits,) = super().forward(batch, threads)
+            assert logits is not None
             logits[:] = -np.inf
             return [logits]
 
@@ -628,7 +526,7 @@ def test_logits_that_are_no_numbers_end_what_tells_of_them_too() -> None:
     bench.loop = Loop(Ill(), 1, bench.inbox, bench.outbox)
     for fields in (
         {"logprobs": 0},
-        {"logprobs": 1, "echoes": True},
+        {"logprobs": 1, "echoes_from": 0},
         {"grammar": grammar(regex="a|b")},
     ):
         failed = failure(bench.run(generate("abc", **fields)))
@@ -661,7 +559,7 @@ def test_all_tokens_are_told_of_whatever_is_asked_for(
         generate(
             prompt,
             max_tokens=max_tokens,
-            echoes=echoes,
+            echoes_from=0 if echoes else None,
             logprobs=logprobs,
             grammar=bound_to,
             stop=stop,
@@ -672,7 +570,8 @@ def test_all_tokens_are_told_of_whatever_is_asked_for(
     told = [entry.chosen.raw for delta in deltas for entry in delta.logprobs]
     text = text_of(events)
     assert finished.completion_tokens <= max_tokens
-    assert prefilled_of(events).echo == (prompt if echoes else "")
+    told_of_prompt = "".join(each.chosen.raw for each in prefilled_of(events).echo_logprobs)
+    assert told_of_prompt == (prompt if echoes and logprobs is not None else "")
     assert "".join(told) == ("" if logprobs is None else text)
     assert all(delta.text or delta.logprobs for delta in deltas)
     assert not any(each in text for each in stop)

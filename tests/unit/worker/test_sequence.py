@@ -181,7 +181,7 @@ def test_a_control_token_is_called_by_its_name() -> None:
 
 
 def test_the_prompt_is_told_of_token_by_token() -> None:
-    begun = sequence(prompt=[65, 66, 67], prompt_ids=(65, 66, 67), echoes=True, logprobs=1)
+    begun = sequence(prompt=[65, 66, 67], echoes_from=0, logprobs=1)
     chunks = []
     for following in (66, 90):
         chunks.append(begun.take_chunk(32))
@@ -189,7 +189,6 @@ def test_the_prompt_is_told_of_token_by_token() -> None:
     chunks.append(begun.take_chunk(32))
     assert chunks == [[65], [66], [67]]
     prefilled = begun.prefilled()
-    assert prefilled.echo == "ABC"
     first, second, third = prefilled.echo_logprobs
     assert first.chosen == Candidate("A", None) and first.top == ()
     assert second.top[0] == second.chosen
@@ -228,10 +227,3 @@ def test_a_letter_in_pieces_is_cut_off_with_all_of_them() -> None:
         if text:
             assert [entry.chosen.raw for entry in begun.delta(text).logprobs] == ["A"]
     assert reason == "stop" and not begun.has_unreported_logprobs
-
-
-def test_the_prompt_is_given_back_as_it_was_sent() -> None:
-    begun = sequence(prompt=[65, 3, 66], prompt_ids=(65, 3, 66), echoes=True)
-    begun.take_chunk(99)
-    prefilled = begun.prefilled()
-    assert (prefilled.echo, prefilled.echo_logprobs) == ("A<control>B", ())

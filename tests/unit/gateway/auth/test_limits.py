@@ -18,8 +18,7 @@ from gateway.auth.keys import ApiKeys, KeyGuard
 from gateway.auth.limits import FREE_PATHS, Bucket, KeyLimits, Rates, Usage, duration
 from gateway.errors import ApiError, UnexpectedErrors
 from gateway.observe.log import RequestLog
-from gateway.observe.record import RequestRecord, record_of
-from gateway.pool.base import GenerationRecord
+from gateway.observe.record import GenerationRecord, RequestRecord, record_of
 from tests.unit.gateway.auth.asking import COMPLETION
 from tests.unit.gateway.fakes import CONFIG, ScriptedPool, error
 

@@ -1,1 +1,0 @@
-"""Chat templates: which one, how far it is trusted, and the prompt that it makes."""

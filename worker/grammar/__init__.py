@@ -1,0 +1,1 @@
+"""Grammars that bind completions: compiled, tried, and followed token by token."""
