@@ -38,7 +38,7 @@ class TextReader:
         self._echo = echo
 
     def read(self, event: Progress) -> Sequence[Piece]:
-        if isinstance(event, Delta):
+        if type(event) is Delta:
             return (Text(event.text, event.logprobs),)
         if isinstance(event, Prefilled):
             return (_begun(event, self._echo),)
