@@ -38,7 +38,7 @@ class TextReader:
         self._echo = echo
 
     def read(self, event: Progress) -> Sequence[Piece]:
-        if type(event) is Delta:
+        if isinstance(event, Delta):
             return (Text(event.text, event.logprobs),)
         if isinstance(event, Prefilled):
             return (_begun(event, self._echo),)

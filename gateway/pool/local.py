@@ -3,6 +3,7 @@
 import asyncio
 import math
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 from gateway.pool.base import (
@@ -161,13 +162,14 @@ class LocalPool:
     def status(self) -> PoolStatus:
         """See `gateway.pool.base.WorkerPool.status`."""
         scheduler, (state, reason) = self._scheduler, self._state()
+        n_running = Counter(job.slot.worker_id for job in scheduler.running.values() if job.slot)
         return PoolStatus(
             state,
             reason,
             self._model,
             workers=tuple(
                 keeper.status(
-                    len(scheduler.jobs_of(keeper.worker_id)),
+                    n_running[keeper.worker_id],
                     scheduler.cached_tokens(keeper.worker_id),
                 )
                 for keeper in self._keepers
