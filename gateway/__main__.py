@@ -7,18 +7,14 @@ Ctrl-C amid these imports ends in a traceback.
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``serve``, which is the default, ``inspect`` or ``build-engine``.
 
-    Args:
-        arguments: the command line, without the program's name; None takes the process' own.
-
-    Returns:
-        The exit status: 0 after a shutdown, 1 if no worker could load the model, 2 for a mistake
-        in the settings, 130 after Ctrl-C before the server was up.
+    The exit status is 0 after a shutdown, 1 if no worker could load the model, 2 for a mistake in
+    the settings, 130 after Ctrl-C before the server was up.
     """
     # An exception would be lost where Python has none to raise it to, as amid an import.
     signal.signal(signal.SIGINT, _leave)
@@ -30,11 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return inspect(arguments[1:])
         case ["convert"]:
-            message = (
-                "ggml-fastapi convert: is gone; llama.cpp's convert_hf_to_gguf.py makes GGUF files"
-            )
-            print(message, file=sys.stderr)
-            return 2
+            return _refuse("convert is gone; llama.cpp's convert_hf_to_gguf.py makes GGUF files")
         case ["build-engine"]:
             from gateway.demo_model import default_cache_dir
             from worker.build.command import main as build_engine
@@ -92,17 +84,18 @@ def _serve(arguments: Sequence[str]) -> int:
         launch = Launch(settings, run_worker, run_preparer)
         return _run(serve(launch, plan))
     except UsageError as error:
-        print(f"ggml-fastapi: {error}", file=sys.stderr)
-        return 2
+        return _refuse(str(error))
+
+
+def _refuse(reason: str) -> int:
+    print(f"ggml-fastapi: {reason}", file=sys.stderr)
+    return 2
 
 
 def _run(serving: Coroutine[object, object, int]) -> int:
-    run: Callable[[Coroutine[object, object, int]], int]
-    try:
-        # Costs a fifth less CPU time for each streamed token than asyncio's own loop.
-        from uvloop import run
-    except ImportError:  # not available for this platform
-        from asyncio import run
+    # Costs a fifth less CPU time for each streamed token than asyncio's own loop.
+    from uvloop import run
+
     return run(serving)
 
 

@@ -171,7 +171,7 @@ async def props(request: Request) -> Props:
             "n_ctx": model.n_ctx,
             "params": {k: v for k, v in defaults.items() if isinstance(v, int | float)},
         },
-        "total_slots": config.workers,
+        "total_slots": served.pool.status().max_running,
         "model_alias": config.model_id,
         "model_path": Path(config.model_file).name,  # its folders are nobody's business
         "chat_template": model.chat_template or "",

@@ -27,8 +27,7 @@ _PATH = re.compile(r"(?:(?<=[\s'\"=(\[:,;])|^)(?:~|\.\.?)?/(?:[^\s'\":,;]*/)?")
 class Reloads:
     """The pools of a server: the one that serves, those before it, and the one that loads.
 
-    A request stays with the pool that it found when it began. A pool that was replaced is closed
-    when the last of its requests has ended.
+    A pool that was replaced is closed when the last of its requests has ended.
     """
 
     def __init__(
@@ -39,20 +38,11 @@ class Reloads:
         models: Models,
         requests: Callable[[], Iterable["asyncio.Task[None]"]],
     ) -> None:
-        """Begin with the first pool.
-
-        Args:
-            launch: makes the others.
-            plan: of the first.
-            pool: the first.
-            models: where a reload replaces the model.
-            requests: the requests that are being answered now.
-        """
-        self._launch = launch
+        self._launch = launch  # makes the other pools
         self._plan = plan
         self._pool = pool
         self._models = models
-        self._requests = requests
+        self._requests = requests  # that are being answered now
         self._retiring: dict[LocalPool, asyncio.Task[None]] = {}
         self._reloading: asyncio.Task[Reloaded] | None = None
         self._closing = False

@@ -30,12 +30,7 @@ class GrammarKind(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """What a completion is bound to be.
+    """What a completion is bound to be."""
 
-    Attributes:
-        kind: a `GrammarKind` value.
-        source: what it says.
-    """
-
-    kind: str
+    kind: str  #: a `GrammarKind` value
     source: str

@@ -9,19 +9,15 @@ from typing import Any, NamedTuple
 
 
 class Candidate(NamedTuple):
-    """A token that might have come next.
+    """A token that might have come next."""
 
-    Attributes:
-        raw: its bytes, one letter of ISO 8859-1 for each; of a token that adds no text (such as the
-            one that ends a turn), those of its name.
-        logprob: natural logarithm of its probability by the model's own distribution, which no
-            sampling parameter has changed; None for the first token of a prompt, which has none.
-        is_control: whether it adds no text.
-    """
-
+    #: Its bytes, one letter of ISO 8859-1 for each; of a token that adds no text (such as the one
+    #: that ends a turn), those of its name.
     raw: str
+    #: Natural logarithm of its probability by the model's own distribution, which no sampling
+    #: parameter has changed; None for the first token of a prompt.
     logprob: float | None
-    is_control: bool = False
+    is_control: bool = False  #: whether it adds no text
 
     @property
     def bytes(self) -> bytes:
@@ -30,15 +26,10 @@ class Candidate(NamedTuple):
 
 
 class TokenLogprobs(NamedTuple):
-    """A token that is there, and what else was likely in its place.
-
-    Attributes:
-        chosen: the token.
-        top: the most likely tokens, the likeliest first; as many as were asked for.
-    """
+    """A token that is there, and what else was likely in its place."""
 
     chosen: Candidate
-    top: tuple[Candidate, ...] = ()
+    top: tuple[Candidate, ...] = ()  #: the likeliest first; as many as were asked for
 
 
 def token_logprobs(decoded: Iterable[Any]) -> tuple[TokenLogprobs, ...]:

@@ -8,28 +8,18 @@ from numpy.typing import NDArray
 
 from shared.logprobs import TokenLogprobs
 from shared.messages import Delta, Generate, Prefilled
-from worker.detokenizer import Detokenizer
 from worker.engines.base import Engine
 from worker.grammar.matcher import Matcher
 from worker.sampling.logprobs import Logprobs
 from worker.sampling.sampler import Sampler
-from worker.stop import StopMatcher
+from worker.text.detokenizer import Detokenizer
+from worker.text.stop import StopMatcher
 
 _FloatArray = NDArray[np.float32]
 
 
 class Sequence:
-    """The state of a running generation.
-
-    Attributes:
-        request: what was asked for.
-        prompt_tokens: how many tokens the prompt has.
-        cached_tokens: how many of them needed no evaluation.
-        pending: tokens that the engine has yet to evaluate.
-        is_prefilling: the prompt has not been evaluated yet.
-        generated: the tokens that have been generated.
-        budget: the most tokens to generate.
-    """
+    """The state of a running generation."""
 
     def __init__(
         self,
@@ -41,22 +31,16 @@ class Sequence:
         budget: int,
         matcher: Matcher | None = None,
     ) -> None:
-        """Begin after admission.
-
-        Args:
-            engine: what runs it.
-            request: what was asked for.
-            prompt: the prompt's token ids.
-            cached_tokens: how many of them the engine's cache holds.
-            budget: the most tokens to generate; prompt and budget together fit the context.
-            matcher: the way through the grammar that was asked for, if one was.
-        """
+        """Begin after admission; ``prompt`` and ``budget`` together fit the context."""
         self.request = request
         self.prompt_tokens = len(prompt)
         self.cached_tokens = cached_tokens
+        #: tokens that the engine has yet to evaluate
         self.pending = prompt[cached_tokens:]
+        #: the prompt has not been evaluated yet
         self.is_prefilling = True
         self.generated: list[int] = []
+        #: the most tokens to generate
         self.budget = budget
         self._engine = engine
         self._started = time.monotonic()

@@ -13,7 +13,7 @@ from shared.messages import Generate, ModelInfo, Prepared
 
 
 def admit(ask: Ask, pool: WorkerPool) -> ModelInfo:
-    """Refuse what the pool could not take, before any worker hears of it; returns the model.
+    """The model, if the pool can take the request; before any worker hears of it.
 
     Raises:
         PoolRefused: the pool takes nothing now, or not so much.
@@ -115,12 +115,7 @@ def generations(
 ) -> list[Generate]:
     """The generations of a request; choice ``k`` of prompt ``i`` has index ``i * n + k``.
 
-    Args:
-        ask: the request.
-        prompts: its prompts, and how many tokens may be generated behind each.
-        constraint: what the answer is held to.
-        answer_id: begins the names of the generations.
-        trace_id: of the HTTP request.
+    ``prompts`` come with the number of tokens that may be generated behind each.
     """
     # Of an answer that may call tools the client does not see all as text: `CallReader` stops it.
     stops = () if ask.tools.functions else ask.stop

@@ -1,8 +1,9 @@
 """Questions about tokens, in llama-server's form and in vLLM's; they need no generation."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Protocol
+from functools import partial
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from typing_extensions import NotRequired, TypedDict  # pydantic reads no other before Python 3.12
@@ -106,133 +107,61 @@ class Known:
     n_ctx: int  #: the context length of the model
 
 
-class TokenDialect(Protocol):
+@dataclass(frozen=True, slots=True)
+class TokenDialect:
     """An endpoint that answers such questions."""
 
     endpoint: Endpoint
-
-    def read(self, body: Mapping[str, Any]) -> TokenQuestion: ...
-
-    def write(self, question: TokenQuestion, known: Known) -> Any: ...
+    read: Callable[[Mapping[str, Any]], TokenQuestion]
+    write: Callable[[TokenQuestion, Known], Any]
 
 
-class Tokenize:
-    """Text or a chat to token ids."""
-
-    endpoint = Endpoint(
-        path="/tokenize",
-        name="tokenize",
-        description=(
-            "Say which tokens a text has, or the prompt that a chat becomes.\n\n"
-            "The text is `content`, as for llama-server, or `prompt`, as for vLLM; a chat is"
-            " `messages`."
-        ),
-        bodies=(TokenizeRequest, ChatRequest),
-        example={"content": "Hello"},
-        answer=TokenizeResponse,
-        tag="tokens",
-    )
-
-    def read(self, body: Mapping[str, Any]) -> TokenQuestion:
-        request, param = checked(TokenizeRequest, body), _text_field(body)
-        begins = request.add_special
-        if begins is None:
-            begins = request.add_special_tokens
-        prompt: Prompt
-        if param == "messages":
-            prompt, tools = _chat(body)
-        else:
-            text = request.prompt if request.content is None else request.content
-            has_specials = request.parse_special is not False
-            prompt = TextPrompt(text or "", has_specials=has_specials, param=param)
-            tools = NO_TOOLS
-        return TokenQuestion(
-            model=request.model,
-            param=param,
-            prompt=prompt,
-            tools=tools,
-            begins=param != "content" if begins is None else begins,
-            wants_pieces=request.with_pieces is True or request.return_token_strs is True,
-            options=request,
-        )
-
-    def write(self, question: TokenQuestion, known: Known) -> TokenizeResponse:
-        request: TokenizeRequest = question.options
-        tokens: list[int] | list[TokenPiece] = list(known.ids)
-        if request.with_pieces:
-            pairs = zip(known.ids, known.texts, strict=True)
-            tokens = [TokenPiece(id=token, piece=text) for token, text in pairs]
-        response = TokenizeResponse(tokens=tokens, count=len(known.ids), max_model_len=known.n_ctx)
-        if request.return_token_strs:
-            response["token_strs"] = list(known.texts)
-        return response
-
-
-class DetokenizeIds:
-    """Token ids to text."""
-
-    endpoint = Endpoint(
-        path="/detokenize",
-        name="detokenize",
-        description="Say which text tokens stand for; control tokens are shown by their names.",
-        bodies=(DetokenizeRequest,),
-        example={"tokens": [1, 2, 3]},
-        answer=DetokenizeResponse,
-        tag="tokens",
-    )
-
-    def read(self, body: Mapping[str, Any]) -> TokenQuestion:
-        request = checked(DetokenizeRequest, body)
-        return TokenQuestion(model=request.model, param="tokens", ids=tuple(request.tokens))
-
-    def write(self, question: TokenQuestion, known: Known) -> DetokenizeResponse:
-        return DetokenizeResponse(content=known.text, prompt=known.text)
-
-
-class ApplyTemplate:
-    """A chat to the text of its prompt."""
-
-    endpoint = Endpoint(
-        path="/apply-template",
-        name="apply_template",
-        description="Say which prompt a chat becomes.",
-        bodies=(ChatRequest,),
-        example=_CHAT,
-        answer=TemplateResponse,
-        tag="tokens",
-    )
-    wants_text = True
-
-    def read(self, body: Mapping[str, Any]) -> TokenQuestion:
+def _read_text(body: Mapping[str, Any]) -> TokenQuestion:
+    request, param = checked(TokenizeRequest, body), _text_field(body)
+    begins = request.add_special
+    if begins is None:
+        begins = request.add_special_tokens
+    prompt: Prompt
+    if param == "messages":
         prompt, tools = _chat(body)
-        return TokenQuestion(
-            model=body.get("model"),
-            param="messages",
-            prompt=prompt,
-            tools=tools,
-            wants_text=self.wants_text,
-        )
-
-    def write(self, question: TokenQuestion, known: Known) -> Any:
-        return TemplateResponse(prompt=known.text)
-
-
-class InputTokenCount(ApplyTemplate):
-    """A chat to the number of its prompt's tokens."""
-
-    endpoint = Endpoint(
-        path="/v1/chat/completions/input_tokens",
-        name="count_input_tokens",
-        description="Say how many tokens the prompt of a chat has; the body is that of the chat.",
-        bodies=(ChatRequest,),
-        example=_CHAT,
-        answer=InputTokens,
-        tag="tokens",
+    else:
+        text = request.prompt if request.content is None else request.content
+        has_specials = request.parse_special is not False
+        prompt = TextPrompt(text or "", has_specials=has_specials, param=param)
+        tools = NO_TOOLS
+    return TokenQuestion(
+        model=request.model,
+        param=param,
+        prompt=prompt,
+        tools=tools,
+        begins=param != "content" if begins is None else begins,
+        wants_pieces=request.with_pieces is True or request.return_token_strs is True,
+        options=request,
     )
-    wants_text = False
 
-    def write(self, question: TokenQuestion, known: Known) -> Any:
-        return InputTokens(object="response.input_tokens", input_tokens=len(known.ids))
+
+def _write_tokens(question: TokenQuestion, known: Known) -> TokenizeResponse:
+    request: TokenizeRequest = question.options
+    tokens: list[int] | list[TokenPiece] = list(known.ids)
+    if request.with_pieces:
+        pairs = zip(known.ids, known.texts, strict=True)
+        tokens = [TokenPiece(id=token, piece=text) for token, text in pairs]
+    response = TokenizeResponse(tokens=tokens, count=len(known.ids), max_model_len=known.n_ctx)
+    if request.return_token_strs:
+        response["token_strs"] = list(known.texts)
+    return response
+
+
+def _read_ids(body: Mapping[str, Any]) -> TokenQuestion:
+    request = checked(DetokenizeRequest, body)
+    return TokenQuestion(model=request.model, param="tokens", ids=tuple(request.tokens))
+
+
+def _read_chat(body: Mapping[str, Any], *, wants_text: bool = False) -> TokenQuestion:
+    prompt, tools = _chat(body)
+    return TokenQuestion(
+        model=body.get("model"), param="messages", prompt=prompt, tools=tools, wants_text=wants_text
+    )
 
 
 def _text_field(body: Mapping[str, Any]) -> str:
@@ -265,9 +194,62 @@ def _chat(body: Mapping[str, Any]) -> tuple[ChatPrompt, ToolUse]:
     return prompt, ask.tools
 
 
-TOKEN_DIALECTS: tuple[TokenDialect, ...] = (
-    Tokenize(),
-    DetokenizeIds(),
-    ApplyTemplate(),
-    InputTokenCount(),
+TOKENIZE = TokenDialect(
+    Endpoint(
+        path="/tokenize",
+        name="tokenize",
+        tag="tokens",
+        description=(
+            "Say which tokens a text has, or the prompt that a chat becomes.\n\n"
+            "The text is `content`, as for llama-server, or `prompt`, as for vLLM; a chat is"
+            " `messages`."
+        ),
+        bodies=(TokenizeRequest, ChatRequest),
+        example={"content": "Hello"},
+        answer=TokenizeResponse,
+    ),
+    _read_text,
+    _write_tokens,
 )
+DETOKENIZE = TokenDialect(
+    Endpoint(
+        path="/detokenize",
+        name="detokenize",
+        tag="tokens",
+        description="Say which text tokens stand for; control tokens are shown by their names.",
+        bodies=(DetokenizeRequest,),
+        example={"tokens": [1, 2, 3]},
+        answer=DetokenizeResponse,
+    ),
+    _read_ids,
+    lambda question, known: DetokenizeResponse(content=known.text, prompt=known.text),
+)
+APPLY_TEMPLATE = TokenDialect(
+    Endpoint(
+        path="/apply-template",
+        name="apply_template",
+        tag="tokens",
+        description="Say which prompt a chat becomes.",
+        bodies=(ChatRequest,),
+        example=_CHAT,
+        answer=TemplateResponse,
+    ),
+    partial(_read_chat, wants_text=True),
+    lambda question, known: TemplateResponse(prompt=known.text),
+)
+INPUT_TOKENS = TokenDialect(
+    Endpoint(
+        path="/v1/chat/completions/input_tokens",
+        name="count_input_tokens",
+        tag="tokens",
+        description="Say how many tokens the prompt of a chat has; the body is that of the chat.",
+        bodies=(ChatRequest,),
+        example=_CHAT,
+        answer=InputTokens,
+    ),
+    _read_chat,
+    lambda question, known: InputTokens(
+        object="response.input_tokens", input_tokens=len(known.ids)
+    ),
+)
+TOKEN_DIALECTS = (TOKENIZE, DETOKENIZE, APPLY_TEMPLATE, INPUT_TOKENS)

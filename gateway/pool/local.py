@@ -41,6 +41,7 @@ from shared.messages import (
 # How long workers get to end by themselves when the pool closes.
 _SHUTDOWN_S = 1.0
 _MEMORY_RETRY_S = 5
+_MOST_RETRY_S = 60.0
 
 
 class LocalPool:
@@ -93,6 +94,8 @@ class LocalPool:
         )
         self._model: ModelInfo | None = None
         self._is_draining = False
+        # When the place gets free that was promised last to somebody who was refused.
+        self._promised_s = 0.0
         self._settled, self._closing = asyncio.Event(), asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -235,10 +238,16 @@ class LocalPool:
         return self._model
 
     def _retry_after_s(self) -> int:
-        """Seconds until one of those that wait or run now is expected to be through, 1 to 60."""
+        """Seconds until there is expected to be room, 1 to 60.
+
+        Each place that gets free is promised to one of those that are refused: told the same time,
+        all but one of them would be refused again.
+        """
+        now_s = time.monotonic()
         there = len(self._scheduler.waiting) + len(self._scheduler.running)
-        wait_s = self._scheduler.expected_wait_s(time.monotonic())
-        return max(1, min(60, math.ceil(wait_s / max(1, there))))
+        a_place_s = self._scheduler.expected_wait_s(now_s) / max(1, there)
+        self._promised_s = min(max(now_s, self._promised_s) + a_place_s, now_s + _MOST_RETRY_S)
+        return max(1, math.ceil(self._promised_s - now_s))
 
     # ---- what the keepers tell (`gateway.pool.keeper.Listener`)
 

@@ -55,7 +55,7 @@ class Zygote:
             config: of all workers.
             preload: modules that it imports before it loads the model.
             warm_prompt: the system message that every fork has in its KV cache.
-            start_timeout_s: in which the model must be loaded; 0 for no bound.
+            start_timeout_s: for the model; 0 for no bound.
         """
         self.status = ZygoteStatus()
         #: what every fork has in its KV cache
@@ -64,9 +64,6 @@ class Zygote:
             ZYGOTE_VARIABLE: orjson.dumps({"config": asdict(config), "preload": preload}).decode(),
             # It does not get our sys.path; a checkout need not be installed.
             "PYTHONPATH": os.pathsep.join(filter(None, (_CHECKOUT, os.environ.get("PYTHONPATH")))),
-            # So that glibc gives each large block a mapping of its own, which can be given back by
-            # itself; without this it depends on what the process has freed before.
-            "MALLOC_MMAP_THRESHOLD_": os.environ.get("MALLOC_MMAP_THRESHOLD_", str(1 << 20)),
         }
         self._warm_prompt = warm_prompt
         self._start_timeout_s = start_timeout_s
@@ -84,18 +81,14 @@ class Zygote:
         self._keeping = asyncio.create_task(self._keep())
 
     async def fork(self, name: str, target: str, descriptors: Sequence[int]) -> Child:
-        """Fork a process as soon as there is a model.
-
-        Args:
-            name: of the process, for its log.
-            target: its body, as ``module:function``.
-            descriptors: what `worker.zygote` hands to its forks.
+        """Fork a process as soon as there is a model; see `shared.messages.Fork`.
 
         Raises:
             NotLoaded: the model cannot be loaded.
             OSError: the zygote died meanwhile, or does not answer.
         """
-        self._is_wanted.set()
+        if not self._loaded.done():  # a model that cannot be loaded has its time to be mended
+            self._is_wanted.set()
         process = await asyncio.shield(self._loaded)
         began_s = time.monotonic()
         try:

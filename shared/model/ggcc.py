@@ -16,7 +16,7 @@ from shared.model.description import (
     ModelFile,
 )
 from shared.model.layouts import ggcc, shapes_of
-from shared.model.legacy import INT_MAX, MAX_WORD_BYTES
+from shared.model.legacy import MAX_WORD_BYTES
 from shared.model.memory import BATCH, max_layers, needs
 from shared.model.reader import BinaryReader, Data
 from shared.model.tensors import TENSOR_TYPES, dominant_type, read_records
@@ -160,11 +160,7 @@ def _check_header(reader: BinaryReader, header: Header) -> None:
         ("n_merges", header.n_merges, 0, 1 << 24),
         ("ftype", header.ftype, 0, 999),
     ):
-        if not least <= value <= most:
-            reader.fail(
-                f"damaged, or too large for the engine: {name} is {value:,}, "
-                f"and {least:,} to {most:,} are possible"
-            )
+        reader.check_range(name, value, least, most)
     if header.n_embd % header.n_head or header.n_embd // header.n_head % 2:
         reader.fail(
             f"{header.n_head} attention heads do not divide a width of {header.n_embd} evenly"
@@ -181,10 +177,10 @@ def _check_header(reader: BinaryReader, header: Header) -> None:
             f"{header.n_layer} layers as type 7"
         )
     head_dim = header.n_embd // header.n_head
-    for what, product in (
-        ("cache", header.n_head_kv * head_dim * header.n_layer * N_CTX_TRAIN),
-        ("vocabulary", header.n_vocab * header.n_embd),
-        ("logits", 512 * header.n_vocab),
-    ):
-        if product > INT_MAX:
-            reader.fail(f"its {what} is too large for the engine: {product:,} elements")
+    reader.check_products(
+        {
+            "cache": header.n_head_kv * head_dim * header.n_layer * N_CTX_TRAIN,
+            "vocabulary": header.n_vocab * header.n_embd,
+            "logits": 512 * header.n_vocab,
+        }
+    )

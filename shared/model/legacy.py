@@ -18,7 +18,6 @@ from shared.model.memory import BATCH, LEGACY_BUFFER, legacy_buffers, max_layers
 from shared.model.reader import BinaryReader, Data
 from shared.model.tensors import FILE_TYPES, TENSOR_TYPES, TensorInfo, read_records
 
-INT_MAX = (1 << 31) - 1
 MAX_WORD_BYTES = 1 << 16
 _MAX_CONTEXT = 1 << 20
 _MAX_WIDTH = 1 << 16
@@ -173,12 +172,9 @@ class _Attempt(BinaryReader):
             self.fail(f"damaged: its vocabulary has {word[:40]!r}, which is not UTF-8 of Latin-1")
 
     def size_of_model(self, family: Family, weight_type: int) -> Dimensions:
-        """The header's numbers, with which the library can compute.
-
-        It takes most products as 32-bit integers (``n_elements`` and ``ctx_size`` of the loaders).
-        """
+        """The header's numbers, with which the library can compute."""
         n_ctx, n_embd, n_head, n_layer = (
-            self.in_range(name, most)
+            self.check_range(name, self.header[name], 1, most)
             for name, most in (
                 ("n_ctx", _MAX_CONTEXT),
                 ("n_embd", _MAX_WIDTH),
@@ -196,15 +192,15 @@ class _Attempt(BinaryReader):
             self.check_mpt()
         if family is Family.GPT_NEOX:
             self.check_neox(n_embd // n_head)
-        for what, product in (
-            ("vocabulary", n_vocab * n_embd),
-            ("feed-forward layer", 4 * n_embd * n_embd),
-            ("context", n_ctx * n_embd),
-            ("cache", n_layer * n_ctx * (n_embd if family is Family.STARCODER else 1)),
-            ("logits", 512 * n_vocab),
-        ):
-            if product > INT_MAX:
-                self.fail(f"its {what} is too large for the engine: {product:,} elements")
+        self.check_products(
+            {
+                "vocabulary": n_vocab * n_embd,
+                "feed-forward layer": 4 * n_embd * n_embd,
+                "context": n_ctx * n_embd,
+                "cache": n_layer * n_ctx * (n_embd if family is Family.STARCODER else 1),
+                "logits": 512 * n_vocab,
+            }
+        )
         size = Dimensions(
             n_vocab=n_vocab,
             n_ctx_train=n_ctx,
@@ -218,15 +214,6 @@ class _Attempt(BinaryReader):
         if buffers.longest(LEGACY_BUFFER, LEGACY_BUFFER) < min(n_ctx, BATCH):
             self.fail("it is too wide for the engine's evaluation buffers")
         return size
-
-    def in_range(self, name: str, most: int) -> int:
-        value = self.header[name]
-        if not 1 <= value <= most:
-            self.fail(
-                f"damaged, or too large for the engine: {name} is {value:,}, "
-                f"and 1 to {most:,} are possible"
-            )
-        return value
 
     def check_mpt(self) -> None:
         bias, clip = self.floats["alibi_bias_max"], self.floats["clip_qkv"]

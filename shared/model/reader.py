@@ -4,13 +4,14 @@ import mmap
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 from shared.errors import ModelFileError
 
+INT_MAX = (1 << 31) - 1
 Data = mmap.mmap | bytes
 """The bytes of a whole file."""
 
@@ -53,6 +54,20 @@ class BinaryReader:
 
     def fail(self, problem: str) -> NoReturn:
         raise ModelFileError.about(self.path, problem)
+
+    def check_range(self, name: str, value: int, least: int, most: int) -> int:
+        if not least <= value <= most:
+            self.fail(
+                f"damaged, or too large for the engine: {name} is {value:,}, "
+                f"and {least:,} to {most:,} are possible"
+            )
+        return value
+
+    def check_products(self, products: Mapping[str, int]) -> None:
+        """The library's loaders take most products as 32-bit integers."""
+        for what, product in products.items():
+            if product > INT_MAX:
+                self.fail(f"its {what} is too large for the engine: {product:,} elements")
 
     def need(self, n_bytes: int) -> None:
         if n_bytes > self.size - self.at:

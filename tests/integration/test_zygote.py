@@ -253,7 +253,7 @@ def test_the_warm_prompt_survives_deaths_of_the_zygote() -> None:
         ),
         (
             "{% macro f(n) %}{% if n %}{{ f(n-1) }}{{ f(n-1) }}{% endif %}{% endmacro %}"
-            "{{ f(99) }}",
+            "{{ f(25) }}",
             "WARM_PROMPT: a system message of it cannot be used: The chat template was stopped",
         ),
     ],

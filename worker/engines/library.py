@@ -21,12 +21,7 @@ class Library:
     """The C library with one loaded model."""
 
     def __init__(self, file: ModelFile, n_ctx: int, path: str = "") -> None:
-        """Load a model.
-
-        Args:
-            file: the model, which has been inspected.
-            n_ctx: context length in tokens.
-            path: which build of the library; empty takes the package's own for this CPU.
+        """Load a model that has been inspected; an empty ``path`` takes the package's library.
 
         Raises:
             EngineError: the library is not there, or it refused the file.

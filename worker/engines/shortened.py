@@ -94,17 +94,12 @@ class _AbandonedError(Exception):
 
 
 class _Writer(threading.Thread):
-    """Writes into the pipe, and closes it at the end.
-
-    Attributes:
-        abandoned: to be set when the library will read no more.
-        problem: why the library has not got it all; empty if it has.
-    """
+    """Writes into the pipe, and closes it at the end."""
 
     def __init__(self, source: int, parts: list[bytes | range], pipe: int) -> None:
         super().__init__(name="shortened", daemon=True)
-        self.abandoned = threading.Event()
-        self.problem = "the library has not read all of it"
+        self.abandoned = threading.Event()  #: set when the library will read no more
+        self.problem = "the library has not read all of it"  #: empty if it has
         self._source, self._parts, self._pipe = source, parts, pipe
 
     def run(self) -> None:

@@ -1,11 +1,22 @@
 """The table of errors and what becomes of exceptions."""
 
+import asyncio
+import json
 import logging
+from typing import Any
 
 import pytest
 from starlette.exceptions import HTTPException
 
-from gateway.errors import DEFAULT_RETRY_AFTER, ERRORS, ApiError, as_api_error, error_body, failure
+from gateway.errors import (
+    DEFAULT_RETRY_AFTER,
+    ERROR_SHAPE,
+    ERRORS,
+    ApiError,
+    as_api_error,
+    error_body,
+    failure,
+)
 from gateway.pool.base import PoolRefused
 from shared.errors import ErrorCode
 from shared.messages import Failed
@@ -81,3 +92,21 @@ def test_why_the_model_is_not_there_is_not_for_clients() -> None:
     for error in (as_api_error(PoolRefused(code, reason, 9)), failure(Failed("r", code, reason))):
         assert (error.status, error.code) == (503, code)
         assert "somebody" not in error.message and "log" in error.message
+
+
+@pytest.mark.parametrize("shape", [None, lambda error: {"error": error.message}])
+def test_whoever_sends_it_an_error_has_the_shape_of_the_path(shape: Any) -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    error = ApiError(ErrorCode.INVALID_API_KEY, "No.", headers={"www-authenticate": "Bearer"})
+    scope = {"type": "http"} if shape is None else {"type": "http", ERROR_SHAPE: shape}
+    asyncio.run(error.response()(scope, None, send))  # type: ignore[arg-type]
+    head, body = sent
+    headers = dict(head["headers"])
+    assert (head["status"], headers[b"www-authenticate"]) == (401, b"Bearer")
+    assert headers[b"content-length"] == str(len(body["body"])).encode()
+    expected = error_body(error) if shape is None else {"error": "No."}
+    assert json.loads(body["body"]) == expected

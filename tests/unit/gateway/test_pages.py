@@ -14,7 +14,7 @@ def test_ready_tells_the_state_of_each_worker() -> None:
         "reason": None,
         "waiting": 3,
         "running": 0,
-        "slots": None,
+        "slots": 2,
         "workers": [
             {
                 "worker_id": i,

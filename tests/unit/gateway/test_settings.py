@@ -70,6 +70,7 @@ BAD: dict[str, dict[str, list[str]]] = {
     "auto, or a whole number from 1 to 1024": {"workers": ["0", "1025", "many", "1.5"]},
     "auto, or a whole number from 0 to 256": {"parked": ["-1", "257"]},
     "auto, or a whole number from 1 to 256": {"threads": ["-1", "257"]},
+    "a whole number from 1 to 64": {"slots": ["0", "65", "auto"]},
     "a whole number from 0 to 65535": {"port": ["-1", "65536", "http"]},
     "a whole number from 8 to 1048576": {"context_length": ["7", "1048577", "auto"]},
     "a whole number from 0 to 1000000": {"max_queue": ["-1", "1000001"]},

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from worker.detokenizer import Detokenizer
+from worker.text.detokenizer import Detokenizer
 
 
 def split(raw: bytes, cuts: list[int]) -> list[bytes]:

@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from worker.stop import StopMatcher
+from worker.text.stop import StopMatcher
 
 
 def run(pieces: list[str], stops: list[str]) -> tuple[list[str], bool]:

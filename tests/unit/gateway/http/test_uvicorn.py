@@ -79,7 +79,7 @@ class _Transport(asyncio.Transport):
 
 def test_a_request_has_the_attributes_that_are_read_and_set() -> None:
     async def check() -> None:
-        config = uvicorn.Config(_app, log_config=None, date_header=False)
+        config = uvicorn.Config(_app, log_config=None, date_header=False, ws="none")
         server = uvicorn.Server(config)
         await asyncio.sleep(0)
         protocol = HttpToolsProtocol(config, server.server_state, {})
@@ -111,7 +111,7 @@ def test_a_request_has_the_attributes_that_are_read_and_set() -> None:
 
 def test_default_headers_are_made_anew_of_the_configuration() -> None:
     async def check() -> None:
-        config = uvicorn.Config(_app, log_config=None)
+        config = uvicorn.Config(_app, log_config=None, ws="none")
         config.load()
         server = uvicorn.Server(config)
         assert isinstance(server.server_state, ServerState)

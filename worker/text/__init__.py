@@ -1,0 +1,1 @@
+"""From the bytes of tokens to the text that is emitted."""
