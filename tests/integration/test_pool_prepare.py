@@ -239,7 +239,7 @@ def test_no_template_holds_up_what_runs_or_outlives_its_bounds(first: int) -> No
     sources = _BOMBS[first : first + _PER_TEST]
 
     async def work() -> None:
-        async with ready(workers=1, preparer=preparers.obeys, delay_ms=1) as pool, busy(pool):
+        async with ready(workers=1, preparer=preparers.obeys, delay_ms=20) as pool, busy(pool):
             stalls = asyncio.ensure_future(_longest_stall_s())
             for source in sources:
                 answer = await asyncio.wait_for(pool.prepare(chat(source)), DEADLINE_S)
