@@ -55,15 +55,10 @@ def _open_standard_files() -> None:
 
 
 def _serve(arguments: Sequence[str]) -> int:
-    from gateway.auth import access_for
-    from gateway.listening import tls_context
-    from gateway.plan import plan_for
     from gateway.settings import Settings
     from gateway.terminal import has_terminal
     from shared.errors import UsageError
     from shared.logging import configure_logging
-    from worker.main import run_preparer, run_worker
-    from worker.prompt.formats import load_chat_template
 
     if not has_terminal():
         # It asks for a reload, and there is nothing yet to be replaced; the default would end us.
@@ -71,15 +66,25 @@ def _serve(arguments: Sequence[str]) -> int:
     try:
         settings = Settings.load(arguments, os.environ)
         configure_logging(settings.log_level.upper(), settings.log_format)
+
+        # What takes a second to import is not waited for by a mistake in a setting, or by --help.
+        from gateway.auth import access_for
+        from gateway.listening import tls_context
+        from worker.prompt.formats import load_chat_template
+
         # What is wrong with these need not wait for a download.
         access_for(settings)
         tls_context(settings)
         if settings.chat_template is not None:
             load_chat_template(settings.chat_template)
+
+        from gateway.plan import plan_for
+
         plan = plan_for(settings)
 
         from gateway.launch import Launch
         from gateway.server import serve
+        from worker.main import run_preparer, run_worker
 
         launch = Launch(settings, run_worker, run_preparer)
         return _run(serve(launch, plan))
