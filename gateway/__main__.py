@@ -7,18 +7,14 @@ Ctrl-C amid these imports ends in a traceback.
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``serve``, which is the default, ``inspect`` or ``build-engine``.
 
-    Args:
-        arguments: the command line, without the program's name; None takes the process' own.
-
-    Returns:
-        The exit status: 0 after a shutdown, 1 if no worker could load the model, 2 for a mistake
-        in the settings, 130 after Ctrl-C before the server was up.
+    The exit status is 0 after a shutdown, 1 if no worker could load the model, 2 for a mistake in
+    the settings, 130 after Ctrl-C before the server was up.
     """
     # An exception would be lost where Python has none to raise it to, as amid an import.
     signal.signal(signal.SIGINT, _leave)
@@ -30,11 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return inspect(arguments[1:])
         case ["convert"]:
-            message = (
-                "ggml-fastapi convert: is gone; llama.cpp's convert_hf_to_gguf.py makes GGUF files"
-            )
-            print(message, file=sys.stderr)
-            return 2
+            return _refuse("convert is gone; llama.cpp's convert_hf_to_gguf.py makes GGUF files")
         case ["build-engine"]:
             from gateway.demo_model import default_cache_dir
             from worker.build.command import main as build_engine
@@ -63,15 +55,10 @@ def _open_standard_files() -> None:
 
 
 def _serve(arguments: Sequence[str]) -> int:
-    from gateway.auth import access_for
-    from gateway.listening import tls_context
-    from gateway.plan import plan_for
     from gateway.settings import Settings
     from gateway.terminal import has_terminal
     from shared.errors import UsageError
     from shared.logging import configure_logging
-    from worker.main import run_preparer, run_worker
-    from worker.prompt.formats import load_chat_template
 
     if not has_terminal():
         # It asks for a reload, and there is nothing yet to be replaced; the default would end us.
@@ -79,30 +66,41 @@ def _serve(arguments: Sequence[str]) -> int:
     try:
         settings = Settings.load(arguments, os.environ)
         configure_logging(settings.log_level.upper(), settings.log_format)
+
+        # What takes a second to import is not waited for by a mistake in a setting, or by --help.
+        from gateway.auth import access_for
+        from gateway.listening import tls_context
+        from worker.prompt.formats import load_chat_template
+
         # What is wrong with these need not wait for a download.
         access_for(settings)
         tls_context(settings)
         if settings.chat_template is not None:
             load_chat_template(settings.chat_template)
+
+        from gateway.plan import plan_for
+
         plan = plan_for(settings)
 
         from gateway.launch import Launch
         from gateway.server import serve
+        from worker.main import run_preparer, run_worker
 
         launch = Launch(settings, run_worker, run_preparer)
         return _run(serve(launch, plan))
     except UsageError as error:
-        print(f"ggml-fastapi: {error}", file=sys.stderr)
-        return 2
+        return _refuse(str(error))
+
+
+def _refuse(reason: str) -> int:
+    print(f"ggml-fastapi: {reason}", file=sys.stderr)
+    return 2
 
 
 def _run(serving: Coroutine[object, object, int]) -> int:
-    run: Callable[[Coroutine[object, object, int]], int]
-    try:
-        # Costs a fifth less CPU time for each streamed token than asyncio's own loop.
-        from uvloop import run
-    except ImportError:  # not available for this platform
-        from asyncio import run
+    # Costs a fifth less CPU time for each streamed token than asyncio's own loop.
+    from uvloop import run
+
     return run(serving)
 
 

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack, aclosing, contextmanager
 from typing import Any
 
 import orjson
-from fastapi import Request
+from starlette.requests import Request
 
 from gateway.errors import ApiError, excerpt
 from shared.errors import ErrorCode

@@ -90,11 +90,9 @@ def fetch(cache_dir: Path | None = None, demo: DemoModel = DEMO_MODEL) -> Path:
 
 
 def make_once(target: Path, build: Callable[[Path], Path]) -> Path:
-    """Return ``target``, a file in a cache; build it first if it is not there, or damaged.
+    """Return ``target``, a file in a cache; if it is not there, or damaged, build it first.
 
-    Args:
-        target: where the file belongs.
-        build: makes the file in the scratch folder that it is given, and returns its path.
+    ``build`` makes the file in a scratch folder, and returns its path there.
 
     Raises:
         UsageError: it could not be built or stored.

@@ -5,9 +5,9 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeAlias
 
 import orjson
-from fastapi import Request, Response
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
 

@@ -37,7 +37,8 @@ def main(arguments: Sequence[str]) -> int:
     _print([*_description(model), *_memory(model, n_ctx)])
     if options.tensors:
         print()
-        _print(_tensors(model))
+        _print([(one.name, f"{one.type_name:6} {' x '.join(map(str, one.shape))}")
+                for one in model.tensors])  # fmt: skip
     fitting = plan.fitting_workers(model, n_ctx, memory)
     if fitting == 0:
         needed = model.memory.weights + plan.worker_bytes(model, n_ctx)
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _print(rows: Sequence[Row]) -> None:
-    width = max(len(name) for name, _ in rows)
+    width = max((len(name) for name, _ in rows), default=0)
     for name, value in rows:
         # Names in files may hold anything, also what moves a terminal's cursor.
         shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in value)
@@ -91,12 +92,6 @@ def _memory(model: ModelFile, n_ctx: int) -> Iterator[Row]:
     yield "weights", f"{_size(model.memory.weights)}, shared by all workers"
     yield "KV cache", f"{_size(1024 * model.memory.kv_per_token)} for 1,024 tokens"
     yield "scratch", f"{_size(plan.scratch_bytes(model, n_ctx))} at {n_ctx:,} tokens"
-
-
-def _tensors(model: ModelFile) -> list[Row]:
-    return [
-        (one.name, f"{one.type_name:6} {' x '.join(map(str, one.shape))}") for one in model.tensors
-    ] or [("no tensors", "")]
 
 
 def _how(model: ModelFile, n_ctx: int, fitting: int | None) -> str:

@@ -8,41 +8,24 @@ PLAIN_ORIGIN = "nothing better is known of this model"
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What the gateway needs to know of a loaded model.
+    """What the gateway needs to know of a loaded model."""
 
-    Attributes:
-        family: the architecture, e.g. ``llama``.
-        n_ctx: context length in tokens, prompt and completion together.
-        n_vocab: how many token ids there are.
-        max_token_bytes: length of the longest token's text in bytes; a prompt of more than
-            ``n_ctx * max_token_bytes`` bytes cannot fit.
-        chat_template: the Jinja template that chats get; the model's own, if its file carries one,
-            until the process that loads the model has chosen.
-        chat_format: its name.
-        chat_format_origin: where it comes from, for people.
-        bos_token: text of the begin-of-sequence token, for the template; may be empty.
-        eos_token: text of the end-of-sequence token, for the template; may be empty.
-        fim_tokens: texts of the tokens before the prefix, the suffix and the middle of a text to
-            be filled in; None if the model has not learned that.
-        can_rewind: whether a KV cache can be cut back to a part of what it holds.
-        n_embd: how many numbers an embedding has; 0 if the engine gives none for this family.
-        n_ctx_train: context length in tokens that the model was made for; 0 if unknown.
-        quantisation: of the weights, e.g. ``Q4_0``; empty if there are none.
-        n_slots: how many sequences a worker evaluates together, each with ``n_ctx`` tokens.
-    """
-
-    family: str
-    n_ctx: int
+    family: str  #: the architecture, e.g. ``llama``
+    n_ctx: int  #: context length in tokens, prompt and completion together
     n_vocab: int
+    #: length of the longest token's text; a prompt of more than ``n_ctx`` times that cannot fit
     max_token_bytes: int
+    #: The Jinja template that chats get; the model's own, if its file carries one, until the
+    #: process that loads the model has chosen.
     chat_template: str | None = None
-    chat_format: str = ""
-    chat_format_origin: str = ""
-    bos_token: str = ""
-    eos_token: str = ""
+    chat_format: str = ""  #: its name
+    chat_format_origin: str = ""  #: where it comes from, for people
+    bos_token: str = ""  #: text of the token that begins a sequence, for the template
+    eos_token: str = ""  #: text of the one that ends it
+    #: texts of the tokens before prefix, suffix and middle of a text to be filled in
     fim_tokens: tuple[str, str, str] | None = None
-    can_rewind: bool = True
-    n_embd: int = 0
-    n_ctx_train: int = 0
-    quantisation: str = ""
-    n_slots: int = 1
+    can_rewind: bool = True  #: whether a KV cache can be cut back to a part of what it holds
+    n_embd: int = 0  #: numbers in an embedding; 0 if the engine gives none for this family
+    n_ctx_train: int = 0  #: that the model was made for; 0 if unknown
+    quantisation: str = ""  #: of the weights, e.g. ``Q4_0``
+    n_slots: int = 1  #: sequences that a worker evaluates together

@@ -46,9 +46,14 @@ def demo_server(demo_model: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def quick_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Two workers with a model that answers at once, whatever it is asked for."""
-    model = write_quick_model(tmp_path_factory.mktemp("quick") / "quick.gguf")
-    with served("--workers", "2", "--drain-timeout", "2", MODEL_NAME=str(model)) as server:
+def quick_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that answers at once, by the name of the demo model."""
+    return write_quick_model(tmp_path_factory.mktemp("quick") / "SmolLM2-135M-Instruct.gguf")
+
+
+@pytest.fixture(scope="session")
+def quick_server(quick_model: Path) -> Iterator[Server]:
+    """Two workers with that one."""
+    with served("--workers", "2", "--drain-timeout", "2", MODEL_NAME=str(quick_model)) as server:
         yield server
         server.stop()

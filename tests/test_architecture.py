@@ -39,7 +39,7 @@ ONE_FILE_LIBRARIES = {
     "worker/tokenizer/tokenizer.py": {"tokenizers"},
     "worker/tokenizer/file.py": {"tokenizers"},
     "worker/tokenizer/pre_tokenizers.py": {"tokenizers"},
-    "worker/zygote.py": {"socket"},
+    "worker/zygote.py": {"multiprocess", "socket"},
     "gateway/http/protocol.py": {"httptools", "uvicorn"},
     "gateway/http/requests.py": {"httptools", "uvicorn"},
     "gateway/server.py": {"uvicorn"},
@@ -118,8 +118,8 @@ ENVIRONMENT_READERS = {
     "gateway/demo_model.py",  # XDG_CACHE_HOME is the user's, for every program; no setting of ours
 }
 HEAVY = {
-    "ctransformers", "fastapi", "gguf", "huggingface_hub", "minijinja", "numpy",
-    "opentelemetry", "orjson", "prometheus_client", "pydantic", "safetensors", "starlette",
+    "ctransformers", "fastapi", "gguf", "huggingface_hub", "minijinja", "multiprocess",
+    "numpy", "opentelemetry", "orjson", "prometheus_client", "pydantic", "safetensors", "starlette",
     "tokenizers", "tqdm", "uvicorn", "uvloop",
 }  # fmt: skip
 

@@ -8,6 +8,7 @@ thread: a thread does not survive a fork, and what it held locked would stay so.
 
 import faulthandler
 import os
+import resource
 import select
 import socket
 import sys
@@ -16,7 +17,9 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
+from typing import Any
 
+import multiprocess
 import orjson
 
 from shared import oom_score
@@ -34,6 +37,7 @@ from worker.prompt.warm import warm_ids
 _READ_BYTES = 1 << 16
 # Descriptors that come with a `Fork`: commands, events, standard error, what ends with the gateway.
 N_DESCRIPTORS = 4
+_FORKED = multiprocess.get_context("fork")
 
 
 class Zygote:
@@ -45,7 +49,7 @@ class Zygote:
         self._partial = b""
         self._descriptors: deque[int] = deque()
         # Of the forks that live: descriptor (`os.pidfd_open`) -> process.
-        self._forks: dict[int, int] = {}
+        self._forks: dict[int, Any] = {}
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
 
@@ -88,49 +92,49 @@ class Zygote:
 
     def _fork(self, name: str, target: str) -> None:
         ends = [self._descriptors.popleft() for _ in range(N_DESCRIPTORS)]
-        sys.stdout.flush()
-        sys.stderr.flush()
-        pid = os.fork()
-        if pid == 0:
-            self._be_worker(name, target, ends)  # does not return
-        descriptor = os.pidfd_open(pid)
+        process = _FORKED.Process(target=self._be_worker, args=(name, target, ends), name=name)
+        process.start()
+        descriptor = os.pidfd_open(process.pid)
         for end in ends:
             os.close(end)
-        self._forks[descriptor] = pid
+        self._forks[descriptor] = process
         self._poll.register(descriptor, select.POLLIN)
-        self._say(Forked(pid), descriptor)
+        self._say(Forked(process.pid), descriptor)
 
     def _be_worker(self, name: str, target: str, ends: Sequence[int]) -> None:
-        status = 1
         try:
+            _close_all_but(ends)
             commands, events, standard_error, gateway = ends
-            self._control.close()
-            for descriptor in self._forks:
-                os.close(descriptor)
             end_with_gateway(gateway)
             _redirect_standard_error(standard_error)
             module, _, function = target.partition(":")
             body = getattr(import_module(module), function)
             body(replace(self._config, name=name), Inbox(commands), Outbox(events))
-            status = 0
         except BaseException:
             os.write(2, traceback.format_exc().encode(errors="backslashreplace"))
-        finally:
-            sys.stderr.flush()
-            os._exit(status)
+            os._exit(1)
 
     def _reap(self, descriptor: int) -> None:
-        pid = self._forks.pop(descriptor)
+        process = self._forks.pop(descriptor)
         self._poll.unregister(descriptor)
         os.close(descriptor)
-        _, status = os.waitpid(pid, 0)
-        self._say(Ended(pid, os.waitstatus_to_exitcode(status)))
+        process.join()
+        self._say(Ended(process.pid, process.exitcode))
+        process.close()
 
     def _say(self, message: Message, *descriptors: int) -> None:
         try:
             socket.send_fds(self._control, [encode(message) + b"\n"], descriptors)
         except OSError:
             os._exit(0)  # nobody listens any more
+
+
+def _close_all_but(kept: Sequence[int]) -> None:
+    """Let go of the zygote's socket and of the pipes of older forks, whose ends tell of a death."""
+    first = 3
+    for descriptor in (*sorted(kept), resource.getrlimit(resource.RLIMIT_NOFILE)[0]):
+        os.closerange(first, descriptor)
+        first = descriptor + 1
 
 
 def _redirect_standard_error(pipe: int) -> None:

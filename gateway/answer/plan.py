@@ -21,7 +21,10 @@ def admit(ask: Ask, pool: WorkerPool) -> ModelInfo:
     """
     if ask.embeds:  # of these only so many run at once as the pool has room for
         return pool.admit()
-    wanted, status = len(ask.prompts) * ask.candidates, pool.status()
+    wanted = len(ask.prompts) * ask.candidates
+    if wanted == 1:  # fits; a status takes a look at every worker
+        return pool.admit()
+    status = pool.status()
     most = status.max_running + status.max_queue
     if wanted > most and status.state == "ready":
         first = ask.prompts[0].param.partition("[")[0]
@@ -122,12 +125,14 @@ def generations(
     for prompt, room in prompts:
         for place in range(ask.candidates):
             # Each draws with its own seed, or all would be the same.
-            seed = None if ask.sampling.seed is None else ask.sampling.seed + place
+            sampling = ask.sampling
+            if sampling.seed is not None and place:
+                sampling = replace(sampling, seed=sampling.seed + place)
             made.append(
                 Generate(
                     request_id=f"{answer_id}-{len(made)}",
                     ids=prompt.ids,
-                    sampling=replace(ask.sampling, seed=seed),
+                    sampling=sampling,
                     max_tokens=room,
                     stop=(*stops, *prompt.stop),
                     trace_id=trace_id,

@@ -41,11 +41,14 @@ class Order:
         Raises:
             ApiError: the generation has failed.
         """
+        if type(event) is Delta:  # for each token, so without a call that can be spared
+            self.record.completion_tokens += event.tokens
+            if self.note is not None:
+                self.note(event.text)
+            return self.reader.read(event)
         self.record.note(event)
         if isinstance(event, Failed):
             raise failure(event, self.params)
-        if self.note is not None and isinstance(event, Delta):
-            self.note(event.text)
         return self.reader.read(event)
 
 

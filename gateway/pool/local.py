@@ -3,6 +3,7 @@
 import asyncio
 import math
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 from gateway.pool.base import (
@@ -25,6 +26,7 @@ from gateway.pool.zygote import Zygote
 from shared.config import WorkerConfig
 from shared.errors import ErrorCode
 from shared.messages import (
+    Delta,
     Event,
     Failed,
     Finished,
@@ -149,7 +151,8 @@ class LocalPool:
             while True:
                 event = await job.get()
                 yield event
-                if isinstance(event, Finished | Failed):
+                # The first test spares each token the second, which makes a union of types.
+                if type(event) is not Delta and isinstance(event, Finished | Failed):
                     return
         finally:
             self._dispatcher.abandon(job)
@@ -162,13 +165,14 @@ class LocalPool:
     def status(self) -> PoolStatus:
         """See `gateway.pool.base.WorkerPool.status`."""
         scheduler, (state, reason) = self._scheduler, self._state()
+        n_running = Counter(job.slot.worker_id for job in scheduler.running.values() if job.slot)
         return PoolStatus(
             state,
             reason,
             self._model,
             workers=tuple(
                 keeper.status(
-                    len(scheduler.jobs_of(keeper.worker_id)),
+                    n_running[keeper.worker_id],
                     scheduler.cached_tokens(keeper.worker_id),
                 )
                 for keeper in self._keepers

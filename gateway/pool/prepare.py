@@ -161,15 +161,20 @@ class Preparers:
                 return
             place.at_work = self._waiting.popleft()
             place.process.send(place.at_work.question)
-            self._watch(place, place.process, time.monotonic())
+            self._watch(place, place.process)
 
-    def _watch(self, place: _Place, process: WorkerProcess, since_s: float) -> None:
+    def _watch(self, place: _Place, process: WorkerProcess) -> None:
+        """Look at a process as soon as it has taken a while."""
+        loop = asyncio.get_running_loop()
+        place.timer = loop.call_later(PATIENCE_S, self._look, place, process, time.monotonic())
+
+    def _look(self, place: _Place, process: WorkerProcess, since_s: float) -> None:
         """Kill a process that was stopped, or takes too long however little of it it works."""
         if time.monotonic() - since_s > _MOST_S or activity(process.pid).state in ("T", "t"):
             process.kill(Death(Cause.STALLED, "did not answer"))
             return
         loop = asyncio.get_running_loop()
-        place.timer = loop.call_later(PATIENCE_S, self._watch, place, process, since_s)
+        place.timer = loop.call_later(PATIENCE_S, self._look, place, process, since_s)
 
     def _free(self, place: _Place) -> _Open | None:
         """What a place was at work on; it is not any more."""
@@ -219,7 +224,7 @@ class Preparers:
         process.attach(partial(self._on_message, place))
         if self._closing.is_set():
             process.kill()
-        self._watch(place, process, time.monotonic())
+        self._watch(place, process)
         await process.exited
         exitcode, death = await process.reap()
         opened, place.process, place.is_ready = self._free(place), None, False

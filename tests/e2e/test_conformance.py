@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 from openai.types import Completion, CreateEmbeddingResponse, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 
 from tests import openai_schemas as schemas
 from tests.serving import Server
@@ -69,13 +69,20 @@ COMPLETION_CASES: dict[str, dict[str, Any]] = {
 }
 
 
+_validators: dict[int, jsonschema.Draft202012Validator] = {}
+
+
 def check_schema(value: object, schema: schemas.Schema) -> None:
-    jsonschema.validate(value, schema, cls=jsonschema.Draft202012Validator)
+    """Check a value; the schema itself is checked once."""
+    if id(schema) not in _validators:
+        jsonschema.Draft202012Validator.check_schema(schema)
+        _validators[id(schema)] = jsonschema.Draft202012Validator(schema)
+    _validators[id(schema)].validate(value)
 
 
 def strictly(kind: type[ModelT], value: object) -> ModelT:
     """``value`` as a type of the client's, which it otherwise never checks."""
-    return TypeAdapter(kind).validate_json(json.dumps(value), strict=True)
+    return kind.model_validate_json(json.dumps(value), strict=True)
 
 
 def post(server: Server, path: str, body: dict[str, Any], mode: str) -> httpx.Response:

@@ -15,7 +15,7 @@ from worker.prompt.special import SpecialTokens
 from worker.tokenizer.tokenizer import build_tokenizer
 from worker.tokenizer.vocabulary import Vocabulary
 
-MAX_TOKENS = 64
+MAX_TOKENS = 32
 PROMPTS = [
     "Once upon a time",
     "The three most important inventions of the last century are",

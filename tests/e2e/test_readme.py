@@ -51,9 +51,9 @@ def test_there_is_something_to_type() -> None:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.parametrize("code", curls())
-def test_a_curl_line(code: str, demo_server: Server, tmp_path: Path) -> None:
+def test_a_curl_line(code: str, quick_server: Server, tmp_path: Path) -> None:
     assert ADDRESS in code
-    code = code.replace(ADDRESS, demo_server.url.removeprefix("http://"))
+    code = code.replace(ADDRESS, quick_server.url.removeprefix("http://"))
     (tmp_path / ".curlrc").write_text("max-time = 150\nfail\nsilent\nshow-error\n")
     output = run(["bash", "-euc", code], CURL_HOME=str(tmp_path))
     assert output.strip() and '"error"' not in output
@@ -69,8 +69,8 @@ def test_the_administrators_curl_line() -> None:
 
 
 @pytest.mark.parametrize("code", blocks("python"))
-def test_a_python_example(code: str, demo_server: Server) -> None:
-    code = code.replace(f"http://{ADDRESS}", demo_server.url)
+def test_a_python_example(code: str, quick_server: Server) -> None:
+    code = code.replace(f"http://{ADDRESS}", quick_server.url)
     assert run([sys.executable, "-c", code]).strip()
 
 

@@ -140,6 +140,7 @@ CHAT_BODIES: dict[str, dict[str, Any]] = {
     "json_schema cut": chat(OSLO, response_format=CITY_FORMAT, max_tokens=9),
     "text format": chat("just text", response_format={"type": "text"}),
     "guided_json": chat(OSLO, guided_json=CITY),
+    "guided_json as text, and more": chat(f"{OSLO} and more", guided_json=json.dumps(CITY)),
     "guided_regex": chat("2026-01-31", guided_regex=r"\d{4}-\d\d-\d\d"),
     "guided_choice": chat("yes", guided_choice=["no", "yes"]),
     "guided_grammar": chat("abab", guided_grammar='start: ("ab")+'),
@@ -154,6 +155,8 @@ CHAT_BODIES: dict[str, dict[str, Any]] = {
     "tools parallel": chat(BOTH, tools=TOOLS, tool_choice="required"),
     "tools not parallel": chat(BOTH, tools=TOOLS, parallel_tool_calls=False),
     "tools cut": chat(PARIS, tools=TOOLS, tool_choice="required", max_tokens=50),
+    "tools and half a mark": chat("No. <tool", tools=TOOLS),
+    "tools stopped": chat(PARIS, tools=TOOLS, stop="Par"),
     "tools n": chat(PARIS, tools=TOOLS, tool_choice="required", n=2),
 }  # fmt: skip
 COMPLETION_BODIES: dict[str, dict[str, Any]] = {
@@ -172,6 +175,7 @@ COMPLETION_BODIES: dict[str, dict[str, Any]] = {
     "logprobs of the chosen": prompt("ok", logprobs=0),
     "stop": prompt("line one\nline two", stop="\n"),
     "ignore_eos": prompt("xy", ignore_eos=True, max_tokens=3, temperature=0),
+    "json_schema": prompt(OSLO, response_format=CITY_FORMAT, max_tokens=99),
     "guided_choice": prompt("blue", guided_choice=["red", "blue"]),
     "bytes that are no text": prompt([240, 159, 255, 65]),
 }
@@ -202,6 +206,7 @@ def cases() -> Iterator[tuple[str, Case]]:
     for name, body in COMPLETION_BODIES.items():
         yield f"completion: {name}", Case(COMPLETIONS, body)
         yield f"completion, streamed: {name}", Case(COMPLETIONS, {**body, **USAGE})
+    yield "many, guided", Case(CHATS, {**MANY, "guided_choice": ["Alpha", "Gamma"]})
     yield "completion: best of", Case(COMPLETIONS, BEST_OF)
     for dialect, change in (("with a model", dict), ("without a model", _without_model)):
         for stream in (None, False, True):

@@ -1,20 +1,44 @@
-"""Every family over HTTP: small models say what the transformers library says, to the token."""
+"""Every family over HTTP: small models say what the transformers library says, to the token.
 
+What variants of a family compute is compared in tests/unit/worker/test_engine_families.py.
+"""
+
+import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from gateway.answer.constraint import constraint_of
+from gateway.answer.pieces import CallArguments, CallBegun
+from gateway.answer.reader import CallParser
+from gateway.dialects.chat import CHAT
+from scripts.benchmarks.schemas import schemas
 from tests.golden.tokens import TOKENS_OF_LINES, tokens_of_lines
 from tests.models.reference import FOLDER, Reference, references, tokenized_texts
 from tests.models.source import read_safetensors
 from tests.serving import Server, served
 
-CASES = [(reference, path) for reference in references().values() for path in reference.paths]
+# One of each family, and Falcon's in both formats.
+FILES = (
+    "llama-gqa.gguf", "falcon-7b.bin", "falcon-11b.gguf", "gpt2.bin", "mpt-alibi8.bin",
+    "neox-parallel.bin", "starcoder-mqa.bin",
+)  # fmt: skip
+CASES = [
+    (reference, path)
+    for reference in references().values()
+    for path in reference.paths
+    if path.name in FILES
+]
+SCHEMAS = list(schemas(6))
+N_CTX = 256
+AS_THE_MODEL_HAS_IT = {"temperature": 1, "top_p": 1, "top_k": 0, "min_p": 0}
 
 
 class Case:
@@ -137,3 +161,97 @@ def test_embeddings_are_the_reference_where_there_are_some(case: Case) -> None:
     # By its text, whatever was cached: of the same tokens, the same to the bit.
     text = {"input": reference.prompt}
     assert http.post("/v1/embeddings", json=text).json()["data"][0]["embedding"] == embeddings[0]
+
+
+def completed(case: Case, seed: int, **body: Any) -> str | None:
+    """What is generated; None if it was cut by the end of the context."""
+    wanted = {"prompt": "x", "stream": False, "max_tokens": N_CTX - 6, "seed": seed}
+    body = {**wanted, **AS_THE_MODEL_HAS_IT, **body}
+    answer = case.server.http.post("/v1/completions", json=body)
+    assert answer.status_code == 200, answer.text
+    (choice,) = answer.json()["choices"]
+    text: str = choice["text"]
+    return None if choice["finish_reason"] == "length" else text
+
+
+def test_json_of_a_schema(case: Case) -> None:
+    n_whole = 0
+    for seed, schema in enumerate(SCHEMAS):
+        text = completed(case, seed, guided_json=schema)
+        if text is not None:
+            n_whole += 1
+            jsonschema.validate(json.loads(text), schema, cls=jsonschema.Draft202012Validator)
+    assert n_whole >= 3
+
+
+def test_calls_of_tools(case: Case) -> None:
+    n_whole = 0
+    for seed, schema in enumerate(SCHEMAS):
+        # The form of calls alone: to tell of the tools takes more tokens than there is context.
+        tools = [{"type": "function", "function": {"name": f"f{i}", "parameters": schema}}
+                 for i in range(2)]  # fmt: skip
+        ask = CHAT.read(
+            {"messages": [{"role": "user", "content": "x"}], "tools": tools,
+             "tool_choice": "required", "parallel_tool_calls": False}
+        )  # fmt: skip
+        grammar = constraint_of(ask).grammar
+        assert grammar is not None
+        text = completed(case, seed, guided_grammar=grammar.source)
+        if text is None:
+            continue
+        n_whole += 1
+        begun, *pieces = CallParser().push(text)
+        assert isinstance(begun, CallBegun) and begun.name in ("f0", "f1")
+        said = "".join(piece.text for piece in pieces if isinstance(piece, CallArguments))
+        jsonschema.validate(json.loads(said), schema, cls=jsonschema.Draft202012Validator)
+    assert n_whole >= 3
+
+
+@pytest.mark.parametrize(
+    "regex",
+    [r"[A-Z]{2}-[0-9]{3,5}", r"(yes|no|日本|größe 😀)( indeed)?\.", r"[a-zé]{5,10}\n\t[^a-z]{3}"],
+)
+def test_a_regular_expression(case: Case, regex: str) -> None:
+    for seed in range(3):
+        text = completed(case, seed, guided_regex=regex)
+        assert text is not None and re.fullmatch(regex, text), text
+    whole = completed(case, 0, guided_regex=regex, temperature=0)
+    assert whole is not None and re.fullmatch(regex, whole)
+
+
+def test_a_choice(case: Case) -> None:
+    choices = ["a", "ab", "é", "日本語", "😀", 'q"\\', " ", "\n"]
+    said = {completed(case, seed, guided_choice=choices) for seed in range(8)}
+    assert said <= set(choices) and len(said) > 1
+
+
+def asked_for(case: Case, ids: list[int], token: int) -> float:
+    """How likely a token is behind others, by forcing it: a bias does not change what is told."""
+    body = {"prompt": ids, "max_tokens": 1, "logprobs": 0, "logit_bias": {str(token): 100},
+            "temperature": 0, "stream": False}  # fmt: skip
+    (choice,) = case.server.http.post("/v1/completions", json=body).json()["choices"]
+    (value,) = choice["logprobs"]["token_logprobs"]
+    return float(value)
+
+
+def test_what_is_told_of_a_prompt_is_what_is_told_token_by_token(case: Case) -> None:
+    body = {"prompt": "Once upon", "max_tokens": 4, "echo": True, "logprobs": 3,
+            "stream": False, "temperature": 0}  # fmt: skip
+    (choice,) = case.server.http.post("/v1/completions", json=body).json()["choices"]
+    told = choice["logprobs"]
+    tokens = case.server.http.post("/tokenize", json={"prompt": "Once upon"}).json()["tokens"]
+    plain = case.server.http.post("/tokenize", json={"content": "Once upon"}).json()["tokens"]
+    begin = len(tokens) - len(plain)  # what is put in front of every prompt
+    values = told["token_logprobs"]
+    assert len(values) == len(plain) + 4
+    assert (values[0] is None) == (begin == 0)
+    # The same as token ids is told of alike, whatever is cached.
+    ids = {**body, "prompt": tokens}
+    (again,) = case.server.http.post("/v1/completions", json=ids).json()["choices"]
+    assert again["logprobs"]["token_logprobs"][begin:] == values
+    assert again["logprobs"]["tokens"][begin:] == told["tokens"]
+    for place in range(max(1, begin), len(tokens)):
+        alone = asked_for(case, tokens[:place], tokens[place])
+        assert alone == pytest.approx(values[place - begin], abs=1e-5), place
+    for name, offset in zip(told["tokens"], told["text_offset"], strict=True):
+        assert name.startswith("bytes:") or choice["text"].startswith(name, offset)

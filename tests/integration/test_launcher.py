@@ -45,26 +45,10 @@ def complaint(**settings: str) -> str:
     ("settings", "named"),
     [
         ({"MODEL_NAME": "/no/such/model.gguf"}, ["MODEL_NAME=/no/such/model.gguf"]),
-        ({"MODEL_NAME": "no-such-model.gguf"}, ["MODEL_NAME=no-such-model.gguf"]),
-        ({"MODEL_NAME": "not a name at all!"}, ["MODEL_NAME=not a name at all!"]),
-        ({"MODEL_FILE": "model.gguf"}, ["MODEL_FILE=model.gguf", "MODEL_NAME"]),
         ({"MODEL_TYPE": "gpt5"}, ["MODEL_TYPE='gpt5'", "llama", "gguf", "echo"]),
         ({"WORKERS": "many"}, ["WORKERS='many'", "auto"]),
-        ({"WORKERS": "0"}, ["WORKERS='0'", "from 1 to"]),
-        ({"WORKERS": "-1"}, ["WORKERS='-1'"]),
-        ({"WORKERS": "1e9"}, ["WORKERS='1e9'"]),
-        ({"PARKED": "-1"}, ["PARKED='-1'", "auto"]),
-        (
-            {"WARM_PROMPT": "/no/such/prompt.txt"},
-            ["WARM_PROMPT=/no/such/prompt.txt", "No such file"],
-        ),
-        ({"THREADS": "2.5"}, ["THREADS='2.5'"]),
-        ({"CONTEXT_LENGTH": "1"}, ["CONTEXT_LENGTH='1'"]),
-        ({"MAX_QUEUE": "-5"}, ["MAX_QUEUE='-5'"]),
-        ({"LOG_LEVEL": "loud"}, ["LOG_LEVEL='loud'", "debug"]),
-        ({"DRAIN_TIMEOUT": "nan"}, ["DRAIN_TIMEOUT='nan'"]),
+        ({"WARM_PROMPT": "/no/such/prompt.txt"}, ["WARM_PROMPT=/no/such/prompt.txt", "No such"]),
         ({"MODEL_TYPE": "echo", "HOST": "192.0.2.1"}, ["HOST=192.0.2.1"]),
-        ({"MODEL_TYPE": "echo", "HOST": "no such host"}, ["HOST=no such host"]),
         ({"MODEL_TYPE": "echo", "HOST": "." * 80}, ["HOST=.."]),
         ({"MODEL_TYPE": "echo", "SSL_CERTFILE": "/no/cert.pem"}, ["SSL_CERTFILE=/no/cert.pem"]),
         ({"MODEL_TYPE": "echo", "SSL_KEYFILE": "/no/key.pem"}, ["SSL_KEYFILE", "SSL_CERTFILE"]),
@@ -79,36 +63,16 @@ def test_a_mistake_is_one_line_and_status_2(settings: dict[str, str], named: lis
         assert text in line
 
 
-def test_the_wrong_port_is_named() -> None:
-    for port in ("65536", "http"):
-        ended = run_main("--port", port, MODEL_TYPE="echo")
-        assert ended.returncode == 2
-        assert f"--port='{port}'" in ended.stderr
+def test_a_port_that_is_in_use_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        ended = run_main("--port", port, MODEL_TYPE="echo")
-    assert ended.returncode == 2
-    (line,) = ended.stderr.splitlines()
+        line = complaint_on(port)
     assert f"PORT={port}" in line and "in use" in line
 
 
-def test_mistakes_about_a_folder(folder: Path, tmp_path: Path) -> None:
-    several = complaint(MODEL_NAME=str(folder))
-    assert "MODEL_FILE" in several and "first.gguf, second.gguf" in several
-    missing = complaint(MODEL_NAME=str(folder), MODEL_FILE="third.gguf")
-    assert "MODEL_FILE=third.gguf" in missing and "first.gguf" in missing
-    assert "MODEL_FILE" in complaint(MODEL_NAME=str(folder), MODEL_FILE="../models/first.gguf")
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    assert str(empty) in complaint(MODEL_NAME=str(empty))
+def test_a_broken_model_is_named(folder: Path) -> None:
     assert "broken.bin" in complaint(MODEL_NAME=str(folder), MODEL_FILE="broken.bin")
     assert "notes.txt" in complaint(MODEL_NAME=str(folder / "notes.txt"))
-
-
-def test_a_context_longer_than_the_model_knows(tmp_path: Path) -> None:
-    model = tiny_llama("bytes", n_ctx=512).write(tmp_path / "model.gguf")
-    line = complaint(MODEL_NAME=str(model), CONTEXT_LENGTH="1024")
-    assert "CONTEXT_LENGTH=1024" in line and "512" in line
 
 
 @pytest.mark.parametrize("module", ["logging", "gateway.plan", "uvicorn", "uvloop"])
@@ -147,23 +111,10 @@ def is_ready(server: Server) -> bool:
         return False
 
 
-def test_an_unknown_option_is_status_2() -> None:
-    ended = run_main("--wrokers", "2")
-    assert ended.returncode == 2
-    assert "--wrokers" in ended.stderr and "Traceback" not in ended.stderr
-
-
 def test_help_is_the_same_however_it_is_started() -> None:
-    texts = set()
-    for command in (MAIN, MODULE, SCRIPT):
-        ended = run_main("--help", command=command)
-        assert ended.returncode == 0
-        texts.add(ended.stdout)
-    assert len(texts) == 1
-    (text,) = texts
-    for option in ("--workers", "--threads", "--host", "--port", "--model-name", "--model-file",
-                   "--model-type", "--context-length", "--max-queue", "--log-level"):  # fmt: skip
-        assert option in text
+    ended = [run_main("--help", command=command) for command in (MAIN, MODULE, SCRIPT)]
+    assert [each.returncode for each in ended] == [0] * 3
+    assert len({each.stdout for each in ended}) == 1 and "--workers" in ended[0].stdout
 
 
 @pytest.mark.parametrize(
@@ -176,40 +127,29 @@ def test_it_serves_however_it_is_started(command: tuple[str, ...]) -> None:
         server.stop()
 
 
-@pytest.mark.parametrize("given", ["file", "folder", "folder and file"])
-def test_a_current_model_is_rewritten_and_served(given: str, folder: Path, tmp_path: Path) -> None:
-    if given == "folder":
-        (folder / "second.gguf").unlink()
-    settings = {"MODEL_NAME": str(folder / "first.gguf" if given == "file" else folder)}
-    if given == "folder and file":
-        settings["MODEL_FILE"] = "first.gguf"
-    original = (folder / "first.gguf").read_bytes()
-    cache = tmp_path / "cache"
-    with served(
-        "--workers", "2", "--context-length", "256", XDG_CACHE_HOME=str(cache), **settings
-    ) as server:
+def test_a_current_model_is_rewritten_once_and_served(folder: Path, tmp_path: Path) -> None:
+    original, cache = (folder / "first.gguf").read_bytes(), tmp_path / "cache"
+    options = ("--workers", "2", "--context-length", "256")
+    named = {"MODEL_NAME": str(folder), "MODEL_FILE": "first.gguf", "XDG_CACHE_HOME": str(cache)}
+    body = chat("hello world", stream=False, max_tokens=8, temperature=0)
+    with served(*options, **named) as server:
         assert server.model == "first"
         (entry,) = server.http.get("/v1/models").json()["data"]
         assert (entry["max_model_len"], entry["family"]) == (256, "llama")
-        answers = [
-            server.http.post(
-                "/v1/chat/completions",
-                json=chat("hello world", stream=False, max_tokens=8, temperature=0),
-            )
-            for _ in range(2)
-        ]
+        answers = [server.http.post("/v1/chat/completions", json=body) for _ in range(2)]
         assert [answer.status_code for answer in answers] == [200, 200]
         first, second = (answer.json() for answer in answers)
         assert first["choices"] == second["choices"]
         assert second["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
+        assert "API_KEYS" not in server.stderr, "it listens on a loopback address"
         server.stop()
     assert (folder / "first.gguf").read_bytes() == original
     (rewritten,) = (cache / "ggml-fastapi").glob("*.gguf")
     stamp = rewritten.stat().st_mtime_ns
-    if given == "file":
-        with served("--workers", "1", XDG_CACHE_HOME=str(cache), **settings) as server:
-            server.stop()
-        assert rewritten.stat().st_mtime_ns == stamp
+    path = str(folder / "first.gguf")
+    with served("--workers", "1", XDG_CACHE_HOME=str(cache), MODEL_NAME=path) as server:
+        server.stop()
+    assert rewritten.stat().st_mtime_ns == stamp
 
 
 def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
@@ -258,17 +198,6 @@ def test_tls(tmp_path: Path) -> None:
     made.private_key_and_cert_chain_pem.write_to_path(both)
     trusted = ssl.create_default_context()
     authority.configure_trust(trusted)
-    for files in (
-        {"SSL_CERTFILE": str(certificate), "SSL_KEYFILE": str(key)},
-        {"SSL_CERTFILE": str(both)},
-    ):
-        with launched("--workers", "1", MODEL_TYPE="echo", **files) as server:
-            url = server.wait_for_output(r"is ready on (https://localhost:\d+)\n")[1]
-            with httpx.Client(verify=trusted, timeout=20) as client:
-                answer = client.post(f"{url}/v1/completions", json={"prompt": "x"})
-                assert answer.json() == "x"
-            server.stop()
-
     password, encrypted = "correct horse", tmp_path / "encrypted.pem"
     encrypted.write_bytes(
         serialization.load_pem_private_key(key.read_bytes(), None).private_bytes(
@@ -278,28 +207,26 @@ def test_tls(tmp_path: Path) -> None:
         )
     )
     with_password = {"SSL_CERTFILE": str(certificate), "SSL_KEYFILE": str(encrypted)}
+    for files in (
+        {**with_password, "SSL_KEYFILE_PASSWORD": password},
+        {"SSL_CERTFILE": str(both)},
+    ):
+        with launched("--workers", "1", MODEL_TYPE="echo", **files) as server:
+            url = server.wait_for_output(r"is ready on (https://localhost:\d+)\n")[1]
+            with httpx.Client(verify=trusted, timeout=20) as client:
+                answer = client.post(f"{url}/v1/completions", json={"prompt": "x"})
+                assert answer.json() == "x"
+            server.stop()
+
     for wrong in ("", "battery staple"):
         line = complaint(MODEL_TYPE="echo", SSL_KEYFILE_PASSWORD=wrong, **with_password)
         assert "SSL_KEYFILE_PASSWORD" in line
-    with launched(MODEL_TYPE="echo", SSL_KEYFILE_PASSWORD=password, **with_password) as server:
-        server.wait_for_output("is ready on https://")
-        server.stop()
-
     other = tmp_path / "other.pem"
     authority.issue_cert("localhost").private_key_pem.write_to_path(other)
     line = complaint(MODEL_TYPE="echo", SSL_CERTFILE=str(certificate), SSL_KEYFILE=str(other))
     assert "SSL_CERTFILE and SSL_KEYFILE" in line
     line = complaint(MODEL_TYPE="echo", SSL_CERTFILE=str(certificate))
     assert "SSL_CERTFILE" in line and "private key" in line
-
-
-def test_a_public_address_without_a_key_is_warned_of() -> None:
-    with served("--workers", "1", MODEL_TYPE="echo", HOST="0.0.0.0") as server:
-        server.stop()
-    assert "HOST=0.0.0.0" in server.stderr and "API_KEYS" in server.stderr
-    with served("--workers", "1", MODEL_TYPE="echo") as server:
-        server.stop()
-    assert "API_KEYS" not in server.stderr
 
 
 def test_a_model_that_cannot_be_loaded_is_status_1(tmp_path: Path) -> None:

@@ -162,37 +162,27 @@ def test_no_drain_timeout_at_all() -> None:
         check_that_nothing_is_left(server)
 
 
-def test_a_stream_longer_than_the_drain_timeout_ends_with_an_error() -> None:
+def test_what_is_not_done_at_the_drain_timeout_ends_with_an_error() -> None:
     with (
         served_echo("--drain-timeout", "1", delay_ms=20) as server,
         streamed(server, long_chat()) as stream,
         streamed(server, long_chat(stream_options={"include_usage": True})) as other,
+        ThreadPoolExecutor(1) as threads,
     ):
         next(stream), next(other)
+        waiting = threads.submit(server.http.post, "/v1/chat/completions", json=chat("x"))
+        server.wait_until(lambda status: status["waiting"] == 1)
         server.process.terminate()
         for events in (stream, other):
             *chunks, last = events
             assert last["error"]["code"] == "shutting_down"
             assert chunks and "[DONE]" not in chunks
-        check_that_nothing_is_left(server)
-    assert "Traceback" not in server.stderr
-
-
-def test_what_waits_at_the_drain_timeout_gets_503() -> None:
-    with (
-        served_echo("--drain-timeout", "1", delay_ms=20, workers=1) as server,
-        streamed(server, long_chat()) as stream,
-        ThreadPoolExecutor(1) as threads,
-    ):
-        next(stream)
-        waiting = threads.submit(server.http.post, "/v1/chat/completions", json=chat("x"))
-        server.wait_until(lambda status: status["waiting"] == 1)
-        server.process.terminate()
         answer = waiting.result()
         assert answer.status_code == 503
         assert answer.json()["error"]["code"] == "shutting_down"
         assert answer.headers["retry-after"]
         check_that_nothing_is_left(server)
+    assert "Traceback" not in server.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -219,16 +209,16 @@ def test_two_signals_at_once(number: signal.Signals) -> None:
         assert "Traceback" not in server.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_all_when_nothing_runs(number: signal.Signals) -> None:
+def test_control_c_when_nothing_runs() -> None:
     with served_echo() as server:
-        os.killpg(server.process.pid, number)
+        os.killpg(server.process.pid, signal.SIGINT)
         check_that_nothing_is_left(server)
     assert "Traceback" not in server.stderr
 
 
-@pytest.mark.parametrize("to_the_group", [False, True])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "to_the_group"), [(signal.SIGINT, True), (signal.SIGTERM, False)]
+)
 def test_a_signal_while_the_model_loads(
     number: signal.Signals, to_the_group: bool, tmp_path: Path
 ) -> None:
@@ -248,12 +238,3 @@ def test_a_signal_while_the_model_loads(
     if not to_the_group:
         # The second worker did not load it once more.
         assert server.stdout.count("the zygote loads") == 1
-
-
-def test_servers_do_not_meet() -> None:
-    with served_echo() as first, served_echo() as second:
-        assert first.url != second.url
-        assert not set(first.worker_pids()) & set(second.worker_pids())
-        first.stop()
-        assert second.http.post("/v1/completions", json={"prompt": "x"}).json() == "x"
-        second.stop()

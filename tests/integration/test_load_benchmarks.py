@@ -27,12 +27,12 @@ def written(path: Path) -> dict[str, Any]:
     return content
 
 
-def test_parts_give_a_table_json_and_plots(demo_model: Path, tmp_path: Path) -> None:
+def test_parts_give_a_table_json_and_plots(quick_model: Path, tmp_path: Path) -> None:
     # No module of the folder that the user is in is taken for one of the benchmarks'.
     (tmp_path / "scripts").mkdir()
     (tmp_path / "scripts" / "__init__.py").touch()
-    options = ("--json", "x.json", "--plots", "plots")
-    done = bench("--only", PARTS, *options, "--formats", "svg,png", cwd=tmp_path)
+    options = ("--only", PARTS, "--json", "x.json", "--plots", "plots", "--formats", "svg,png")
+    done = bench("--model", str(quick_model), *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     results = written(tmp_path / "x.json")
     assert not results["notes"]
@@ -49,9 +49,10 @@ def test_parts_give_a_table_json_and_plots(demo_model: Path, tmp_path: Path) -> 
     assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == ["ttft.png", "ttft.svg"]
 
 
-def test_another_server_is_compared(demo_model: Path, tmp_path: Path) -> None:
-    with served("--workers", "1") as other:
-        done = bench("--compare", f"{other.url}/", "--json", str(tmp_path / "x.json"))
+def test_another_server_is_compared(quick_model: Path, tmp_path: Path) -> None:
+    options = ("--model", str(quick_model), "--json", str(tmp_path / "x.json"))
+    with served("--workers", "1", MODEL_NAME=str(quick_model)) as other:
+        done = bench("--compare", f"{other.url}/", *options)
     assert done.returncode == 0, done.stderr
     results = written(tmp_path / "x.json")
     assert not results["notes"]

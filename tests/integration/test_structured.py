@@ -54,20 +54,6 @@ def error_of(answer: httpx.Response) -> tuple[int, str, str]:
     return answer.status_code, error["code"], error["param"]
 
 
-def test_what_matches_passes_and_is_the_end(echo_server: Server) -> None:
-    for body in (
-        {"response_format": formatted(PERSON)},
-        {"guided_json": json.dumps(PERSON)},
-        {"guided_regex": r"\{[^}]*\}[^}]*\}"},
-        {"guided_choice": ["x", ANN]},
-        {"guided_grammar": r'root ::= "{" [^}]+ "}" [^}]+ "}"'},
-    ):
-        choice = choice_of(echo_server, chat(ANN + " and more", **body))
-        assert (choice["message"]["content"], choice["finish_reason"]) == (ANN, "stop"), body
-        text = choice_of(echo_server, {"prompt": f"{ANN} and", **body}, COMPLETIONS)
-        assert (text["text"], text["finish_reason"]) == (ANN, "stop"), body
-
-
 @pytest.mark.parametrize("prompt", ["tell me", '{"name": 1', '{"age": 5, "name": ""}', "{}"])
 def test_what_does_not_match_becomes_what_does(echo_server: Server, prompt: str) -> None:
     schema = {**PERSON, "properties": {**PERSON["properties"], "name": {"enum": ["a", "é"]}}}  # type: ignore[dict-item]
@@ -78,63 +64,7 @@ def test_what_does_not_match_becomes_what_does(echo_server: Server, prompt: str)
         jsonschema.validate(json.loads(choice["message"]["content"]), schema)
 
 
-def test_what_is_cut_says_so(echo_server: Server) -> None:
-    body = chat(ANN, response_format=formatted(PERSON), max_tokens=12)
-    choice = choice_of(echo_server, body)
-    assert (choice["message"]["content"], choice["finish_reason"]) == (ANN[:12], "length")
-
-
-def test_a_stream_is_the_object_in_pieces(echo_server: Server) -> None:
-    body = chat(ANN, response_format=formatted(PERSON), stream_options={"include_usage": True})
-    with streamed(echo_server, body) as stream:
-        *chunks, last, done = stream
-    assert done == "[DONE]"
-    assert text_of(chunks) == ANN
-    assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
-    assert last["usage"]["completion_tokens"] == len(ANN.encode())
-
-
-def test_all_choices_of_all_prompts_are_bound(echo_server: Server) -> None:
-    body = {"messages": [chat(ANN)["messages"], chat("x")["messages"]], "n": 2, "stream": False,
-            "guided_choice": [ANN, "no"], "temperature": 0}  # fmt: skip
-    choices = echo_server.http.post("/v2/chat/completions", json=body).json()["choices"]
-    texts = [choice["message"]["content"] for choice in choices]
-    assert texts[:2] == [ANN, ANN] and set(texts[2:]) <= {ANN, "no"}
-
-
 CALLS = f"{call_text('person', ANN)}\n{call_text('now', {})}"
-
-
-@pytest.mark.parametrize("choice", [None, "required"])
-def test_calls(echo_server: Server, choice: str | None) -> None:
-    body = {"tools": TOOLS, "tool_choice": choice}
-    answer = choice_of(echo_server, chat(CALLS, **body))
-    assert answer["finish_reason"] == "tool_calls"
-    message = answer["message"]
-    assert message["content"] is None
-    functions = [call["function"] for call in message["tool_calls"]]
-    assert functions == [{"name": "person", "arguments": ANN}, {"name": "now", "arguments": "{}"}]
-    with streamed(echo_server, chat(CALLS, **body)) as stream:
-        *chunks, done = stream
-    assert done == "[DONE]" and text_of(chunks) == ""
-    pieces = [call for chunk in chunks for c in chunk["choices"]
-              for call in c["delta"].get("tool_calls", ())]  # fmt: skip
-    assert [piece["function"]["name"] for piece in pieces if "id" in piece] == ["person", "now"]
-    for place, arguments in enumerate((ANN, "{}")):
-        said = "".join(p["function"]["arguments"] for p in pieces if p["index"] == place)
-        assert said == arguments
-    assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
-
-
-def test_text_before_a_call_and_instead_of_one(echo_server: Server) -> None:
-    answer = choice_of(echo_server, chat(f"Well.\n\n{CALLS}", tools=TOOLS))
-    assert answer["message"]["content"] == "Well."
-    assert len(answer["message"]["tool_calls"]) == 2
-    answer = choice_of(echo_server, chat("No. <tool", tools=TOOLS))
-    assert answer["message"] == {"role": "assistant", "content": "No. <tool", "refusal": None}
-    assert answer["finish_reason"] == "stop"
-    answer = choice_of(echo_server, chat(CALLS, tools=TOOLS, tool_choice="none"))
-    assert (answer["message"]["content"], answer["finish_reason"]) == (CALLS, "stop")
 
 
 def test_a_call_that_has_to_be_is_made_of_anything(echo_server: Server) -> None:
@@ -264,21 +194,6 @@ def test_a_grammar_that_fails_on_the_way(attacked: Server) -> None:
     # What it took is not counted against the next.
     choice = choice_of(attacked, chat("a", guided_regex=regex))
     assert choice["message"]["content"] == "a"
-
-
-def test_log_probabilities_of_a_prompt_alone(echo_server: Server) -> None:
-    body = {"prompt": list("Hé!".encode()), "max_tokens": 0, "echo": True, "logprobs": 1}
-    choice = choice_of(echo_server, body, COMPLETIONS)
-    assert (choice["text"], choice["finish_reason"]) == ("Hé!", "length")
-    assert choice["logprobs"] == {
-        "tokens": ["H", "bytes:\\xc3", "bytes:\\xa9", "!"],
-        "token_logprobs": [None, -9999.0, -9999.0, -9999.0],
-        "top_logprobs": [
-            None, {"<end>": 0.0, "bytes:\\xc3": -9999.0}, {"<end>": 0.0, "bytes:\\xa9": -9999.0},
-            {"<end>": 0.0, "!": -9999.0},
-        ],
-        "text_offset": [0, 1, 1, 2],
-    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -33,20 +33,12 @@ class Penalties:
     @classmethod
     def of(cls, params: SamplingParams, prompt: Sequence[int]) -> "Penalties | None":
         """The penalties of a generation; None if its parameters change no logit."""
-        if (
-            params.repetition_penalty == 1.0
-            and params.presence_penalty == 0.0
-            and params.frequency_penalty == 0.0
-        ):
-            return None
-        return cls(params, prompt)
+        neutral = (1.0, 0.0, 0.0)
+        wanted = (params.repetition_penalty, params.presence_penalty, params.frequency_penalty)
+        return None if wanted == neutral else cls(params, prompt)
 
     def apply(self, logits: _FloatArray) -> None:
-        """Change the logits of the tokens seen, in place.
-
-        Args:
-            logits: shape ``(n_vocab,)``.
-        """
+        """Change the logits of the tokens seen, in place; shape ``(n_vocab,)``."""
         n = len(self._place)
         if n == 0:
             return
@@ -61,7 +53,6 @@ class Penalties:
         logits[ids] = values
 
     def add(self, token: int) -> None:
-        """Count a token that has been drawn."""
         place = self._place.get(token)
         if place is None:
             place = self._place[token] = len(self._place)

@@ -49,11 +49,9 @@ class Sampler:
         self._scratch: _FloatArray = np.empty(0, np.float32)
 
     def sample(self, logits: _FloatArray, allowed: NDArray[np.bool_] | None = None) -> int:
-        """Draw one token id.
+        """Draw one token id, of those that are ``allowed``, at least one; None for all.
 
-        Args:
-            logits: shape ``(n_vocab,)``; penalties, biases and the mask are applied to it in place.
-            allowed: which tokens may be drawn, shape ``(n_vocab,)``, at least one; None for all.
+        Penalties, biases and the mask are applied to the logits in place.
 
         Raises:
             EngineError: the logits hold no finite maximum, so that nothing can be drawn.
@@ -90,8 +88,8 @@ class Sampler:
             return best
         if 0 < params.top_k < n_vocab:
             ids = _largest(logits, params.top_k)
-            return int(ids[self._draw_from(logits[ids], logits[best])])
-        return self._draw_from(logits, logits[best])
+            return int(ids[self._draw_weighted(self._weights(logits[ids], logits[best]))])
+        return self._draw_weighted(self._weights(logits, logits[best]))
 
     def _draw_from_sorted(self, ids: _IntArray, values: _FloatArray) -> int:
         """Draw one of a few ids, whose logits are in falling order."""
@@ -110,10 +108,6 @@ class Sampler:
                 break
         drawn = bisect_right(cumulative, self._random() * mass)
         return int(ids[min(drawn, len(cumulative) - 1)])
-
-    def _draw_from(self, values: _FloatArray, highest: np.float32) -> int:
-        """Draw a place in ``values``, logits in any order."""
-        return self._draw_weighted(self._weights(values, highest))
 
     def _draw_weighted(self, weights: _FloatArray) -> int:
         """Draw a place in ``weights``, of which the largest is 1."""

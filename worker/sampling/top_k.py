@@ -37,8 +37,7 @@ class TopK:
     def largest(self, logits: _FloatArray) -> tuple[_IntArray, _FloatArray]:
         """The ids of the ``k`` largest logits, and these; the largest first, equal ones by id.
 
-        Args:
-            logits: shape ``(n_vocab,)``, of a vocabulary that this `suits`.
+        Only of a vocabulary that this `suits`.
 
         Raises:
             EngineError: the logits hold no finite maximum.

@@ -107,7 +107,7 @@ def test_names_cannot_move_the_cursor(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_is_light() -> None:
     code = "import gateway.inspect, sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
-    assert not {"numpy", "ctransformers", "huggingface_hub"} & set(loaded.split())
+    assert not {"numpy", "ctransformers", "fastapi", "huggingface_hub"} & set(loaded.split())
 
 
 def test_what_became_of_convert(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
-"""Tests of what ``/metrics`` says of requests."""
+"""Tests of ``/metrics``: what it says of requests and of pools."""
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import replace
 
 from prometheus_client.metrics_core import Metric
@@ -11,7 +12,7 @@ from gateway.observe.record import CLIENT_LEFT, GenerationRecord, RequestRecord
 from gateway.pool.base import PoolStatus, Totals, WorkerStatus, ZygoteStatus
 from shared.errors import ErrorCode
 from shared.times import TEXT_GAP_BOUNDS_S
-from tests.unit.gateway.fakes import CONFIG, READY, ScriptedPool, request
+from tests.unit.gateway.fakes import CONFIG, READY, ScriptedPool, loading, request
 
 STATUS = replace(
     READY,
@@ -38,6 +39,36 @@ RECORD = RequestRecord(
     request_id="abc", began_s=10.0, endpoint="/v1/completions", generations=[GENERATION],
     status=200, head_s=11.9, ended_s=12.0,
 )  # fmt: skip
+
+
+EXPECTED = {
+    "ggml_build_info{family=llama,model=org/model,version=0}": 1,
+    "ggml_workers{state=starting}": 1,
+    "ggml_workers{state=idle}": 2,
+    "ggml_workers{state=running}": 1,
+    "ggml_workers{state=failed}": 0,
+    "ggml_requests_running": 1,
+    "ggml_requests_waiting": 3,
+    "ggml_requests_waiting_limit": 4,
+    "ggml_cached_conversation_tokens": 37,
+    "ggml_zygote_restarts_total": 2,
+    "ggml_zygote_prefix_tokens": 30,
+    "ggml_memory_bound_bytes": 123,
+    "ggml_prompt_tokens_total": 100,
+    "ggml_cached_tokens_total": 60,
+    "ggml_generation_tokens_total": 40,
+    "ggml_cache_evictions_total": 5,
+    "ggml_requests_quarantined_total": 1,
+    "ggml_worker_deaths_total{cause=killed}": 2,
+    "ggml_worker_deaths_total{cause=crashed}": 1,
+    "ggml_worker_deaths_total{cause=memory}": 0,
+    "ggml_worker_memory_bytes{worker=0}": 1000,
+    "ggml_worker_state{state=running,worker=0}": 1,
+    "ggml_worker_state{state=idle,worker=0}": 0,
+    "ggml_worker_state{state=starting,worker=3}": 1,
+    "ggml_worker_restarts_total{worker=0}": 1,
+    "ggml_worker_restarts_total{worker=1}": 2,
+}
 
 
 def families(metrics: Metrics) -> list[Metric]:
@@ -86,23 +117,24 @@ def test_they_are_served_as_text() -> None:
 
 
 def test_a_request_is_counted_when_it_has_ended() -> None:
-    found = observed(RECORD)
-    labels = "{endpoint=/v1/completions,finish_reason=stop,status=200}"
-    assert found[f"ggml_requests_total{labels}"] == 1
-    for name, value in (
-        ("time_to_first_token_seconds", 0.7),
-        ("e2e_request_latency_seconds", 2.0),
-        ("request_queue_time_seconds", 0.2),
-        ("request_prefill_time_seconds", 0.3),
-        ("request_decode_time_seconds", 1.3),
-        ("request_prompt_tokens", 12),
-        ("request_generation_tokens", 40),
+    other = replace(GENERATION, worker_id=2, first_s=10.5, outcome="length")
+    found = observed(RECORD, replace(RECORD, generations=[GENERATION, other]))
+    for reason in ("stop", "mixed"):
+        labels = f"{{endpoint=/v1/completions,finish_reason={reason},status=200}}"
+        assert found[f"ggml_requests_total{labels}"] == 1
+    for name, count, total in (
+        ("time_to_first_token_seconds", 2, 0.7 + 0.5),
+        ("e2e_request_latency_seconds", 2, 2 * 2.0),
+        ("request_queue_time_seconds", 3, 3 * 0.2),
+        ("request_prefill_time_seconds", 3, 3 * 0.3),
+        ("request_decode_time_seconds", 3, 3 * 1.3),
+        ("request_prompt_tokens", 3, 3 * 12),
+        ("request_generation_tokens", 3, 3 * 40),
     ):
-        assert found[f"ggml_{name}_count"] == 1
-        assert abs(found[f"ggml_{name}_sum"] - value) < 1e-9
-    assert found["ggml_worker_requests_total{worker=1}"] == 1
-    assert found["ggml_worker_generation_tokens_total{worker=1}"] == 40
-    assert found["ggml_worker_requests_total{worker=0}"] == 0
+        assert found[f"ggml_{name}_count"] == count
+        assert abs(found[f"ggml_{name}_sum"] - total) < 1e-9
+    assert [found[f"ggml_worker_requests_total{{worker={each}}}"] for each in range(3)] == [0, 2, 1]
+    assert found["ggml_worker_generation_tokens_total{worker=1}"] == 80
     assert rejected(found) == 0
     assert not [name for name in found if name.endswith("_created")]
 
@@ -110,16 +142,6 @@ def test_a_request_is_counted_when_it_has_ended() -> None:
 def test_the_first_text_of_a_stream_is_when_it_begins() -> None:
     stream = replace(RECORD, is_stream=True)
     assert abs(observed(stream)["ggml_time_to_first_token_seconds_sum"] - 1.9) < 1e-9
-
-
-def test_each_generation_of_a_request_counts() -> None:
-    other = replace(GENERATION, worker_id=2, first_s=10.5, outcome="length")
-    found = observed(replace(RECORD, generations=[GENERATION, other]))
-    labels = "{endpoint=/v1/completions,finish_reason=mixed,status=200}"
-    assert found[f"ggml_requests_total{labels}"] == 1
-    assert abs(found["ggml_time_to_first_token_seconds_sum"] - 0.5) < 1e-9
-    assert found["ggml_request_prompt_tokens_count"] == 2
-    assert found["ggml_worker_requests_total{worker=2}"] == 1
 
 
 def test_what_is_refused_has_no_times() -> None:
@@ -177,3 +199,98 @@ def test_the_lag_of_the_event_loop_is_measured() -> None:
 
     asyncio.run(watch())
     assert samples(metrics)["ggml_gateway_event_loop_lag_seconds_count"] == 1
+
+
+def test_metrics_are_the_status_in_numbers() -> None:
+    found = samples(measuring(STATUS)[0])
+    assert {name: found.get(name) for name in EXPECTED} == EXPECTED
+    assert found["ggml_gateway_process_cpu_seconds_total"] > 0
+    assert len([name for name in found if name.startswith("ggml_worker_state{")]) == 16
+
+
+def test_there_are_metrics_before_there_is_a_model() -> None:
+    found = samples(measuring(loading())[0])
+    assert found["ggml_workers{state=starting}"] == 2
+    assert found["ggml_build_info{family=,model=org/model,version=0}"] == 1
+
+
+def test_counters_outlive_a_pool() -> None:
+    metrics, (old,) = measuring(STATUS)
+    metrics.observe(RECORD)
+    before = counters(metrics)
+    new = ScriptedPool(status=replace(STATUS, waiting=1))
+    metrics.measure(new, "org/other", 7)
+    both = samples(metrics)
+    assert both["ggml_requests_waiting"] == 4
+    assert both["ggml_requests_running"] == 2
+    assert both["ggml_workers{state=idle}"] == 2
+    assert both["ggml_memory_bound_bytes"] == 7
+    assert "ggml_build_info{family=llama,model=org/other,version=0}" in both
+    old.current = replace(STATUS, totals=replace(STATUS.totals, prompt_tokens=110))
+    metrics.retire(old)
+    new.current = replace(STATUS, totals=replace(STATUS.totals, prompt_tokens=1))
+    old.current = loading()
+    after = counters(metrics)
+    assert after["ggml_prompt_tokens_total"] == 111
+    assert after["ggml_worker_deaths_total{cause=killed}"] == 4
+    assert after["ggml_worker_restarts_total{worker=1}"] == 4
+    assert after["ggml_worker_requests_total{worker=1}"] == 1
+    assert all(after[name] >= value for name, value in before.items())
+    assert counters(metrics) == after
+
+
+def counters(metrics: Metrics) -> dict[str, float]:
+    return {
+        name: value
+        for name, value in samples(metrics).items()
+        if name.partition("{")[0].endswith("_total") and "process" not in name
+    }
+
+
+def lint(families: list[Metric]) -> Iterator[str]:
+    """What Prometheus' own linter would say."""
+    names = [family.name for family in families]
+    if len(names) != len(set(names)):
+        yield "a family comes twice"
+    for family in families:
+        series = [(sample.name, tuple(sample.labels.items())) for sample in family.samples]
+        if len(series) != len(set(series)):
+            yield f"{family.name} has a series twice"
+        if not family.documentation:
+            yield f"{family.name} has no text"
+        if family.name.endswith(("_total", "_count", "_sum", "_bucket", "_info_info")):
+            yield f"{family.name} ends as a part of a metric does"
+        for sample in family.samples:
+            if (family.type == "counter") is not sample.name.endswith("_total"):
+                yield f"{sample.name} is a {family.type}"
+            if any(unit in sample.name for unit in ("_ms", "milli", "_kb", "_mib", "minutes")):
+                yield f"{sample.name} has no base unit"
+        if family.type == "unknown":
+            yield f"{family.name} has no type"
+
+
+def test_the_text_is_what_prometheus_wants_of_many_workers() -> None:
+    workers = tuple(WorkerStatus(i, "idle", i, i, memory_bytes=i) for i in range(300))
+    metrics, _ = measuring(replace(STATUS, workers=workers))
+    metrics.observe(RECORD)
+    found = families(metrics)
+    assert list(lint(found)) == []
+    assert len([s for family in found for s in family.samples if "worker" in s.labels]) == 300 * 8
+
+
+def test_ready_says_what_is_cached_where() -> None:
+    content = request(ScriptedPool(status=STATUS), "GET", "/ready").json()
+    assert content["zygote"] == {
+        "pid": 99, "is_loaded": True, "prefix_tokens": 30, "restarts": 2,
+    }  # fmt: skip
+    assert content["evictions"] == 5
+    assert content["workers"][1] == {
+        "worker_id": 1,
+        "state": "idle",
+        "pid": 11,
+        "restarts": 2,
+        "reason": None,
+        "running": 0,
+        "cached_tokens": 30,
+        "memory_bytes": None,
+    }
