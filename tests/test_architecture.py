@@ -112,7 +112,8 @@ ENVIRONMENT_READERS = {
     "gateway/__main__.py",  # hands it to `Settings.load`, which reads nothing by itself
     "gateway/pool/zygote.py",  # hands the zygote its own; PYTHONPATH is the user's
     "gateway/pool/zygote_process.py",  # the same
-    "worker/zygote.py",  # gets it there; sets what libraries read when they are imported
+    "worker/zygote.py",  # gets it there
+    "worker/loading.py",  # sets what libraries read when they are imported
     "worker/build/command.py",  # CC, CXX and PATH are the user's, for every program that builds
     "gateway/demo_model.py",  # XDG_CACHE_HOME is the user's, for every program; no setting of ours
 }

@@ -17,10 +17,10 @@ def run_worker(config: WorkerConfig, inbox: "Inbox", outbox: "Outbox") -> None:
     _begin(config)
     # Imported here, not above: the gateway names this function and must not load an engine. In a
     # fork of the zygote both are there already.
-    from worker import zygote
+    from worker import loading
     from worker.loop import Loop
 
-    engine, _, grammars = zygote.loaded()
+    engine, _, grammars = loading.loaded()
     outbox.send([Ready(engine.info)])
     Loop(engine, config.threads, inbox, outbox, grammars).run()
 
@@ -28,10 +28,10 @@ def run_worker(config: WorkerConfig, inbox: "Inbox", outbox: "Outbox") -> None:
 def run_preparer(config: WorkerConfig, inbox: "Inbox", outbox: "Outbox") -> None:
     """Run a preparer until `Shutdown` arrives or the gateway is gone."""
     _begin(config)
-    from worker import zygote
+    from worker import loading
     from worker.preparer import Preparer
 
-    engine, prompts, grammars = zygote.loaded()
+    engine, prompts, grammars = loading.loaded()
     outbox.send([Ready(engine.info)])
     Preparer(engine, prompts, grammars, inbox, outbox).run()
 

@@ -115,10 +115,10 @@ def tells_threads(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
 def tells_imports(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
     """Begins like a worker, and says which modules it had to import for that."""
     from tests.integration.notes_modules import born_with
-    from worker import zygote
+    from worker import loading
     from worker.loop import Loop
 
-    engine, _, grammars = zygote.loaded()
+    engine, _, grammars = loading.loaded()
     Loop(engine, 1, inbox, outbox, grammars)
     imported = sorted(name for name in sys.modules if name not in born_with)
     ours = [name for name in imported if not name.startswith("tests.") and name != "tests"]

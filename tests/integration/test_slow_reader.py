@@ -41,9 +41,9 @@ class Worker:
         self.reader, events = os.pipe()
         config = WorkerConfig("echo", n_ctx=3 * len(TEXT))
         code = (
-            "from shared.config import WorkerConfig; from worker import zygote;"
+            "from shared.config import WorkerConfig; from worker import loading;"
             "from worker.main import run_worker; from worker.pipes import Inbox, Outbox;"
-            f"zygote._load(config := {config!r});"
+            f"loading.load(config := {config!r});"
             f"run_worker(config, Inbox({commands}), Outbox({events}))"
         )
         self.process = subprocess.Popen(
