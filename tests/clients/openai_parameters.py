@@ -3,13 +3,10 @@
 import json
 from typing import Any
 
-from tests.clients.openai_python import ASK, COMPLETE, FORCED, LONG, client
+from tests.clients.openai_python import ASK, FORCED, LONG, client
 from tests.clients.subjects import (
-    BEGINNING,
-    JSON_QUESTION,
     WEATHER,
     Trip,
-    ids_of,
     is_weather,
 )
 
@@ -58,15 +55,6 @@ def check_several_choices_with_tools() -> None:
     assert calls[0].id != calls[1].id
 
 
-def check_json_object() -> None:
-    messages = [{"role": "user", "content": JSON_QUESTION}]
-    ask = ASK | {"messages": messages, "max_tokens": LONG}
-    ask["response_format"] = {"type": "json_object"}
-    choice = client.chat.completions.create(**ask).choices[0]
-    assert choice.finish_reason == "stop"
-    assert isinstance(json.loads(choice.message.content), dict)
-
-
 def check_guided_decoding() -> None:
     """What clients of other local servers send in ``extra_body``."""
     wanted: dict[str, tuple[Any, Any]] = {
@@ -79,69 +67,3 @@ def check_guided_decoding() -> None:
         ask = ASK | {"max_tokens": LONG, "extra_body": {name: value}}
         choice = client.chat.completions.create(**ask).choices[0]
         assert choice.finish_reason == "stop" and is_right(choice.message.content), name
-
-
-def check_logprobs_of_the_chosen_only() -> None:
-    choice = client.chat.completions.create(**ASK, logprobs=True).choices[0]
-    assert choice.logprobs.content and choice.logprobs.refusal is None
-    assert all(token.top_logprobs == [] for token in choice.logprobs.content)
-
-
-def check_several_choices() -> None:
-    ask = ASK | {"n": 2, "temperature": 1, "seed": 1, "max_tokens": 12}
-    answer = client.chat.completions.create(**ask)
-    assert [choice.index for choice in answer.choices] == [0, 1]
-    texts = [choice.message.content for choice in answer.choices]
-    streamed = ["", ""]
-    with client.chat.completions.create(**ask, stream=True) as stream:
-        for chunk in stream:
-            for choice in chunk.choices:
-                streamed[choice.index] += choice.delta.content or ""
-    assert streamed == texts and texts[0] != texts[1]
-
-
-def check_logit_bias() -> None:
-    (token,) = ids_of(" world")
-    biased = client.completions.create(**COMPLETE, logit_bias={str(token): 100})
-    assert biased.choices[0].text == " world" * 4
-    first = client.completions.create(**COMPLETE, logprobs=1).choices[0].logprobs.tokens[0]
-    assert first != " world"
-
-
-def check_completions_of_several_prompts() -> None:
-    ask = COMPLETE | {"prompt": [BEGINNING, "Once upon a time"], "n": 2, "temperature": 1}
-    answer = client.completions.create(**ask, seed=1)
-    assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
-
-
-def check_the_logprobs_of_a_prompt_alone() -> None:
-    """How evaluations score texts."""
-    ask = COMPLETE | {"max_tokens": 0, "echo": True, "logprobs": 1}
-    answer = client.completions.create(**ask)
-    (choice,) = answer.choices
-    assert choice.text == BEGINNING
-    assert len(choice.logprobs.tokens) == len(ids_of(BEGINNING))
-    assert answer.usage.completion_tokens == 0
-
-
-def check_best_of() -> None:
-    ask = COMPLETE | {"temperature": 1, "seed": 1, "max_tokens": 6}
-    answer = client.completions.create(**ask, best_of=3, n=1, logprobs=0)
-    (choice,) = answer.choices
-    assert answer.usage.completion_tokens > 6
-    every = client.completions.create(**ask, n=3, logprobs=0).choices
-
-    def mean(one: Any) -> float:
-        return float(sum(one.logprobs.token_logprobs) / len(one.logprobs.token_logprobs))
-
-    assert choice.text == max(every, key=mean).text
-
-
-def check_content_parts() -> None:
-    parts = [{"type": "text", "text": text} for text in ("The capital ", "of France?")]
-    messages = [
-        {"role": "developer", "content": [{"type": "text", "text": "Be brief."}]},
-        {"role": "user", "content": parts, "name": "Ann"},
-    ]
-    answer = client.chat.completions.create(**ASK | {"messages": messages})
-    assert answer.choices[0].message.content

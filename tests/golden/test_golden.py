@@ -9,17 +9,16 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.golden.answers import PATH, blocks
 from tests.golden.cases import CHAT, cases, user
 from tests.golden.refusals import refusals
 from tests.serving import Server, launched
 
-ANSWERS = Path(__file__).with_name("answers.txt")
 CASES = {**dict(cases()), **dict(refusals())}
 KEY, ADMIN_KEY = "the-key-of-alice", "the-key-of-the-admin"
 RECORDS = "RECORD_GOLDEN" in os.environ
@@ -68,13 +67,12 @@ def server() -> Iterator[Server]:
 def kept() -> Iterator[dict[str, str]]:
     """The answers by the names of their requests; written again if they are recorded."""
     if not RECORDS:
-        blocks = re.split(r"(?m)^=== (.*)\n", ANSWERS.read_text("utf-8"))[1:]
-        yield dict(zip(blocks[::2], blocks[1::2], strict=True))
+        yield blocks()
         return
     answers: dict[str, str] = {}
     yield answers
     text = "".join(f"=== {name}\n{answer}" for name, answer in answers.items())
-    ANSWERS.write_text(text, "utf-8")
+    PATH.write_text(text, "utf-8")
 
 
 def compact(value: Any) -> str:
