@@ -14,6 +14,7 @@ from gateway import operations, routes
 from gateway.body import BodyReader
 from gateway.errors import ERROR_SHAPE, HANDLERS, UnexpectedErrors
 from gateway.models import VERSION, Models, Served, ServingConfig
+from gateway.observe.event_loop import LoopWatch
 from gateway.observe.log import RequestLog
 from gateway.observe.metrics import Metrics
 from gateway.observe.record import RequestRecord
@@ -84,7 +85,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
     served = models.default
     # In the background, so that /health and /ready answer while the model loads.
     starting = asyncio.create_task(_start(served))
-    watching = asyncio.create_task(models.metrics.watch_event_loop())
+    watching = asyncio.create_task(LoopWatch(models.metrics.note_lag_s).run())
     try:
         yield
     finally:

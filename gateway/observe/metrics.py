@@ -4,8 +4,6 @@ Histograms are filled from the `RequestRecord` of a request that has ended; gaug
 are read from the status of the pools. No worker is ever asked.
 """
 
-import asyncio
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
@@ -38,7 +36,6 @@ _TOKENS = (
     1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000,
 )  # fmt: skip
 _STATES = ("starting", "idle", "running", "failed")
-_LAG_EVERY_S = 1.0
 
 # They would double the number of series, and no PromQL function needs them.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -204,12 +201,9 @@ class Metrics(Collector):
         """Count a connection that ended with an error before it became a request."""
         self._counted["requests_rejected"][code.value,] += 1
 
-    async def watch_event_loop(self) -> None:
-        """Measure how late the event loop is, until cancelled."""
-        while True:
-            due_s = time.monotonic() + _LAG_EVERY_S
-            await asyncio.sleep(_LAG_EVERY_S)
-            self._lag.observe(max(0.0, time.monotonic() - due_s))
+    def note_lag_s(self, lag_s: float) -> None:
+        """Count how late the event loop was."""
+        self._lag.observe(lag_s)
 
     def text(self) -> bytes:
         """All metrics in Prometheus' text format, `CONTENT_TYPE`."""

@@ -1,6 +1,5 @@
 """Tests of ``/metrics``: what it says of requests and of pools."""
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -182,23 +181,6 @@ def test_gaps_between_texts_are_a_histogram() -> None:
     counts = [found[f"{name}_bucket{{le={bound}}}"] for bound in bounds]
     assert counts == [10] * 3 + [14] * (len(bounds) - 4) + [16]
     assert (found[f"{name}_count"], found[f"{name}_sum"]) == (16, 41)
-
-
-def test_the_lag_of_the_event_loop_is_measured() -> None:
-    metrics, _ = measuring(STATUS)
-
-    async def until_measured() -> None:
-        while not samples(metrics)["ggml_gateway_event_loop_lag_seconds_count"]:
-            await asyncio.sleep(0.05)
-
-    async def watch() -> None:
-        watching = asyncio.create_task(metrics.watch_event_loop())
-        await asyncio.wait_for(until_measured(), 10)
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
-
-    asyncio.run(watch())
-    assert samples(metrics)["ggml_gateway_event_loop_lag_seconds_count"] == 1
 
 
 def test_metrics_are_the_status_in_numbers() -> None:
