@@ -6,7 +6,7 @@ from typing import Any
 
 from shared.config import WorkerConfig
 from shared.messages import Chat, Ready, Text
-from worker import preparer, zygote
+from worker import loading, preparer
 from worker.prompt.formats import ChatFormat
 from worker.prompt.prompts import Parts, Prompts
 
@@ -42,6 +42,6 @@ class Obedient(Prompts):
 
 def obeys(config: WorkerConfig, inbox: Any, outbox: Any) -> None:
     preparer.MOST_CPU_S = SECONDS
-    engine, _, grammars = zygote.loaded()
+    engine, _, grammars = loading.loaded()
     outbox.send([Ready(engine.info)])
     preparer.Preparer(engine, Obedient(engine), grammars, inbox, outbox).run()
