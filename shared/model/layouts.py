@@ -47,14 +47,14 @@ GPT_NEOX: Table = {
     },
 }  # fmt: skip
 LLAMA: Table = {
-    "token_embd.weight": "d vocab", "output_norm.weight": "d", "output.weight": "d vocab",
+    "token_embd.weight": "d vocab", "output_norm.weight": "d", "output.weight": "d vocab",  # nosec B105
     "blk.{}.attn_norm.weight": "d", "blk.{}.attn_q.weight": "d d", "blk.{}.attn_k.weight": "d kv",
     "blk.{}.attn_v.weight": "d kv", "blk.{}.attn_output.weight": "d d",
     "blk.{}.ffn_norm.weight": "d", "blk.{}.ffn_gate.weight": "d ff",
     "blk.{}.ffn_down.weight": "ff d", "blk.{}.ffn_up.weight": "d ff",
 }  # fmt: skip
 _FALCON: Table = {
-    "token_embd.weight": "d vocab", "output_norm.weight": "d", "output_norm.bias": "d",
+    "token_embd.weight": "d vocab", "output_norm.weight": "d", "output_norm.bias": "d",  # nosec B105
     "output.weight": "d vocab", "blk.{}.attn_norm.weight": "d", "blk.{}.attn_norm.bias": "d",
     "blk.{}.attn_qkv.weight": "d qkv", "blk.{}.attn_output.weight": "d d",
     "blk.{}.ffn_up.weight": "d ff", "blk.{}.ffn_down.weight": "ff d",
