@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from shared.model.description import Family
 from shared.model.gguf_check import check_gguf
 from shared.model.gguf_reader import read_gguf
 from shared.model.gguf_rewrite import Progress
-from tests.gguf_files import GGUFDraft, tiny_llama
+from tests.gguf_files import tiny_llama
 from tests.hub import COMMIT, Hub, serve_hub
 
 ROOT = Path(__file__).parents[3]
@@ -27,13 +27,9 @@ from gateway.hub import resolve
 from shared.errors import UsageError
 try:
     source = resolve(*json.loads(sys.argv[1]))
+    print(json.dumps([str(source.file.path), source.name, str(source.tokenizer)]))
 except UsageError as error:
-    print(json.dumps({"error": str(error)}))
-else:
-    tokenizer = source.tokenizer and source.tokenizer.name
-    print(json.dumps(
-        {"path": str(source.file.path), "name": source.name, "tokenizer": tokenizer}
-    ))
+    print(json.dumps([str(error)]))
 """
 
 
@@ -137,27 +133,24 @@ def test_names_that_are_nothing(name: str) -> None:
     assert "no such file or folder" in refusal(name)
 
 
-def test_a_file_without_a_folder() -> None:
-    assert "MODEL_NAME is not set" in refusal(None, "x.gguf")
-    assert "MODEL_NAME is not set" in refusal("", "x.gguf")
-
-
 def test_no_name_means_the_demo_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     demo = tiny_llama("bytes").write(folder / "demo.gguf")
     monkeypatch.setattr(demo_model, "fetch", lambda: demo)
     for name in (None, ""):
         assert found(name) == (demo, "SmolLM2-135M-Instruct")
+        assert "MODEL_NAME is not set" in refusal(name, "x.gguf")
 
 
 def test_legacy_and_broken_files(folder: Path) -> None:
-    (folder / "model.bin").write_bytes(b"tjgg" + bytes(100))
-    assert "ggjt" in refusal(str(folder), "model.bin")
-    (folder / "cut.gguf").write_bytes(tiny_llama("spm").to_bytes()[:-5])
-    assert "5 of" in refusal(str(folder / "cut.gguf"))
     draft = tiny_llama("spm")
     draft.metadata["general.architecture"] = (8, "bert")
-    draft.write(folder / "bert.gguf")
-    assert "'bert'" in refusal(str(folder), "bert.gguf")
+    for content, said in (
+        (b"tjgg" + bytes(100), "ggjt"),
+        (tiny_llama("spm").to_bytes()[:-5], "5 of"),
+        (draft.to_bytes(), "'bert'"),
+    ):
+        (folder / "model.bin").write_bytes(content)
+        assert said in refusal(str(folder), "model.bin")
 
 
 def test_a_model_type_that_the_file_is_not(folder: Path) -> None:
@@ -224,119 +217,109 @@ def hub() -> Iterator[Hub]:
         "owner/bpe": {"bpe.gguf": tiny_llama("letters").to_bytes()},
         "owner/gated": {"gated.gguf": model},
         "owner/trained": {
-            "pytorch_model.bin": b"x",
-            "tokenizer.json": b"{}",
-            "model.q4_0.bin": model,
+            "pytorch_model.bin": b"x", "tokenizer.json": b"{}", "model.q4_0.bin": model,
         },
         "bare": {"bare.gguf": model},
-    }
+    }  # fmt: skip
     with serve_hub(Hub(repositories, gated={"owner/gated"})) as hub:
         yield hub
 
 
-class Starts:
-    """Starts of the server, each in a process of its own, that share the hub's cache."""
+Start = Callable[..., list[str]]
+NO_NETWORK = ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:1"})
 
-    def __init__(self, hub: Hub, folder: Path) -> None:
-        self.hub = hub
-        self.environment = {
-            key: value for key, value in os.environ.items() if not key.startswith("HF_")
-        }
-        self.environment |= {
-            "HF_HOME": str(folder / "hub-home"),
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "NO_PROXY": "*",
-        }
 
-    def __call__(self, name: str, file: str | None = None, **environment: str) -> dict[str, str]:
+@pytest.fixture
+def start(hub: Hub, tmp_path: Path) -> Start:
+    """Starts of the server, each in a process of its own, that share the hub's cache.
+
+    Each gives path, name and tokenizer of the model, or what is wrong.
+    """
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    home = {"HF_HOME": str(tmp_path / "hub-home"), "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+    def start(name: str, file: str | None = None, **environment: str) -> list[str]:
         done = subprocess.run(
             [sys.executable, "-c", RESOLVE, json.dumps([name, file])],
             capture_output=True,
             text=True,
             cwd=ROOT,
-            env={**self.environment, "HF_ENDPOINT": self.hub.url, **environment},
+            env={**kept, **home, "NO_PROXY": "*", "HF_ENDPOINT": hub.url, **environment},
         )
-        assert done.returncode == 0, done.stderr
-        assert "Traceback" not in done.stderr
-        answer: dict[str, str] = json.loads(done.stdout)
-        assert "\n" not in answer.get("error", "")
+        assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+        answer: list[str] = json.loads(done.stdout)
+        assert "\n" not in answer[0]
         return answer
 
-
-@pytest.fixture
-def start(hub: Hub, tmp_path: Path) -> Starts:
-    return Starts(hub, tmp_path)
+    return start
 
 
-def is_download(request: str) -> bool:
-    return request.startswith("GET") and "/resolve/" in request
+def n_downloads(hub: Hub) -> int:
+    return sum(each.startswith("GET") and "/resolve/" in each for each in hub.requests)
 
 
-def test_hub_download_and_a_later_start_without_network(hub: Hub, start: Starts) -> None:
+def test_hub_download_and_a_later_start_without_network(hub: Hub, start: Start) -> None:
     first = start("owner/one")
-    assert first["name"] == "owner/one"
-    path = Path(first["path"])
-    assert path.name == "one.Q4_0.gguf" and COMMIT in path.parts
+    path = Path(first[0])
+    assert (first[1], path.name) == ("owner/one", "one.Q4_0.gguf") and COMMIT in path.parts
     assert path.read_bytes() == hub.repositories["owner/one"]["one.Q4_0.gguf"]
-    assert len(list(filter(is_download, hub.requests))) == 1
-
+    assert n_downloads(hub) == 1
     hub.requests.clear()
-    assert start("owner/one") == first
+    assert start("owner/one") == start("owner/one", "one.Q4_0.gguf") == first
     assert hub.requests == []
-    assert start("owner/one", "one.Q4_0.gguf") == first
-    assert hub.requests == []
-    assert start("owner/one", HF_ENDPOINT="http://127.0.0.1:1") == first
-    assert start("owner/one", HF_HUB_OFFLINE="1") == first
-    assert start("bare")["name"] == "bare"
+    for offline in NO_NETWORK:
+        assert start("owner/one", **offline) == first
+    assert start("bare")[1] == "bare"
 
 
-def test_hub_cache_of_someone_else_is_used_without_network(start: Starts, cache: Path) -> None:
+def test_hub_cache_of_someone_else_is_used_without_network(start: Start, cache: Path) -> None:
     first = start("owner/one")
     (cache / "hub" / "owner--one.txt").unlink()
-    for offline in ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:1"}):
+    for offline in NO_NETWORK:
         assert start("owner/one", **offline) == first
-    said = start("owner/one", "other.gguf", HF_HUB_OFFLINE="1")["error"]
+    (said,) = start("owner/one", "other.gguf", HF_HUB_OFFLINE="1")
     assert "cannot be asked" in said
     assert "other.gguf is not in what is cached of the repository owner/one" in said
 
 
-def test_hub_with_several_candidates(hub: Hub, start: Starts) -> None:
-    several = start("owner/two")["error"]
+def test_hub_with_several_candidates(hub: Hub, start: Start) -> None:
+    (several,) = start("owner/two")
     assert several.startswith("the repository owner/two holds several models")
     assert several.endswith("MODEL_FILE: a.gguf, old.bin, sub/b.gguf")
-    assert start("owner/two", "sub/b.gguf")["path"].endswith("/sub/b.gguf")
+    assert start("owner/two", "sub/b.gguf")[0].endswith("/sub/b.gguf")
     # What an earlier start picked is no choice for this one.
-    assert start("owner/two")["error"] == several
-    missing = start("owner/two", "c.gguf")["error"]
+    assert start("owner/two") == [several]
+    (missing,) = start("owner/two", "c.gguf")
     assert "MODEL_FILE=c.gguf is not in the repository owner/two" in missing
     assert missing.endswith("found there: a.gguf, old.bin, sub/b.gguf")
-    assert len(list(filter(is_download, hub.requests))) == 1
+    assert n_downloads(hub) == 1
 
 
-def test_hub_refusals(hub: Hub, start: Starts) -> None:
-    none = start("owner/none")["error"]
-    assert none.startswith("the repository owner/none holds a model for PyTorch (*.safetensors)")
-    missing = start("owner/missing")["error"]
+def test_hub_refusals(hub: Hub, start: Start) -> None:
+    none = "the repository owner/none holds a model for PyTorch (*.safetensors)"
+    assert start("owner/none")[0].startswith(none)
+    (missing,) = start("owner/missing")
     assert hub.url in missing and "no such repository" in missing
-    assert "is gated" in start("owner/gated")["error"]
+    assert "is gated" in start("owner/gated")[0]
     hub.broken = True
-    assert "answered with status 500" in start("owner/one")["error"]
-    assert "cannot be asked" in start("owner/one", HF_ENDPOINT="http://127.0.0.1:1")["error"]
-    assert "cannot be asked" in start("owner/one", HF_HUB_OFFLINE="1")["error"]
+    assert "answered with status 500" in start("owner/one")[0]
+    for offline in NO_NETWORK:
+        assert "cannot be asked" in start("owner/one", **offline)[0]
 
 
-def test_hub_file_is_rewritten_for_the_engine(start: Starts, cache: Path) -> None:
+def test_hub_file_is_rewritten_for_the_engine(start: Start, cache: Path) -> None:
     first = start("owner/bpe")
-    assert first["name"] == "owner/bpe"
-    assert Path(first["path"]).parent == cache
-    assert read_gguf(first["path"]).is_byte_form
+    assert (first[1], Path(first[0]).parent) == ("owner/bpe", cache)
+    assert read_gguf(first[0]).is_byte_form
     assert start("owner/bpe", HF_HUB_OFFLINE="1") == first
 
 
-def test_hub_tokenizer_comes_with_the_model(hub: Hub, start: Starts) -> None:
+def test_hub_tokenizer_comes_with_the_model(hub: Hub, start: Start) -> None:
     first = start("owner/trained")
-    assert Path(first["path"]).name == "model.q4_0.bin"
-    assert first["tokenizer"] == "tokenizer.json"
+    assert [Path(each).name for each in (first[0], first[2])] == [
+        "model.q4_0.bin",
+        "tokenizer.json",
+    ]
     hub.requests.clear()
     assert start("owner/trained") == first
     assert hub.requests == []
@@ -344,8 +327,7 @@ def test_hub_tokenizer_comes_with_the_model(hub: Hub, start: Starts) -> None:
 
 def test_a_local_folder_wins_over_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "owner" / "one").mkdir(parents=True)
-    draft: GGUFDraft = tiny_llama("spm")
-    draft.write(folder / "owner" / "one" / "mine.gguf")
+    tiny_llama("spm").write(folder / "owner" / "one" / "mine.gguf")
     monkeypatch.chdir(folder)
     assert found("owner/one") == (Path("owner/one/mine.gguf"), "mine")
 
