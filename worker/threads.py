@@ -19,14 +19,10 @@ _UNTIL_TAKEN_S = 0.05
 
 
 class ThreadShare:
-    """Chooses the threads of each evaluation, and learns from how it went.
-
-    Attributes:
-        share: how many threads this worker may use at present.
-    """
+    """Chooses the threads of each evaluation, and learns from how it went."""
 
     def __init__(self, share: int) -> None:
-        """Begin with ``share`` threads."""
+        #: how many threads this worker may use at present
         self.share = share
         self._next_share = share
         self._grows_at_s = 0.0

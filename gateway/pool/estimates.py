@@ -19,21 +19,14 @@ _TELLING_TOKENS = 16
 
 @dataclass(slots=True)
 class Estimates:
-    """Running means over all workers; until something is measured, guesses for a small model.
-
-    Attributes:
-        prefill_ms_per_token: milliseconds to evaluate a token of a prompt.
-        decode_ms_per_token: milliseconds to generate a token.
-        completion_tokens: tokens of a completion.
-        cached_share: of the tokens of a prompt, those that were in a KV cache.
-        slowest_prefill_ms: the most milliseconds per token of a prompt so far; 0 before the first.
-        slowest_decode_ms: the same of generated tokens.
-    """
+    """Running means over all workers; until something is measured, guesses for a small model."""
 
     prefill_ms_per_token: float = 8.0
     decode_ms_per_token: float = 15.0
     completion_tokens: float = 100.0
+    #: of the tokens of a prompt, those that were in a KV cache
     cached_share: float = 0.0
+    #: the most milliseconds per token of a prompt so far; 0 before the first
     slowest_prefill_ms: float = 0.0
     slowest_decode_ms: float = 0.0
 

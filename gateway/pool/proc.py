@@ -1,21 +1,18 @@
-"""What Linux' ``/proc`` says of a process; elsewhere nothing is known."""
+"""What ``/proc`` says of a process."""
 
 import os
 from typing import NamedTuple
 
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 class Activity(NamedTuple):
-    """What a process is doing.
+    """What a process is doing."""
 
-    Attributes:
-        state: its main thread's: ``R`` runs or could, ``S`` sleeps, ``D`` waits for a disk, ``T``
-            was stopped, ``t`` is held by a debugger, ``Z`` is dead; empty if it is gone or unknown.
-        cpu_s: seconds of CPU time that all its threads have used.
-    """
-
+    #: of its main thread: ``R`` runs or could, ``S`` sleeps, ``D`` waits for a disk, ``T`` was
+    #: stopped, ``t`` is held by a debugger, ``Z`` is dead; empty if it is gone or unknown
     state: str
+    #: that all its threads have used
     cpu_s: float
 
 

@@ -21,12 +21,7 @@ class StderrLog:
     """Reads the pipe of one worker; however much comes, little is held, and little logged."""
 
     def __init__(self, name: str, pipe: int) -> None:
-        """Prepare.
-
-        Args:
-            name: of the worker, for the log.
-            pipe: the descriptor of the reading end; is closed by `close`.
-        """
+        """Prepare; `close` closes the pipe."""
         os.set_blocking(pipe, False)
         self._name = name
         self._pipe = pipe
