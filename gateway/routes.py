@@ -42,7 +42,7 @@ from gateway.dialects.embeddings import EMBEDDINGS
 from gateway.dialects.tokens import TOKEN_DIALECTS, Known, TokenDialect, TokenQuestion
 from gateway.errors import Shape, failure
 from gateway.models import Models, Served, models_of
-from gateway.observe.record import RequestRecord, Transcript, record_of
+from gateway.observe.record import GenerationRecord, RequestRecord, Transcript, record_of
 from gateway.openapi import ERROR_RESPONSES, request_body, stream_or
 from gateway.pool.base import Terms, WorkerPool
 from gateway.sse import EventStream, until_disconnect
@@ -100,6 +100,9 @@ async def _orders(
     check_for_model(ask, model)
     constraint = constraint_of(ask)
     wants_text = ask.echoes or served.config.log_prompts
+    record.is_stream = ask.form == "stream"
+    record.choices = ask.candidates
+    record.generations = [GenerationRecord() for _ in range(len(ask.prompts) * ask.candidates)]
     questions = questions_of(ask, model, constraint.grammar, wants_text=wants_text)
     work = _prepared(served.pool, questions, {"grammar": constraint.param})
     prepared = (await until_disconnect(receive, work))[: len(ask.prompts)]
@@ -109,18 +112,16 @@ async def _orders(
     ]
     made = generations(ask, prompts, constraint, answer_id, record.request_id)
     terms = Terms(ask.form != "stream", bounds.deadline_s, bounds.queue_timeout_s)
-    record.is_stream = ask.form == "stream"
-    record.choices = ask.candidates
     orders = [
         Order(
             generation,
             terms,
             reader_for(ask, prepared[place // ask.candidates]),
             {"grammar": constraint.param},
+            record.generations[place],
         )
         for place, generation in enumerate(made)
     ]
-    record.generations = [order.record for order in orders]
     if served.config.log_prompts:
         # Kept with the text that comes, for the log.
         for place, order in enumerate(orders):

@@ -198,6 +198,8 @@ class Prefilled:
     prefill_ms: float
     #: of the prompt's tokens, as `Generate.echoes_from` asks for them
     echo_logprobs: tuple[TokenLogprobs, ...] = ()
+    #: so far; the pool adds them
+    times: Times | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from starlette.types import Scope
 
-from shared.messages import Delta, Event, Failed, Finished, Prefilled
-from shared.times import TEXT_GAP_BOUNDS_S
+from shared.messages import Delta, Event, Finished, Prefilled
+from shared.times import TEXT_GAP_BOUNDS_S, Times
 
 _KEY = "gateway.record"
 
@@ -53,24 +53,22 @@ class GenerationRecord:
 
     def note(self, event: Event) -> None:
         """Take note of its next event."""
-        if type(event) is Delta:
+        if isinstance(event, Delta):
             self.completion_tokens += event.tokens
             return
         if isinstance(event, Prefilled):
             self.first_s = time.monotonic()
             self.prompt_tokens, self.cached_tokens = event.prompt_tokens, event.cached_tokens
             self.prefill_ms = event.prefill_ms
-        elif isinstance(event, Finished | Failed):
-            self._note_end(event)
-
-    def _note_end(self, event: Finished | Failed) -> None:
-        if isinstance(event, Finished):
+        elif isinstance(event, Finished):
             self.completion_tokens, self.decode_ms = event.completion_tokens, event.decode_ms
             self.outcome = event.finish_reason
         else:
             self.outcome = event.code
-        if (times := event.times) is None:
-            return
+        if event.times is not None:
+            self._note_times(event.times)
+
+    def _note_times(self, times: Times) -> None:
         self.queue_s, self.worker_id, self.runs = times.queue_s, times.worker_id, times.runs
         self.gap_counts, self.gaps_s = times.gap_counts, times.gaps_s
         if times.first_s is not None:

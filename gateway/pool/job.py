@@ -93,7 +93,8 @@ class Job:
         if self.prefilled is None:
             self.prefilled = event
             self._first_s = time.monotonic()
-            self.put(event)
+            # Its consumer may leave before the end, which has the final ones.
+            self.put(replace(event, times=self.times()))
 
     def put_delta(self, event: Delta) -> None:
         """Take a piece of text; the one thing that is done for each token."""

@@ -3,8 +3,6 @@
 import base64
 import http.client
 import json
-import os
-import signal
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -13,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.serving import Server, chat, served_echo, streamed
+from tests.serving import Server, chat, streamed
 
 PATHS = (
     "/tokenize",
@@ -71,24 +69,6 @@ def test_tokens_while_all_workers_are_busy(slow_server: Server) -> None:
         assert answers == [[*IDS, 48 + i] for i in range(8)]
         assert slow_server.ready()["running"] == 2
     slow_server.wait_until_idle()
-
-
-def test_the_death_of_the_worker_that_was_asked_is_not_noticed() -> None:
-    with served_echo("--parked", "0", workers=1) as server:
-        (pid,) = server.worker_pids()
-        os.kill(pid, signal.SIGSTOP)
-        url = httpx.URL(server.url)
-        connection = http.client.HTTPConnection(url.host, url.port, timeout=20)
-        connection.request("POST", "/tokenize", json.dumps({"content": HELLO}))
-        # What was sent before these is with the worker when they are answered.
-        for _ in range(5):
-            server.ready()
-        os.kill(pid, signal.SIGKILL)
-        assert json.load(connection.getresponse())["tokens"] == IDS
-        connection.close()
-        (worker,) = server.wait_until_idle()["workers"]
-        assert worker["restarts"] == 1 and worker["pid"] != pid
-        server.stop()
 
 
 def test_embeddings(echo_server: Server) -> None:

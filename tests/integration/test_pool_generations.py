@@ -92,7 +92,9 @@ def test_every_generation_gets_its_own_text_and_one_terminal_event(
         check_order(sent)
         assert text_of(sent) == text_of(events)
         assert tokens_of(sent) == tokens_of(events) == last.completion_tokens
-        assert (sent[0], sent[-1]) == (events[0], replace(last, times=None))
+        first = events[0]
+        assert isinstance(first, Prefilled)
+        assert (sent[0], sent[-1]) == (replace(first, times=None), replace(last, times=None))
 
 
 def test_one_that_fails_has_only_its_failure() -> None:
