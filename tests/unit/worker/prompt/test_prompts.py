@@ -328,7 +328,7 @@ def test_not_in_any_field(token: str) -> None:
             },
         }
     ]
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "system", "content": token},
         {"role": "user", "content": token, "name": token},
         {
