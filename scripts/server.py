@@ -199,7 +199,12 @@ class Server:
 
 
 def is_idle(status: Any) -> bool:
-    """Whether, by ``/ready``, nothing runs or waits, and every worker is there."""
+    """Whether, by ``/ready``, nothing runs or waits, and every worker is there.
+
+    A server that has no room for the connection says so instead, and is not idle.
+    """
+    if "waiting" not in status:
+        return False
     return status["waiting"] == 0 and all(w["state"] == "idle" for w in status["workers"])
 
 

@@ -86,23 +86,17 @@ class Zygote:
 
         Raises:
             NotLoaded: the model cannot be loaded.
-            OSError: the zygote died meanwhile, or does not answer.
+            OSError: the zygote does not answer, or the next one died as well.
         """
         if not self._loaded.done():  # a model that cannot be loaded has its time to be mended
             self._is_wanted.set()
         process = await asyncio.shield(self._loaded)
-        # One at a time, as it forks: hundreds at once do not fit into its socket, and the time that
-        # a fork waits for others would count against it.
-        async with self._forking:
-            began_s = time.monotonic()
-            try:
-                child = await asyncio.wait_for(process.fork(name, target, descriptors), self.fork_s)
-            except asyncio.TimeoutError as error:
-                process.kill()
-                message = f"no worker could be forked from the zygote within {self.fork_s:g} s"
-                raise TimeoutError(message) from error
-            self._usual_fork_s += _WEIGHT * (time.monotonic() - began_s - self._usual_fork_s)
-        return child
+        try:
+            return await self._fork(process, name, target, descriptors)
+        except ConnectionError:  # it died unnoticed: the next one is asked, as if it had been known
+            await process.gone.wait()
+            process = await asyncio.shield(self._loaded)
+            return await self._fork(process, name, target, descriptors)
 
     @property
     def fork_s(self) -> float:
@@ -155,6 +149,22 @@ class Zygote:
             if self._loaded.done():
                 self._loaded = asyncio.get_running_loop().create_future()
 
+    async def _fork(
+        self, process: ZygoteProcess, name: str, target: str, descriptors: Sequence[int]
+    ) -> Child:
+        # One at a time, as it forks: hundreds at once do not fit into its socket, and the time that
+        # a fork waits for others would count against it.
+        async with self._forking:
+            began_s = time.monotonic()
+            try:
+                child = await asyncio.wait_for(process.fork(name, target, descriptors), self.fork_s)
+            except asyncio.TimeoutError as error:
+                process.kill()
+                message = f"no worker could be forked from the zygote within {self.fork_s:g} s"
+                raise TimeoutError(message) from error
+            self._usual_fork_s += _WEIGHT * (time.monotonic() - began_s - self._usual_fork_s)
+        return child
+
     async def _live(self) -> None:
         """From the start of a process to its end."""
         try:
@@ -173,14 +183,15 @@ class Zygote:
             process.kill()
         except ConnectionError:
             reason = "it died while it loaded the model"
+        await process.gone.wait()
+        if not reason:  # whoever wants a fork from now on waits for the next one
+            self._loaded = asyncio.get_running_loop().create_future()
         how = await process.wait()
         self._process = None
         restarts = self.status.restarts + 1
         self.status = replace(self.status, pid=None, is_loaded=False, restarts=restarts)
         if reason:
             self._fail(f"the model could not be loaded: {how}" if process.is_lost else reason)
-        else:
-            self._loaded = asyncio.get_running_loop().create_future()
         if process.is_lost:
             logger.error(
                 "the zygote (pid %d) died (%s); another loads the model, workers go on",

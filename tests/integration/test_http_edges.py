@@ -29,6 +29,8 @@ def edge_server() -> Iterator[Server]:
         "--max-header-bytes", str(HEADER_BYTES), "--max-connections", "20",
     )  # fmt: skip
     with served_echo(*limits, "--drain-timeout", "2") as server:
+        # The client's connection may be at its end just when it is used again.
+        server.http.headers["Connection"] = "close"
         yield server
         assert "Traceback" not in server.stderr
         server.stop()
