@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from shared.errors import ModelFileError
 from shared.model.inspect import inspect
-from tests.gguf_files import ARRAY, BOOL, CONTROL_TOKENS, STRING, U32, GGUFDraft, tiny_llama
+from tests.gguf_files import BOOL, CONTROL_TOKENS, U32, tiny_llama
 from worker.tokenizer.tokenizer import Tokenizer, build_tokenizer
 from worker.tokenizer.vocabulary import Vocabulary
 
