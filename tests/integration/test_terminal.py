@@ -78,7 +78,8 @@ def test_standard_files_that_are_closed_or_full_harm_nothing(closed: str) -> Non
 
 @pytest.mark.parametrize("outlives", [False, True])
 def test_a_terminal_that_goes_ends_the_server_unless_it_was_to_outlive_that(outlives: bool) -> None:
-    nohup = ("sh", "-c", 'exec nohup "$@" >/dev/null', "sh") if outlives else ()
+    # With its output elsewhere, or it would leave a file nohup.out.
+    nohup = ["sh", "-c", 'exec nohup "$@" >/dev/null', "sh"] if outlives else []
     command = (sys.executable, "-c", _WITH_TERMINAL, *nohup)
     with ExitStack() as stack:
         ours, its = pty.openpty()
