@@ -193,7 +193,7 @@ def test_a_changed_model_and_files_that_cannot_be_served(tmp_path: Path) -> None
 
         before = server.worker_pids()
         for content in (None, b"this is no model" * 100):
-            path.unlink()
+            path.unlink(missing_ok=True)
             if content is not None:
                 path.write_bytes(content)
             message = check_error(reload(server), 500, "reload_failed")
