@@ -55,8 +55,8 @@ def _open_standard_files() -> None:
 
 
 def _serve(arguments: Sequence[str]) -> int:
+    from gateway.machine import has_terminal
     from gateway.settings import Settings
-    from gateway.terminal import has_terminal
     from shared.errors import UsageError
     from shared.logging import configure_logging
 

@@ -22,11 +22,11 @@ from gateway.http.protocol import HttpLimits, HttpProtocol, HttpServerState
 from gateway.http.requests import CLOSE
 from gateway.launch import Launch
 from gateway.listening import listen, raise_file_limit, tls_context, url_of
+from gateway.machine import has_terminal
 from gateway.models import Admin, Models
 from gateway.observe.tracing import Spans
 from gateway.plan import Plan
 from gateway.reload import Reloads
-from gateway.terminal import has_terminal
 from shared.logging import request_id_var
 from shared.messages import ModelInfo
 
