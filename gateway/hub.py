@@ -25,7 +25,6 @@ _TOKENIZER = "tokenizer.json"
 # What training frameworks keep beside a model; never a model of ours.
 _NO_MODEL = re.compile(r"(pytorch_model|training_args|optimizer|adapter_model|rng_state)", re.ASCII)
 _LISTED = 20
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _TIMEOUT_SECONDS = 10.0
 
 
@@ -75,10 +74,10 @@ def resolve(
     if os.path.exists(path):  # False also for a name that no file can have
         path = _local_file(path, model_name, model_file)
         name, tokenizer = path.stem, path.parent / _TOKENIZER
-    elif _may_be_repository(model_name):
-        name, (path, tokenizer) = model_name, _fetch(model_name, model_file)
-    else:
+    elif model_name.lower().endswith(_SUFFIXES):
         raise UsageError(f"MODEL_NAME={model_name}: no such file or folder")
+    else:
+        name, (path, tokenizer) = model_name, _fetch(model_name, model_file)
     file = servable(path, model_type, progress)
     return ModelSource(file, name, path.name, tokenizer if tokenizer.is_file() else None)
 
@@ -160,16 +159,6 @@ def _choose(place: str, names: Iterable[str], model_file: str | None) -> str:
         )
     wanted = ", ".join(f"*{suffix}" for suffix in _SUFFIXES)
     raise UsageError(f"{place} holds no model file ({wanted}); found there: {listed}")
-
-
-def _may_be_repository(name: str) -> bool:
-    return (
-        _HUB_ID.fullmatch(name) is not None
-        and not name.lower().endswith(_SUFFIXES)
-        and ".." not in name
-        and "--" not in name
-        and len(name) <= 96
-    )
 
 
 def _fetch(repository: str, model_file: str | None) -> tuple[Path, Path]:

@@ -129,10 +129,6 @@ class _Server(uvicorn.Server):
 async def serve(launch: Launch, plan: Plan) -> int:
     """Serve until a signal ends it, or until it is known that no worker can load the model.
 
-    Args:
-        launch: makes the pools; its settings say where to listen, and how.
-        plan: what to start.
-
     Returns:
         The exit status: 0 after a signal, 1 if the model cannot be served.
 
@@ -265,7 +261,7 @@ def _show(text: str) -> None:
 def _summary(url: str, plan: Plan, model: ModelInfo) -> str:
     return (
         f"\n  ggml-fastapi is ready on {url}\n\n"
-        f"  model     {plan.model_id} ({plan.family})\n"
+        f"  model     {plan.worker.model_id} ({plan.family})\n"
         f"  engine    {plan.engine or 'none'}\n"
         f"  context   {model.n_ctx} tokens\n"
         f"  template  {model.chat_format}, from {model.chat_format_origin}\n"

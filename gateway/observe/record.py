@@ -23,7 +23,6 @@ class Transcript:
     completion: str = ""
 
     def add(self, text: str) -> None:
-        """Note further text of the completion."""
         self.completion += text
 
 
@@ -52,7 +51,6 @@ class GenerationRecord:
     outcome: str = "cancelled"
 
     def note(self, event: Event) -> None:
-        """Take note of its next event."""
         if isinstance(event, Delta):
             self.completion_tokens += event.tokens
             return

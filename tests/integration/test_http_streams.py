@@ -6,7 +6,6 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 import pytest
@@ -23,19 +22,6 @@ def running(n: int) -> Any:
 
 def waiting(n: int) -> Any:
     return lambda status: status["waiting"] == n
-
-
-def deaths_of(status: dict[str, Any]) -> list[int]:
-    return [worker["restarts"] for worker in status["workers"]]
-
-
-@pytest.fixture(scope="module")
-def practised_server(slow_server: Server) -> Server:
-    """It knows that it reads fast: else a prompt waits for the busy worker that has read it."""
-    for i in range(25):
-        content = chat(chr(ord("a") + i) * 500, max_tokens=1, stream=False)
-        assert slow_server.http.post(CHATS[0], json=content).status_code == 200
-    return slow_server
 
 
 def test_a_full_queue_is_429_and_those_in_it_finish(slow_server: Server) -> None:
@@ -65,23 +51,6 @@ def test_a_full_queue_is_429_and_those_in_it_finish(slow_server: Server) -> None
             else:
                 assert answer.text.endswith('"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n')
     server.wait_until_idle()
-
-
-@pytest.mark.parametrize("path", ["/v1/completions", *CHATS])
-@pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize("n", [1, 2])
-def test_a_client_that_leaves_frees_its_workers(
-    practised_server: Server, path: str, stream: bool, n: int
-) -> None:
-    server = practised_server
-    deaths = deaths_of(server.wait_until_idle())
-    body = long_chat(stream=stream, n=n, prompt="x" * 4000)
-    with connected(server) as connection:
-        connection.send(post(json.dumps(body).encode(), path=path))
-        if stream:
-            assert connection.answer_begins() == 200
-        server.wait_until(running(n))
-    assert deaths_of(server.wait_until_idle()) == deaths
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -150,44 +119,6 @@ def test_many_conversations_interleave_in_one_stream(slow_server: Server) -> Non
     assert first_two not in (sorted(first_two), sorted(first_two, reverse=True))
 
 
-def test_many_conversations_in_one_object(echo_server: Server) -> None:
-    texts = [f"conversation {i}" for i in range(10)]
-    body = {"messages": [chat(text)["messages"] for text in texts], "stream": False}
-    answer = echo_server.http.post(CHATS[1], json=body).json()
-    assert [choice["message"]["content"] for choice in answer["choices"]] == texts
-    assert [choice["index"] for choice in answer["choices"]] == list(range(10))
-    n_bytes = sum(map(len, texts))
-    assert answer["usage"]["prompt_tokens"] == answer["usage"]["completion_tokens"] == n_bytes
-    one_too_many = body | {"messages": [chat("x")["messages"]] * 11}
-    refused = echo_server.http.post(CHATS[1], json=one_too_many)
-    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "messages")
-    v1 = echo_server.http.post(CHATS[0], json=body)
-    assert v1.status_code == 400
-
-
-@pytest.mark.parametrize("path", CHATS)
-def test_three_choices(echo_server: Server, path: str) -> None:
-    check_choices(chunks_of_many(echo_server, chat("again", n=3), path), ["again"] * 3)
-    answer = echo_server.http.post(path, json=chat("again", n=3, stream=False)).json()
-    assert [choice["message"]["content"] for choice in answer["choices"]] == ["again"] * 3
-    assert answer["usage"]["prompt_tokens"] == 5
-    assert answer["usage"]["completion_tokens"] == 15
-
-
-def test_stop_strings_and_max_tokens(echo_server: Server) -> None:
-    for body, text, reason in (
-        ({"stop": "lo w"}, "hel", "stop"),
-        ({"stop": ["xyz", "world"]}, "hello ", "stop"),
-        ({"stop": "nowhere"}, "hello world", "stop"),
-        ({"max_tokens": 4}, "hell", "length"),
-        ({"max_tokens": 4, "stop": "llo"}, "hell", "length"),
-    ):
-        chunks = chunks_of_many(echo_server, chat("hello world", **body), CHATS[0])
-        assert text_of(chunks) == text, body
-        assert chunks[-1]["choices"][0]["finish_reason"] == reason, body
-        assert all(c["choices"][0]["delta"].get("content") != "" for c in chunks[1:])
-
-
 def test_a_killed_worker_is_replaced_and_its_stream_ends_with_an_error() -> None:
     with served_echo(delay_ms=20) as server:
         before = server.worker_pids()
@@ -201,18 +132,6 @@ def test_a_killed_worker_is_replaced_and_its_stream_ends_with_an_error() -> None
         status = server.wait_until_idle()
         assert sorted(worker["restarts"] for worker in status["workers"]) == [0, 0, 1]
         assert len(set(before) & set(server.worker_pids())) == 2
-        server.stop()
-
-
-def test_models_with_a_slash_and_what_is_not_there() -> None:
-    name = "some/model name"
-    with served_echo("--model-name", name) as server:
-        assert server.model == name
-        for path in (quote(name, safe=""), quote(name)):
-            assert server.http.get(f"/v1/models/{path}").json()["id"] == name
-        missing = server.http.get("/v1/models/other%2Fmodel")
-        assert (missing.status_code, missing.json()["error"]["code"]) == (404, "model_not_found")
-        assert server.http.post(CHATS[0], json=chat("x", model=name)).status_code == 200
         server.stop()
 
 

@@ -174,9 +174,3 @@ def test_quota(tree: Tree, files: Files, quota: float | None) -> None:
 )  # fmt: skip
 def test_memory(tree: Tree, files: Files, mib: int) -> None:
     assert machine.available_memory(tree(files)) == mib * MIB
-
-
-def test_this_machine() -> None:
-    assert 1 <= machine.usable_cores() <= machine.usable_cpus() <= (os.cpu_count() or 1)
-    available = machine.available_memory()
-    assert available is not None and available > 0

@@ -11,7 +11,7 @@ from gateway.observe.record import CLIENT_LEFT, GenerationRecord, RequestRecord
 from gateway.pool.base import PoolStatus, Totals, WorkerStatus, ZygoteStatus
 from shared.errors import ErrorCode
 from shared.times import TEXT_GAP_BOUNDS_S
-from tests.unit.gateway.fakes import CONFIG, READY, ScriptedPool, loading, request
+from tests.unit.gateway.fakes import READY, ScriptedPool, loading
 
 STATUS = replace(
     READY,
@@ -106,13 +106,6 @@ def rejected(found: dict[str, float]) -> float:
     values = [value for name, value in found.items() if name.startswith("ggml_requests_rejected")]
     assert len(values) == len(ErrorCode)
     return sum(values)
-
-
-def test_they_are_served_as_text() -> None:
-    response = request(ScriptedPool(status=STATUS), "GET", "/metrics", config=CONFIG)
-    assert response.status_code == 200
-    assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
-    assert "ggml_requests_waiting 3.0\n" in response.text
 
 
 def test_a_request_is_counted_when_it_has_ended() -> None:
@@ -258,21 +251,3 @@ def test_the_text_is_what_prometheus_wants_of_many_workers() -> None:
     found = families(metrics)
     assert list(lint(found)) == []
     assert len([s for family in found for s in family.samples if "worker" in s.labels]) == 300 * 8
-
-
-def test_ready_says_what_is_cached_where() -> None:
-    content = request(ScriptedPool(status=STATUS), "GET", "/ready").json()
-    assert content["zygote"] == {
-        "pid": 99, "is_loaded": True, "prefix_tokens": 30, "restarts": 2,
-    }  # fmt: skip
-    assert content["evictions"] == 5
-    assert content["workers"][1] == {
-        "worker_id": 1,
-        "state": "idle",
-        "pid": 11,
-        "restarts": 2,
-        "reason": None,
-        "running": 0,
-        "cached_tokens": 30,
-        "memory_bytes": None,
-    }

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from gateway.models import VERSION
-from tests.unit.gateway.fakes import CONFIG, MODEL, READY, ScriptedPool, error, loading, request
+from tests.unit.gateway.fakes import CONFIG, READY, ScriptedPool, error, loading, request
 
 
 def test_ready_tells_the_state_of_each_worker() -> None:
@@ -54,17 +54,6 @@ def test_the_index_page_names_the_model_and_escapes_it() -> None:
     assert "/docs" in page.text and "curl" in page.text
     for path in ("/", "/health"):
         assert request(ScriptedPool(), "HEAD", path).status_code == 200
-
-
-def test_a_model_tells_what_its_file_tells() -> None:
-    def described(pool: ScriptedPool) -> list[object]:
-        (entry,) = request(pool, "GET", "/v1/models").json()["data"]
-        return [entry[name] for name in ("n_ctx_train", "n_vocab", "n_embd", "quantisation")]
-
-    known = replace(MODEL, n_ctx_train=2048, n_embd=64, quantisation="Q4_0")
-    assert described(ScriptedPool(status=replace(READY, model=known))) == [2048, 300, 64, "Q4_0"]
-    assert described(ScriptedPool()) == [None, 300, 0, None]
-    assert described(ScriptedPool(status=loading())) == [None] * 4
 
 
 def test_props_describe_what_is_served() -> None:

@@ -88,7 +88,7 @@ def test_a_file(path: Path) -> None:
     content = (
         "\ufeff# ours\r\n\r\n  alice:alices-key\r\n#b:commented-out\n # c:also-this\nplain-key"
     )
-    path.write_text(f"{content}plain-key", "utf-8")
+    path.write_text(content, "utf-8")
     keys = ApiKeys(f"@{path}")
     for key, name in (
         (b"alices-key", "alice"), (b"plain-key", "key-2"), (b"commented-out", None),
