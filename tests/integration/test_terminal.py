@@ -35,7 +35,7 @@ def started(
         env=environment(MODEL_TYPE="echo", WORKERS="1", DRAIN_TIMEOUT="2"),
         start_new_session=True,
         stdin=terminal,
-        stdout=terminal,
+        stdout=subprocess.DEVNULL if terminal else None,
         stderr=subprocess.DEVNULL if terminal else None,
     )
     try:
