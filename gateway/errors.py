@@ -9,7 +9,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
 
 from gateway.observe.record import note_error
 from gateway.pool.base import PoolRefused
@@ -68,21 +67,6 @@ LONGEST_EXCERPT = 100
 """The most characters of a client's own words that it gets back."""
 
 
-class ErrorDetail(TypedDict):
-    """What went wrong."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class ErrorBody(TypedDict):
-    """The one body of every error, the one that OpenAI's clients read."""
-
-    error: ErrorDetail
-
-
 class ApiError(Exception):
     """A request that ends with an error; the message is for the client."""
 
@@ -117,12 +101,16 @@ class ApiError(Exception):
         return _ErrorResponse(self, headers)
 
 
-def error_body(error: ApiError) -> ErrorBody:
+def error_body(error: ApiError) -> dict[str, Any]:
     """The body that OpenAI's clients read."""
-    detail = ErrorDetail(
-        message=error.message, type=ERRORS[error.code][1], param=error.param, code=error.code.value
-    )
-    return ErrorBody(error=detail)
+    return {
+        "error": {
+            "message": error.message,
+            "type": ERRORS[error.code][1],
+            "param": error.param,
+            "code": error.code.value,
+        }
+    }
 
 
 Shape: TypeAlias = Callable[[ApiError], Any]

@@ -83,7 +83,7 @@ NARROWED = {
     "gateway/answer/pieces.py": {"shared"},
     "gateway/routes.py": {
         "gateway.answer", "gateway.ask", "gateway.dialects", "gateway.errors",
-        "gateway.observe.record", "gateway.openapi", "gateway.pool.base", "gateway.models",
+        "gateway.observe.record", "gateway.bounds", "gateway.pool.base", "gateway.models",
         "gateway.sse", "shared",
     },
     "worker/loop.py": {

@@ -5,15 +5,14 @@ from typing import Any
 
 import orjson
 
-from gateway.answer.plan import reader_for
-from gateway.answer.reader import Progress
+from gateway.answer.reader import Progress, reader_for
 from gateway.answer.run import Tally
-from gateway.ask import Ask, TextPrompt
+from gateway.ask import Ask, Prompt
 from gateway.dialects import Dialect, Header, Writer
 from gateway.dialects.chat import MANY_CHATS
 from gateway.dialects.completions import COMPLETIONS
 from shared.logprobs import TokenLogprobs
-from shared.messages import Delta, Finished, Prefilled, Prepared
+from shared.messages import Delta, Finished, Prefilled, Prepare, Text
 
 HEADER = Header("answer-1", 1, "org/model", "m.gguf@1")
 Arrival = tuple[int, Progress]
@@ -45,17 +44,19 @@ def single(happened: Sequence[Progress]) -> list[Arrival]:
     return [(0, event) for event in happened]
 
 
+def _text_of(prompt: Prompt) -> str:
+    """The text of a completion's prompt."""
+    asked = prompt.prompt if isinstance(prompt, Prepare) else None
+    return asked.text if isinstance(asked, Text) else ""
+
+
 class Answer:
     """An answer on its way."""
 
     def __init__(self, asked: tuple[Dialect, Ask], header: Header = HEADER) -> None:
         dialect, ask = asked
-        texts = [prompt.text if isinstance(prompt, TextPrompt) else "" for prompt in ask.prompts]
-        self.readers = [
-            reader_for(ask, Prepared("", text=text))
-            for text in texts
-            for _ in range(ask.candidates)
-        ]
+        texts = [_text_of(prompt) for prompt in ask.prompts]
+        self.readers = [reader_for(ask, text) for text in texts for _ in range(ask.candidates)]
         self.writer: Writer = dialect.writer(ask, header)
         self.tally = Tally(ask.candidates)
 

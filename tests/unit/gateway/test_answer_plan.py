@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.answer.constraint import Constraint
-from gateway.answer.plan import admit, check_for_model, generations
-from gateway.answer.prompts import questions_of, room_for
+from gateway.answer.plan import admit, check_for_model, generations, questions_of, room_for
 from gateway.ask import Ask, Limit
 from gateway.dialects.chat import CHAT
 from gateway.dialects.completions import COMPLETIONS
@@ -17,7 +16,7 @@ from gateway.errors import ApiError
 from gateway.pool.base import PoolRefused
 from shared.errors import ErrorCode
 from shared.grammar import Grammar
-from shared.messages import Chat, Detokenize, Generate, Prepared, Text
+from shared.messages import Detokenize, Generate, Prepared, Text
 from tests.unit.gateway.fakes import MODEL, READY, ScriptedPool, loading
 
 
@@ -34,11 +33,6 @@ def test_what_the_pool_refuses_is_refused() -> None:
     assert refused.value.code is ErrorCode.MODEL_LOADING
 
 
-def test_what_there_is_room_for() -> None:
-    assert admit(completion(), ScriptedPool(status=replace(READY, waiting=5))) is MODEL
-    assert admit(EMBEDDINGS.read({"input": ["x"] * 100}), ScriptedPool()) is MODEL
-
-
 def test_fan_out_has_a_limit_forever_and_one_for_now() -> None:
     admit(completion(["a", "b"], n=3), ScriptedPool())
     many = completion(n=7), completion(["x"] * 7), completion(n=10**12), completion(best_of=7)
@@ -49,6 +43,11 @@ def test_fan_out_has_a_limit_forever_and_one_for_now() -> None:
     with pytest.raises(PoolRefused) as refused:
         admit(completion(n=4), ScriptedPool(status=replace(READY, waiting=3)))
     assert refused.value.code is ErrorCode.QUEUE_FULL
+
+
+def check(ask: Ask) -> None:
+    check_for_model(ask, MODEL)
+    questions_of(ask, MODEL, None, wants_text=False)
 
 
 @pytest.mark.parametrize(
@@ -66,13 +65,13 @@ def test_fan_out_has_a_limit_forever_and_one_for_now() -> None:
 )
 def test_token_ids_are_of_the_model(body: dict[str, Any], param: str, said: str) -> None:
     with pytest.raises(ApiError, match=re.escape(said)) as caught:
-        check_for_model(COMPLETIONS.read({"prompt": "x", **body}), MODEL)
+        check(COMPLETIONS.read({"prompt": "x", **body}))
     assert caught.value.param == param
 
 
 def test_token_ids_at_their_limits() -> None:
     body: dict[str, Any] = {"logit_bias": {"299": 1, "0": -1}, "stop_token_ids": [0, 299]}
-    check_for_model(completion([299] * 100, **body), MODEL)
+    check(completion([299] * 100, **body))
 
 
 def made(ask: Ask, *prompts: int, stop: tuple[str, ...] = ()) -> list[Generate]:
@@ -176,22 +175,3 @@ def test_what_does_not_fit_into_the_context_is_refused(
 )
 def test_how_much_may_be_generated(n_prompt: int, limit: Limit, room: int) -> None:
     assert room_for(Prepared("", (1,) * n_prompt), limit, MODEL, "p") == room
-
-
-def test_a_conversation_is_what_a_template_sees() -> None:
-    tools = [
-        {"type": "function", "function": {"name": "f", "description": "d", "strict": True}},
-        {"type": "function", "function": {"name": "g", "parameters": {"properties": {}}}},
-    ]
-    user = {"role": "user", "content": "Hi"}
-    (question,) = asked(CHAT.read({"messages": [user], "tools": tools}))
-    empty = {"type": "object", "properties": {}, "additionalProperties": False}
-    assert question.prompt == Chat(
-        (user,),
-        (
-            {"type": "function",
-             "function": {"name": "f", "description": "d", "parameters": empty}},
-            {"type": "function",
-             "function": {"name": "g", "parameters": {"type": "object", "properties": {}}}},
-        ),
-    )  # fmt: skip

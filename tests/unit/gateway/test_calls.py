@@ -18,7 +18,6 @@ from worker.prompt.tools import call_text
 chat_types = pytest.importorskip("openai.types.chat")
 
 TOOLS = [{"type": "function", "function": {"name": name}} for name in ("f", "g")]
-CALLS = f"{call_text('f', {'a': '}'})}\n{call_text('g', {})}"
 
 
 def made(**body: Any) -> tuple[Dialect, Ask]:
@@ -90,71 +89,6 @@ def essence(choice: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def test_a_stream_of_calls() -> None:
-    text = f"So:\n{CALLS}"
-    middle = text.index('"}"')
-    chunks = streamed(made(stream=True), single(events("So:\n", text[4:middle], text[middle:])))
-    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
-    ids = [call["id"] for d in deltas for call in d.get("tool_calls", ()) if "id" in call]
-    assert len(set(ids)) == 2
-
-    def begun(place: int, name: str) -> dict[str, Any]:
-        function = {"name": name, "arguments": ""}
-        call = {"index": place, "id": ids[place], "type": "function", "function": function}
-        return {"tool_calls": [call]}
-
-    def goes_on(place: int, arguments: str) -> dict[str, Any]:
-        return {"tool_calls": [{"index": place, "function": {"arguments": arguments}}]}
-
-    assert deltas == [
-        {"role": "assistant", "content": ""},
-        {"content": "So:"},
-        begun(0, "f"),
-        goes_on(0, '{"a":'),
-        goes_on(0, '"}"}'),
-        begun(1, "g"),
-        goes_on(1, "{}"),
-        {},
-    ]
-    assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
-
-
-def test_an_object_of_calls() -> None:
-    (choice,) = whole(made(), single(events(CALLS)))["choices"]
-    assert choice["finish_reason"] == "tool_calls"
-    message = choice["message"]
-    assert (message["content"], message["refusal"]) == (None, None)
-    calls = [(c["type"], c["function"]["name"], c["function"]["arguments"])
-             for c in message["tool_calls"]]  # fmt: skip
-    assert calls == [("function", "f", '{"a":"}"}'), ("function", "g", "{}")]
-
-
-@pytest.mark.parametrize("text", ["", "Hello\n", "a <tool", " "])
-def test_an_answer_that_calls_nothing(text: str) -> None:
-    (choice,) = whole(made(), single(events(text)))["choices"]
-    assert "tool_calls" not in choice["message"]
-    assert (choice["message"]["content"], choice["finish_reason"]) == (text, "stop")
-    assert folded(streamed(made(stream=True), single(events(*text)))) == essence(choice)
-
-
-@pytest.mark.parametrize(
-    ("text", "reason", "said", "arguments"),
-    [
-        (CALLS[:-10], "length", "length", ['{"a":"}"}', "{}"]),
-        (call_text("f", {"a": "xyz"})[:-17], "length", "length", ['{"a":"xy']),
-        (call_text("f", {"a": "xyz"})[:-17], "stop", "stop", ['{"a":"xy']),  # by a stop string
-        (call_text("f", {})[:20], "length", "length", []),
-        (f"Hello {call_text('f', {})[:20]}", "length", "length", []),
-    ],
-)
-def test_a_call_that_was_cut(text: str, reason: str, said: str, arguments: list[str]) -> None:
-    (choice,) = whole(made(), single(events(text, reason=reason)))["choices"]
-    found = essence(choice)
-    assert found["finish_reason"] == said
-    assert [call["arguments"] for call in found["calls"]] == arguments
-    assert folded(streamed(made(stream=True), single(events(*text, reason=reason)))) == found
-
-
 arguments = st.dictionaries(
     st.sampled_from(['"', "}", "é", "</tool_call>"]),
     st.integers(0, 9) | st.text('a}"\\é\n', max_size=4),
@@ -188,27 +122,3 @@ def test_a_stream_says_what_an_object_says(
     if found["finish_reason"] == "tool_calls":
         for call in found["calls"]:
             json.loads(call["arguments"])
-
-
-def test_each_choice_has_its_own_calls() -> None:
-    one, two = events(*call_text("f", {"a": 1})), events("Hello")
-    arrivals = [
-        (index, happened[place])
-        for place in range(max(len(one), len(two)))
-        for index, happened in enumerate((one, two))
-        if place < len(happened)
-    ]
-    answer = whole(made(n=2), arrivals)
-    chunks = streamed(made(n=2, stream=True, stream_options={"include_usage": True}), arrivals)
-    for index, choice in enumerate(answer["choices"]):
-        assert folded(chunks, index) == essence(choice)
-    assert [c["finish_reason"] for c in answer["choices"]] == ["tool_calls", "stop"]
-    assert chunks[-1]["usage"] == answer["usage"]
-
-
-def test_text_is_read_for_calls_only_where_there_may_be_any() -> None:
-    plan = made(tool_choice="none")
-    (choice,) = whole(plan, single(events(CALLS)))["choices"]
-    assert (choice["message"]["content"], choice["finish_reason"]) == (CALLS, "stop")
-    (free,) = whole(made(tools=None), single(events(CALLS)))["choices"]
-    assert free["message"]["content"] == CALLS

@@ -8,7 +8,6 @@ import pytest
 from gateway.answer.constraint import MOST_GRAMMAR_BYTES, Constraint, constraint_of
 from gateway.ask import NO_TOOLS, ToolUse
 from gateway.dialects.chat import CHAT
-from gateway.dialects.completions import COMPLETIONS
 from gateway.dialects.conversation import MOST_TOOLS
 from gateway.errors import ApiError
 from shared.config import WorkerConfig
@@ -76,12 +75,6 @@ def test_what_a_choice_means(choice: Any, names: list[str], mode: str, is_parall
     assert (use.is_required, use.is_parallel) == (mode == "required", is_parallel)
 
 
-@pytest.mark.parametrize("choice", ["auto", "required", named("now", mode="auto")])
-def test_one_call_only(choice: Any) -> None:
-    assert used(tool_choice=choice, parallel_tool_calls=True).is_parallel
-    assert not used(tool_choice=choice, parallel_tool_calls=False).is_parallel
-
-
 @pytest.mark.parametrize("none", [None, []])
 def test_without_tools_there_is_nothing_to_choose(none: Any) -> None:
     for nothing in (None, "none", "auto"):
@@ -104,11 +97,6 @@ def test_a_message_quotes_no_more_than_it_must() -> None:
     assert len(said) < 400
 
 
-def test_two_functions_of_one_name() -> None:
-    param, said = refusal(tools=[*TOOLS, tool("weather")])
-    assert param == "tools[2].function.name" and "'weather'" in said
-
-
 FORMAT = {"type": "json_schema", "json_schema": {"schema": CITY}}
 FORMS: dict[str, tuple[Any, str, Any]] = {
     "response_format": (FORMAT, "json_schema", CITY),
@@ -117,21 +105,6 @@ FORMS: dict[str, tuple[Any, str, Any]] = {
     "guided_choice": (["a", "b"], "choice", ["a", "b"]),
     "guided_grammar": ('start: "a"', "lark", 'start: "a"'),
 }
-
-
-@pytest.mark.parametrize("param", FORMS)
-def test_what_an_answer_is_bound_to(param: str) -> None:
-    value, kind, source = FORMS[param]
-    for found in (
-        bound(**{param: value}),
-        constraint_of(COMPLETIONS.read({"prompt": "x", param: value})),
-    ):
-        assert found.param == param
-        assert found.grammar is not None and found.grammar.kind == kind
-        said = found.grammar.source
-        assert (source if isinstance(source, str) else json.dumps(source)) == (
-            said if isinstance(source, str) else json.dumps(json.loads(said))
-        )
 
 
 @pytest.mark.parametrize(
@@ -150,13 +123,6 @@ def test_what_an_answer_is_bound_to(param: str) -> None:
 def test_formats_of_an_answer(value: Any, schema: Any) -> None:
     grammar = bound(response_format=value).grammar
     assert grammar is not None and json.loads(grammar.source) == schema
-
-
-def test_an_answer_that_is_bound_to_nothing() -> None:
-    free = Constraint(None, "")
-    assert bound() == bound(response_format={"type": "text"}) == free
-    assert bound(tools=TOOLS, tool_choice="none") == free
-    assert bound(ignore_eos=True, min_tokens=3) == free
 
 
 @pytest.mark.parametrize("second", FORMS)
@@ -270,12 +236,6 @@ def test_a_call_that_has_to_be(grammars: Grammars, text: str, becomes: str) -> N
     assert outcome(grammars, bound(tools=TOOLS, tool_choice="required").grammar, text) == becomes
 
 
-def test_a_function_by_name(grammars: Grammars) -> None:
-    grammar = bound(tools=TOOLS, tool_choice=named("now")).grammar
-    assert outcome(grammars, grammar, NOW) == "complete"
-    assert outcome(grammars, grammar, WEATHER) == "refused at 22"
-
-
 @pytest.mark.parametrize("choice", ["required", "auto"])
 def test_one_call_ends_an_answer_that_may_have_no_more(grammars: Grammars, choice: str) -> None:
     grammar = bound(tools=TOOLS, tool_choice=choice, parallel_tool_calls=False).grammar
@@ -283,12 +243,6 @@ def test_one_call_ends_an_answer_that_may_have_no_more(grammars: Grammars, choic
     if choice == "auto":
         assert outcome(grammars, grammar, f"So: {NOW}") == "complete"
         assert outcome(grammars, grammar, "So") == "may end"
-
-
-def test_some_that_are_allowed(grammars: Grammars) -> None:
-    grammar = bound(tools=TOOLS, tool_choice=named("weather", mode="auto")).grammar
-    assert outcome(grammars, grammar, f"Well. {WEATHER}") == "may end"
-    assert outcome(grammars, grammar, NOW) == "refused at 22"
 
 
 def test_an_answer_of_a_schema_or_calls(grammars: Grammars) -> None:

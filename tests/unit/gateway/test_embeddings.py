@@ -2,9 +2,6 @@
 
 import asyncio
 import base64
-import http.client
-import json
-import logging
 import math
 import struct
 from collections.abc import AsyncGenerator
@@ -25,11 +22,8 @@ from tests.unit.gateway.fakes import (
     bytewise,
     error,
     failed,
-    loading,
     post,
     prefilled,
-    request,
-    served,
     text_of,
 )
 
@@ -65,21 +59,6 @@ def embed(body: dict[str, Any], pool: ScriptedPool | None = None) -> Any:
     return response.json()
 
 
-def test_a_text_becomes_a_vector() -> None:
-    pool = pool_of()
-    answer = embed({"input": "a", "model": "org/model", "user": "me"}, pool)
-    (generation,) = pool.requests
-    assert answer == {
-        "object": "list",
-        "data": [{"object": "embedding", "index": 0, "embedding": [97.0, 0.0, 1.0, -2.0]}],
-        "model": "org/model",
-        "usage": {"prompt_tokens": 5, "total_tokens": 5},  # the scripted pool notes nothing
-    }
-    assert generation.embeds and generation.max_tokens == 0
-    assert text_of(generation.ids) == "a"
-    assert generation.trace_id
-
-
 @pytest.mark.parametrize(
     ("given", "prompts"),
     [
@@ -99,12 +78,6 @@ def test_every_form_of_input(given: Any, prompts: list[Any]) -> None:
     assert [text_of(each.ids) for each in asked] == prompts
     assert [entry["index"] for entry in data] == list(range(len(prompts)))
     assert [tuple(entry["embedding"]) for entry in data] == [vector_of(each) for each in asked]
-
-
-def test_base64_is_the_same_numbers() -> None:
-    (as_text,) = embed({"input": "a", "encoding_format": "base64"})["data"]
-    (as_list,) = embed({"input": "a", "encoding_format": "float"})["data"]
-    assert as_text["embedding"] == packed(*as_list["embedding"])
 
 
 def test_fewer_dimensions_are_the_first_ones_scaled() -> None:
@@ -156,19 +129,6 @@ def test_what_is_wrong_is_named(body: dict[str, Any], code: str, param: str) -> 
     config = replace(CONFIG, max_body_bytes=1 << 20)
     assert error(post(pool, PATH, body, config=config)) == (400, code, param)
     assert pool.requests == []
-
-
-def test_what_goes_for_every_body_goes_for_this() -> None:
-    pool = pool_of()
-    other = post(pool, PATH, {"input": "a", "model": "gpt-4"})
-    assert error(other) == (404, "model_not_found", "model")
-    assert error(request(pool, "POST", PATH, content=b"[]")) == (400, "invalid_json", None)
-    unready = ScriptedPool(status=loading(reason=None))
-    assert error(post(unready, PATH, {"input": "a"})) == (503, "model_loading", None)
-    full = ScriptedPool(embeds, replace(EMBEDS, workers=(), waiting=4))
-    assert error(post(full, PATH, {"input": "a"})) == (429, "queue_full", None)
-    nulls = dict.fromkeys(("model", "encoding_format", "dimensions", "user"))
-    assert embed({"input": "a", **nulls}) == embed({"input": "a"})
 
 
 def test_a_family_without_embeddings_says_which_have_some() -> None:
@@ -239,26 +199,3 @@ def test_a_refusal_ends_all() -> None:
     assert error(response) == (429, "queue_full", None)
     assert response.headers["retry-after"] == "3"
     assert (pool.running, len(pool.cancelled), len(pool.requests)) == (0, 1, 2)
-
-
-def test_a_client_that_leaves_cancels_what_runs(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    pool = CountingPool(lambda _: [None], EMBEDS)
-    with served(pool) as port:
-        connection = http.client.HTTPConnection("127.0.0.1", port)
-        connection.request("POST", PATH, json.dumps({"input": ["a", "b", "c"]}))
-        assert pool.waiting.wait(10)
-        connection.close()
-        assert pool.cancellation.wait(10)
-    assert (pool.running, len(pool.cancelled), len(pool.requests)) == (0, 2, 2)
-    lines = [r.getMessage() for r in caplog.records if r.name == "gateway.access"]
-    assert [line.startswith(f"POST {PATH} 499 ") for line in lines] == [True]
-
-
-def test_texts_are_logged_only_on_demand(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    for log_prompts, n in ((False, 0), (True, 2)):
-        caplog.clear()
-        config = replace(CONFIG, log_prompts=log_prompts)
-        assert post(pool_of(), PATH, {"input": ["a", "b"]}, config=config).status_code == 200
-        assert len([r for r in caplog.records if r.name == "gateway.prompts"]) == n

@@ -6,7 +6,6 @@ import logging
 from typing import Any
 
 import pytest
-from starlette.exceptions import HTTPException
 
 from gateway.errors import (
     DEFAULT_RETRY_AFTER,
@@ -33,32 +32,11 @@ def test_every_code_has_a_status_that_openai_clients_understand(code: ErrorCode)
     assert (response.headers.get("x-should-retry") == "false") == (error.status in (500, 504))
 
 
-def test_the_body_has_the_four_fields() -> None:
-    detail = error_body(ApiError(ErrorCode.INVALID_VALUE, "Why.", "n"))["error"]
-    assert detail == {
-        "message": "Why.",
-        "type": "invalid_request_error",
-        "param": "n",
-        "code": "invalid_value",
-    }
-
-
 def test_retry_after_is_what_the_pool_says() -> None:
     refused = PoolRefused(ErrorCode.QUEUE_FULL, "Full.", 7)
     assert as_api_error(refused).response().headers["retry-after"] == "7"
     unavailable = ApiError(ErrorCode.SHUTTING_DOWN, "Bye.").response()
     assert unavailable.headers["retry-after"] == str(DEFAULT_RETRY_AFTER)
-
-
-def test_a_failed_generation_keeps_its_code_and_param() -> None:
-    error = failure(Failed("r", "context_length_exceeded", "Too long.", "prompt"))
-    assert (error.status, error.param, str(error)) == (400, "prompt", "Too long.")
-
-
-@pytest.mark.parametrize(("at_fault", "param"), [("prompt", "messages"), ("max_tokens",) * 2])
-def test_the_prompt_of_a_chat_is_its_messages(at_fault: str, param: str) -> None:
-    failed = Failed("r", "context_length_exceeded", "Too long.", at_fault)
-    assert failure(failed, {"prompt": "messages"}).param == param
 
 
 def test_what_an_answer_is_bound_to_has_the_name_that_the_client_gave_it() -> None:
@@ -68,12 +46,6 @@ def test_what_an_answer_is_bound_to_has_the_name_that_the_client_gave_it() -> No
         "response_format",
         "'response_format' cannot be used: no.",
     )
-
-
-def test_a_wrong_method_names_the_right_ones() -> None:
-    error = as_api_error(HTTPException(405, headers={"Allow": "POST"}))
-    assert error.response().headers["allow"] == "POST"
-    assert "POST" in error.message
 
 
 def test_an_unforeseen_exception_is_logged_and_tells_nothing(

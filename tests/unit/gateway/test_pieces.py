@@ -68,17 +68,6 @@ def cut(text: str, places: list[int]) -> list[str]:
     return [text[a:b] for a, b in zip([0, *ends], [*ends, len(text)], strict=True)]
 
 
-def test_text_without_a_call() -> None:
-    assert read(["Hel", "lo"]) == [Text("Hel"), Text("lo")]
-    assert read([]) == read([""]) == []
-
-
-def test_a_call() -> None:
-    pieces = [CallBegun(0, "f"), CallArguments(0, '{"a": 1}')]
-    assert read([call_text("f", {"a": 1}).replace(":1", ": 1")]) == pieces
-    assert read([call_text("f", '{"a": 1}')]) == pieces
-
-
 def test_what_is_read_is_told_at_once() -> None:
     reader = CallParser()
     told = [reader.push(letter) for letter in call_text("f", '{"a": [1]}')]
@@ -104,10 +93,6 @@ def test_white_space_before_a_call_belongs_to_nothing(space: str) -> None:
     assert folded(read([f"text{space}{call}"])) == ("text", [["f", "{}"]])
     assert folded(read([f"text{space}", call])) == ("text", [["f", "{}"]])
     assert folded(read(list(f"{space}{call}"))) == ("", [["f", "{}"]])
-
-
-def test_white_space_at_the_end_of_a_text_belongs_to_it() -> None:
-    assert folded(read(["a ", "b \n"])) == ("a b \n", [])
 
 
 @given(contents, st.lists(st.tuples(names, arguments), max_size=3), st.lists(st.integers(0)))
@@ -139,11 +124,6 @@ def test_any_text_is_passed_on_whole(first: str, others: list[str]) -> None:
     texts = [first, *others]
     if "<tool_call>" not in "".join(texts):
         assert folded(read(texts)) == ("".join(texts), [])
-
-
-@pytest.mark.parametrize("end", ["<tool_call>", '<tool_call>\n{"name": "f"', "<tool_call>\n{"])
-def test_half_a_head_is_nothing(end: str) -> None:
-    assert folded(read([f"text {end}"])) == ("text", [])
 
 
 @pytest.mark.parametrize(

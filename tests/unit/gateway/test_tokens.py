@@ -3,22 +3,15 @@
 import http.client
 import json
 import logging
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from gateway.pool.base import PoolRefused
-from shared.errors import ErrorCode
-from shared.messages import Chat, Detokenize, Failed, Prepare, Question, Text
+from shared.messages import Chat, Failed, Prepare, Question, Text
 from tests.unit.gateway.fakes import (
-    CONFIG,
-    READY,
     ScriptedPool,
     error,
-    loading,
     post,
-    request,
     served,
     text_of,
 )
@@ -108,17 +101,6 @@ def test_what_is_null_is_not_there() -> None:
     assert tokenize({**CHAT, **ending})[0] == answer
 
 
-def test_tokens_become_text_under_both_names() -> None:
-    pool = ScriptedPool()
-    for body in ({"tokens": [72, 195, 169]}, {"tokens": [72, 195, 169], "model": None}):
-        response = post(pool, "/detokenize", body)
-        assert response.json() == {"content": "Hé", "prompt": "Hé"}
-    assert post(pool, "/detokenize", {"tokens": []}).json()["content"] == ""
-    assert [q.ids for q in pool.questions if isinstance(q, Detokenize)] == [
-        (72, 195, 169), (72, 195, 169), (),
-    ]  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("path", "body", "code", "param"),
     [
@@ -157,37 +139,6 @@ def test_what_is_wrong_is_named(
     assert pool.questions == []
 
 
-@pytest.mark.parametrize(("path", "body"), POSTS)
-def test_what_goes_for_every_body_goes_for_these(path: str, body: dict[str, Any]) -> None:
-    pool = ScriptedPool()
-    other = post(pool, path, {**body, "model": "gpt-4"})
-    assert error(other) == (404, "model_not_found", "model")
-    assert error(request(pool, "POST", path, content=b"{")) == (400, "invalid_json", None)
-    text = request(pool, "POST", path, content=b"{}", headers={"content-type": "text/plain"})
-    assert error(text) == (415, "unsupported_media_type", None)
-    large = request(pool, "POST", path, content=b" " * 10_001)
-    assert error(large) == (413, "request_too_large", None)
-    late = post(pool, path, body, headers={"x-request-timeout": "soon"})
-    assert error(late) == (400, "invalid_value", "x-request-timeout")
-    unready = ScriptedPool(status=loading(reason=None))
-    assert error(post(unready, path, body)) == (503, "model_loading", None)
-
-
-@pytest.mark.parametrize(("path", "body"), POSTS)
-def test_what_the_pool_refuses_is_an_error(path: str, body: dict[str, Any]) -> None:
-    for code, status in ((ErrorCode.QUEUE_FULL, 429), (ErrorCode.SHUTTING_DOWN, 503)):
-        pool = ScriptedPool(oracle=lambda _, code=code: PoolRefused(code, "No.", 3))  # type: ignore[misc]
-        response = post(pool, path, body)
-        assert error(response) == (status, code.value, None)
-        assert response.headers["retry-after"] == "3"
-
-
-def test_a_full_backlog_of_generations_does_not_matter() -> None:
-    full = replace(READY, workers=(), waiting=4)
-    for path, body in POSTS:
-        assert post(ScriptedPool(status=full), path, body).status_code == 200
-
-
 def test_a_text_that_cannot_be_tokenized_is_named() -> None:
     def oracle(asked: Question) -> Failed:
         param = asked.param if isinstance(asked, Prepare) else "tokens"
@@ -219,18 +170,3 @@ def test_a_client_that_leaves_is_forgotten(caplog: pytest.LogCaptureFixture) -> 
         assert pool.cancellation.wait(10)
     lines = [r.getMessage() for r in caplog.records if r.name == "gateway.access"]
     assert [line.startswith("POST /tokenize 499 ") for line in lines] == [True]
-
-
-def test_nothing_is_counted_as_a_generation() -> None:
-    pool = ScriptedPool()
-    assert post(pool, "/tokenize", {"content": "a"}).status_code == 200
-    text = request(pool, "GET", "/metrics").text
-    assert "ggml_requests_running 0.0" in text and "ggml_prompt_tokens_total 0.0" in text
-    assert pool.requests == []
-
-
-def test_long_texts_and_answers_leave_the_event_loop_alone() -> None:
-    config = replace(CONFIG, max_body_bytes=1 << 20)
-    text = "ab" * 50_000
-    response = post(ScriptedPool(), "/tokenize", {"content": text}, config=config)
-    assert response.json()["count"] == len(text)
