@@ -179,12 +179,15 @@ BOUND: dict[str, Any] = {
     "tools": TOOLS,
 }
 IMAGE = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+WRONG_INPUTS: list[Any] = [
+    None, 5, {}, ["a", ""], [[1], []], ["a", 1], ["a", None], [1, "a"], [1, 300], [None], [True],
+    [1.5], [[1], [2, -1]], [[1], [10**30]], ["a"] * 2049, [1] * 8193, ["a", [1] * 8193],
+    "a" * 8193, ["a", "a" * 8193],
+]  # fmt: skip
 # Values that fields of the other endpoints do not take.
 WRONG_ELSEWHERE: dict[str, list[dict[str, Any]]] = {
     EMBEDDINGS: [
-        *({"input": value} for value in (None, 5, {}, ["a", ""], [[1], []], ["a", 1], ["a", None],
-            [1, "a"], [1, 300], [None], [True], [1.5], [[1], [2, -1]], [[1], [10**30]],
-            ["a"] * 2049, [1] * 8193, ["a", [1] * 8193], "a" * 8193, ["a", "a" * 8193])),
+        *({"input": value} for value in WRONG_INPUTS),
         {"input": "a", "dimensions": 0}, {"input": "a", "dimensions": "2"},
         {"input": "a", "model": 1}, {"input": "a", "encoding_format": "int8"},
     ],
