@@ -10,7 +10,7 @@ import httpx
 import openai
 import pytest
 
-from tests.serving import DEADLINE_S, Server, launched, long_chat, run_main
+from tests.serving import DEADLINE_S, Server, launched, long_chat
 
 ALICE, BOB, NOBODY = "alices-long-key", "bobs-long-key", "not-a-key-of-ours"
 ECHO = {"MODEL_TYPE": "echo", "DRAIN_TIMEOUT": "2", "LOG_LEVEL": "debug"}
@@ -126,34 +126,15 @@ def test_a_file_of_keys_is_read_again(tmp_path: Path) -> None:
         server.wait_until_ready()
         complete(server, ALICE)
         path.write_text(f"bob:{BOB}\n")
-        deadline = time.monotonic() + DEADLINE_S
-        while server.http.get("/v1/models", headers=headers(ALICE)).is_success:
-            assert time.monotonic() < deadline
+        assert server.http.get("/v1/models", headers=headers(ALICE)).status_code == 401
         complete(server, BOB)
         for content, n_valid in ((f"bob:{BOB}\nalice:short\n", 1), ("", 0)):
             path.write_text(content)
-            while f"valid API keys: {n_valid} " not in server.stderr.replace("\n", " "):
-                server.http.get("/v1/models", headers=headers(BOB))
-                assert time.monotonic() < deadline
             answer = server.http.get("/v1/models", headers=headers(BOB))
             assert answer.is_success == bool(n_valid)
+            server.wait_for_output(f"valid API keys: {n_valid}\n", "stderr")
         server.stop()
         assert ALICE not in server.stderr and "short" not in server.stderr
-
-
-@pytest.mark.parametrize(
-    ("settings", "says"),
-    [
-        ({"API_KEYS": "a-good-key,tiny"}, "API_KEYS: key 2: a key must have at least 8 characters"),
-        ({"API_KEYS": "@/nowhere/keys"}, "API_KEYS=@/nowhere/keys: No such file or directory"),
-        ({"KEY_TOKENS_PER_MINUTE": "5"}, "they need API_KEYS"),
-    ],
-)
-def test_keys_that_cannot_be_used_end_the_start(settings: dict[str, str], says: str) -> None:
-    ended = run_main(**ECHO, **settings)
-    assert ended.returncode == 2
-    assert says in ended.stderr and "tiny" not in ended.stderr
-    assert "Traceback" not in ended.stderr
 
 
 def test_a_public_address_without_keys_is_warned_of() -> None:

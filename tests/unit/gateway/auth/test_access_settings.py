@@ -11,27 +11,28 @@ LOOPBACK = ["127.0.0.1", "localhost", "127.0.0.2", "::1", "LOCALHOST"]
 PUBLIC = ["0.0.0.0", "::", "192.168.1.7", "llm.example.org", "fe80::1"]
 
 
-def test_this_machine_and_the_network() -> None:
-    assert all(is_for_this_machine(host) for host in LOOPBACK)
-    assert not any(is_for_this_machine(host) for host in (*PUBLIC, ""))
+@pytest.mark.parametrize("address", [*LOOPBACK, *PUBLIC])
+def test_a_public_address_without_a_key_is_warned_of(address: str) -> None:
+    warning = exposed(Settings(host=address))
+    assert (warning is None) == is_for_this_machine(address) == (address in LOOPBACK)
+    assert warning is None or ("API_KEYS" in warning and f"HOST={address}" in warning)
+    assert exposed(Settings(host=address, api_keys="a-long-key")) is None
 
 
-def test_everybody_on_this_machine_by_default() -> None:
-    ask = Asker(access())
-    assert ask.complete().status_code == 200
-    assert ask.complete(host="evil.example").status_code == 403
-
-
-@pytest.mark.parametrize("host", PUBLIC)
-def test_hosts_are_checked_on_a_public_address_only_if_they_are_named(host: str) -> None:
-    assert Asker(access(HOST=host)).complete(host="llm.example.org").status_code == 200
-    named = Asker(access(HOST=host, ALLOWED_HOSTS="other.example.org"))
-    assert named.complete(host="llm.example.org").status_code == 403
-    assert named.complete(host="other.example.org").status_code == 200
-
-
-def test_any_host_if_the_settings_say_so() -> None:
-    assert Asker(access(ALLOWED_HOSTS="*")).complete(host="evil.example").status_code == 200
+@pytest.mark.parametrize(
+    ("settings", "host", "status"),
+    [
+        ({}, "evil.example", 403),
+        ({"ALLOWED_HOSTS": "*"}, "evil.example", 200),
+        *(({"HOST": address}, "llm.example.org", 200) for address in PUBLIC),
+        ({"HOST": "::", "ALLOWED_HOSTS": "other.example.org"}, "llm.example.org", 403),
+        ({"HOST": "::", "ALLOWED_HOSTS": "other.example.org"}, "other.example.org", 200),
+    ],
+)
+def test_hosts_are_checked_on_a_loopback_address_or_if_they_are_named(
+    settings: dict[str, str], host: str, status: int
+) -> None:
+    assert Asker(access(**settings)).complete(host=host).status_code == status
 
 
 def test_every_setting_counts() -> None:
@@ -78,13 +79,3 @@ def test_the_key_for_admin_opens_nothing_else() -> None:
     headers = {"x-api-key": "the-admin:key"}
     assert ask("GET", "/v1/models", headers=headers).status_code == 401
     assert ask("GET", "/ready", headers=headers).json() == {"state": "ready"}
-
-
-def test_a_public_address_without_a_key_is_warned_of() -> None:
-    for host in PUBLIC:
-        warning = exposed(Settings.load([], {"HOST": host}))
-        assert warning is not None
-        assert "API_KEYS" in warning and f"HOST={host}" in warning
-        assert exposed(Settings.load([], {"HOST": host, "API_KEYS": "a-long-key"})) is None
-    for host in LOOPBACK:
-        assert exposed(Settings.load([], {"HOST": host})) is None
