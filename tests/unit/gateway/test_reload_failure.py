@@ -13,7 +13,7 @@ from shared.config import WorkerConfig
 
 
 def said(text: str, settings: Settings, model_path: str = "") -> str:
-    plan = Plan("m", "m.gguf", WorkerConfig("echo", model_path), 1, "", 0, 0)
+    plan = Plan(WorkerConfig("echo", model_path), workers=1)
     nothing: Any = SimpleNamespace()
     return Reloads(settings, nothing, plan, nothing, nothing, list)._failure(text).message
 

@@ -91,7 +91,7 @@ def test_logits_do_not_depend_on_what_was_in_the_cache(demo_model: Path) -> None
     """To the bit: with a real quantised model any rounding grows to tenths of a logit."""
     engine = load(demo_model, 256)
     text = "The sea was calm that night, and the harbour lay still. " * 10
-    prompt = engine.tokenize([text])[:100]
+    prompt = engine.tokenize([text])[:66]
 
     def after(n_cached: int) -> NDArray[np.float32]:
         pending = prompt[n_cached:]
@@ -104,7 +104,7 @@ def test_logits_do_not_depend_on_what_was_in_the_cache(demo_model: Path) -> None
 
     for token in prompt:
         alone = evaluate(engine, [token])
-    for n_cached in (0, 1, 30, 31, 32, 33, 62, 63, 64, 90, 99):
+    for n_cached in (0, 31, 32, 33, 64):
         assert engine.reuse_prefix(0, [*prompt[:n_cached], 0, 0][: n_cached + 1]) == n_cached
         assert np.array_equal(after(n_cached), alone), n_cached
 
