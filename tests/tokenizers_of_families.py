@@ -82,17 +82,9 @@ RECIPES = {
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained tokenizer and its model file.
-
-    Attributes:
-        reference: the tokenizer; texts of special tokens are plain text to it.
-        merges: what it has learnt.
-        file: the description of a file that has its vocabulary and nothing else.
-    """
-
-    reference: Tokenizer
+    reference: Tokenizer  #: texts of special tokens are plain text to it
     merges: list[tuple[str, str]]
-    file: ModelFile
+    file: ModelFile  #: has its vocabulary and nothing else
 
 
 @cache
