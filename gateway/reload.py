@@ -106,10 +106,10 @@ class Reloads:
         # Before any other request begins: these may have found the pool that is replaced.
         begun = set(self._requests())
         self._retiring[before] = asyncio.create_task(self._retire(before, begun))
-        reloaded = Reloaded(plan.model_id, plan.workers, time.monotonic() - began_s)
+        reloaded = Reloaded(plan.worker.model_id, plan.workers, time.monotonic() - began_s)
         logger.info(
             "%s is served from now on, by %d workers and %d parked ones; it took %.1f s",
-            plan.model_id,
+            plan.worker.model_id,
             plan.workers,
             plan.parked,
             reloaded.seconds,

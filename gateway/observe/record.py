@@ -23,7 +23,6 @@ class Transcript:
     completion: str = ""
 
     def add(self, text: str) -> None:
-        """Note further text of the completion."""
         self.completion += text
 
 

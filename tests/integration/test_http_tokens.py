@@ -13,13 +13,6 @@ import pytest
 
 from tests.serving import Server, chat, streamed
 
-PATHS = (
-    "/tokenize",
-    "/detokenize",
-    "/apply-template",
-    "/v1/chat/completions/input_tokens",
-    "/v1/embeddings",
-)
 HELLO = "Hé"
 IDS = [72, 195, 169]
 
@@ -36,19 +29,6 @@ def embeddings(server: Server, given: Any, **more: Any) -> list[Any]:
     data = answer.json()["data"]
     assert [entry["index"] for entry in data] == list(range(len(data)))
     return [entry["embedding"] for entry in data]
-
-
-def test_text_and_tokens(echo_server: Server) -> None:
-    client = echo_server.http
-    assert tokens_of(echo_server, HELLO) == IDS
-    back = client.post("/detokenize", json={"tokens": [*IDS, 256]}).json()
-    assert back == {"content": f"{HELLO}<end>", "prompt": f"{HELLO}<end>"}
-    outside = client.post("/detokenize", json={"tokens": [*IDS, 257]}).json()
-    assert outside["error"]["param"] == "tokens[3]"
-    assert client.post("/apply-template", json=chat(HELLO)).json() == {"prompt": HELLO}
-    counted = client.post("/v1/chat/completions/input_tokens", json=chat(HELLO)).json()
-    assert counted["input_tokens"] == 3
-    assert client.get("/props").json()["default_generation_settings"]["n_ctx"] == 8192
 
 
 def test_a_text_longer_than_the_context_is_counted(echo_server: Server) -> None:
@@ -127,28 +107,3 @@ def test_others_are_served_between_many_texts(slow_server: Server) -> None:
         assert answer.json() == "x"
         assert slow_server.ready()["running"] > 0
         assert len(many.result(20)) == 100
-
-
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b"[" * 100_000, b'{"a":' * 100_000,
-        b'{"content": "\\ud800", "input": "\\ud800", "tokens": "\\ud800", "messages": "\\ud800"}',
-        b'{"content": NaN}', b'{"tokens": [1e400]}', b"{}", b'{"content": {}, "input": {}}',
-        b'{"tokens": [[[1]]], "input": [[[1]]], "messages": [[[1]]]}',
-        b'{"tokens": [99999999999999999999999], "input": [99999999999999999999999]}',
-        b'{"content": "a", "add_special": "yes", "tokens": [null], "input": [null]}',
-    ],
-    ids=range(16),
-)  # fmt: skip
-def test_garbage_is_refused(echo_server: Server, path: str, content: bytes) -> None:
-    headers = {"content-type": "application/json"}
-    answer = echo_server.http.post(path, content=content, headers=headers)
-    assert answer.status_code == 400, answer.text
-    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
-
-
-def test_no_garbage_is_a_mistake_of_the_server(echo_server: Server) -> None:
-    # After all of the above, if it ran.
-    assert "Traceback" not in echo_server.stderr

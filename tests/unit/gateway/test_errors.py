@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 from typing import Any
 
 import pytest
@@ -37,25 +36,6 @@ def test_retry_after_is_what_the_pool_says() -> None:
     assert as_api_error(refused).response().headers["retry-after"] == "7"
     unavailable = ApiError(ErrorCode.SHUTTING_DOWN, "Bye.").response()
     assert unavailable.headers["retry-after"] == str(DEFAULT_RETRY_AFTER)
-
-
-def test_what_an_answer_is_bound_to_has_the_name_that_the_client_gave_it() -> None:
-    failed = Failed("r", "invalid_value", "cannot be used: no.", "grammar")
-    error = failure(failed, {"grammar": "response_format"})
-    assert (error.param, error.message) == (
-        "response_format",
-        "'response_format' cannot be used: no.",
-    )
-
-
-def test_an_unforeseen_exception_is_logged_and_tells_nothing(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    with caplog.at_level(logging.ERROR):
-        error = as_api_error(KeyError("secret"))
-    assert error.code is ErrorCode.INTERNAL_ERROR
-    assert "secret" not in error.message
-    assert "secret" in caplog.text
 
 
 def test_why_the_model_is_not_there_is_not_for_clients() -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from tests.unit.gateway.fakes import CONFIG, MODEL, READY, ScriptedPool, loading, request
+from tests.unit.gateway.fakes import CONFIG, READY, ScriptedPool, request
 
 
 def test_ready_tells_the_state_of_each_worker() -> None:
@@ -39,14 +39,3 @@ def test_the_index_page_names_the_model_and_escapes_it() -> None:
     assert "/docs" in page.text and "curl" in page.text
     for path in ("/", "/health"):
         assert request(ScriptedPool(), "HEAD", path).status_code == 200
-
-
-def test_a_model_tells_what_its_file_tells() -> None:
-    def described(pool: ScriptedPool) -> list[object]:
-        (entry,) = request(pool, "GET", "/v1/models").json()["data"]
-        return [entry[name] for name in ("n_ctx_train", "n_vocab", "n_embd", "quantisation")]
-
-    known = replace(MODEL, n_ctx_train=2048, n_embd=64, quantisation="Q4_0")
-    assert described(ScriptedPool(status=replace(READY, model=known))) == [2048, 300, 64, "Q4_0"]
-    assert described(ScriptedPool()) == [None, 300, 0, None]
-    assert described(ScriptedPool(status=loading())) == [None] * 4

@@ -18,7 +18,7 @@ def nothing(*arguments: Any) -> None:
 
 
 def said(text: str, settings: Settings, model_path: str = "") -> str:
-    plan = Plan("m", "m.gguf", WorkerConfig("echo", model_path), 1, "", 0, 0)
+    plan = Plan(WorkerConfig("echo", model_path), workers=1)
     launch = Launch(settings, nothing, nothing)
     pool: Any = SimpleNamespace()
     return Reloads(launch, plan, pool, pool, list)._failure(text).message
