@@ -184,7 +184,9 @@ async def serve(launch: Launch, plan: Plan) -> int:
         count_refused=models.metrics.count_refused,
     )
     server = _Server(_configured(app), limits, tls, settings.drain_timeout)
-    server.reloads = Reloads(launch, plan, pool, models, lambda: server.server_state.tasks)
+    server.reloads = Reloads(
+        settings, launch.pool, plan, pool, models, lambda: server.server_state.tasks
+    )
     if settings.admin_key is not None:
         models.admin = Admin(settings.admin_key, server.reloads.reload)
     url = url_of(listener, "http" if tls is None else "https")

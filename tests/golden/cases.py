@@ -139,6 +139,15 @@ CHAT_BODIES: dict[str, dict[str, Any]] = {
     "json_schema": chat(OSLO, response_format=CITY_FORMAT),
     "json_schema cut": chat(OSLO, response_format=CITY_FORMAT, max_tokens=9),
     "text format": chat("just text", response_format={"type": "text"}),
+    "json_object of a schema": chat(OSLO, response_format={"type": "json_object", "schema": CITY}),
+    "json_schema without one": chat("{}", response_format={"type": "json_schema",
+        "json_schema": {}}),
+    "json_schema in its place": chat(OSLO, response_format={"type": "json_schema",
+        "json_schema": CITY}),
+    "a schema or calls": chat(OSLO, tools=TOOLS, response_format=CITY_FORMAT),
+    "calls or a schema": chat(PARIS, tools=TOOLS, response_format=CITY_FORMAT),
+    "tools none and a choice": chat("yes", tools=TOOLS, tool_choice="none", guided_choice=["yes"]),
+    "neutral and bound": chat("yes", guided_choice=["yes"], ignore_eos=None, min_tokens=None),
     "guided_json": chat(OSLO, guided_json=CITY),
     "guided_json as text, and more": chat(f"{OSLO} and more", guided_json=json.dumps(CITY)),
     "guided_regex": chat("2026-01-31", guided_regex=r"\d{4}-\d\d-\d\d"),
@@ -163,6 +172,34 @@ COMPLETION_BODIES: dict[str, dict[str, Any]] = {
     "plain": prompt("Once upon a time, in a land far away"),
     "short": prompt("Brief"),
     "to the end": prompt(LONG, max_tokens=500),
+    "limits, low": prompt(
+        "x",
+        max_tokens=0,
+        temperature=0,
+        top_p=0,
+        top_k=-1,
+        min_p=0,
+        repetition_penalty=0.01,
+        presence_penalty=-2,
+        seed=-(2**63),
+        n=1,
+    ),
+    "limits, high": prompt(
+        "x",
+        max_tokens=0,
+        temperature=2,
+        top_p=1,
+        top_k=2**62,
+        min_p=1,
+        repetition_penalty=10,
+        frequency_penalty=2,
+        seed=2**63 - 1,
+        stop=["x" * 256] * 16,
+        logit_bias={"256": 1, "0": -1},
+        stop_token_ids=[0, 256],
+    ),
+    "as many as are asked for": prompt("x", n=2, best_of=2),
+    "an empty suffix": prompt("x", echo=True, suffix=""),
     "several prompts": prompt(["First", "Second"], n=2),
     "token ids": prompt([72, 105, 33]),
     "lists of token ids": prompt([[74, 97], [78, 111]]),
@@ -188,12 +225,34 @@ TOKENIZE: dict[str, Any] = {
     "with_pieces": {"content": "né", "with_pieces": True},
     "return_token_strs": {"prompt": "né", "return_token_strs": True},
     "nothing": {"content": ""},
+    "null everywhere": {
+        "content": "né",
+        **dict.fromkeys(
+            [
+                "model",
+                "prompt",
+                "messages",
+                "tools",
+                "add_special",
+                "add_special_tokens",
+                "parse_special",
+                "with_pieces",
+                "return_token_strs",
+            ]
+        ),
+    },
+    "how a chat ends": {
+        "messages": [user("né")],
+        "add_generation_prompt": None,
+        "continue_final_message": False,
+    },
 }
 EMBEDDED: dict[str, Any] = {
     "a text": {"input": "Hello"},
     "texts": {"input": ["Hello", "World"], "encoding_format": "float"},
     "token ids": {"input": [1, 2, 3], "dimensions": 4},
     "lists of token ids": {"input": [[1, 2], [3]], "encoding_format": "base64"},
+    "as many as there are": {"input": ["a", [98]], "dimensions": 16, "user": None},
     "base64": {"input": "Hello", "encoding_format": "base64", "dimensions": 5},
 }
 
@@ -222,6 +281,14 @@ def cases() -> Iterator[tuple[str, Case]]:
                 yield name, Case(path, change({**body, **more}))
     for name, body in TOKENIZE.items():
         yield f"tokenize: {name}", Case("/tokenize", body)
+    for media in ("Application/JSON; charset=utf-8", "application/vnd.api+json"):
+        yield (
+            f"sent as {media}",
+            Case(COMPLETIONS, {"prompt": "x"}, headers={"content-type": media}),
+        )
+    yield "its own id", Case("/health", method="GET", headers={"x-request-id": "abc-1"})
+    yield "echo in the short form", Case(COMPLETIONS, {"prompt": "x", "echo": True, "n": 2})
+    yield "detokenize nothing", Case("/detokenize", {"tokens": []})
     yield "detokenize", Case("/detokenize", {"tokens": [72, 105, 195, 169, 255, 256]})
     yield "apply-template", Case("/apply-template", {"messages": CONVERSATION, "tools": TOOLS})
     yield "input_tokens", Case(INPUT_TOKENS, {"messages": CONVERSATION, "tools": TOOLS})

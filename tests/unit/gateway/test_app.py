@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -13,7 +12,6 @@ from gateway.pool.base import PoolRefused
 from shared.errors import ErrorCode
 from tests.unit.gateway.fakes import (
     CONFIG,
-    READY,
     Script,
     ScriptedPool,
     deltas,
@@ -27,7 +25,6 @@ from tests.unit.gateway.fakes import (
 
 USER = {"role": "user", "content": "Hi"}
 POST_PATHS = ["/v1/completions", "/v1/chat/completions", "/v2/chat/completions"]
-JSON = {"content-type": "application/json"}
 
 
 def body_for(path: str, **more: Any) -> dict[str, Any]:
@@ -77,53 +74,6 @@ def test_while_the_model_loads_health_answers_and_generations_are_refused() -> N
     (entry,) = request(pool, "GET", "/v1/models").json()["data"]
     assert entry["max_model_len"] is entry["chat_template"] is None
     assert pool.requests == []
-
-
-def test_a_chunked_body_has_the_same_limit() -> None:
-    async def content() -> Any:
-        for _ in range(11):
-            yield b" " * 1000
-
-    response = request(ScriptedPool(), "POST", "/v1/completions", content=content())
-    assert error(response) == (413, "request_too_large", None)
-
-
-@pytest.mark.parametrize(
-    ("media_type", "taken"),
-    [
-        (None, True),
-        ("application/json", True),
-        ("Application/JSON; charset=utf-8", True),
-        ("application/vnd.api+json", True),
-        ("application/x-www-form-urlencoded", False),
-        ("text/plain", False),
-    ],
-)
-def test_the_content_type_is_json_or_left_out(media_type: str | None, taken: bool) -> None:
-    headers = {"content-type": media_type} if media_type else {}
-    content = b'{"prompt": "x"}'
-    response = request(ScriptedPool(), "POST", "/v1/completions", content=content, headers=headers)
-    if taken:
-        assert response.status_code == 200
-    else:
-        assert error(response) == (415, "unsupported_media_type", None)
-        assert "-H 'Content-Type: application/json'" in response.text
-
-
-def test_what_does_not_fit_is_refused_before_a_worker_hears_of_it() -> None:
-    pool = ScriptedPool()
-    too_long = "a" * 2001
-    response = post(pool, "/v1/completions", {"prompt": ["x", too_long]})
-    assert error(response) == (400, "context_length_exceeded", "prompt[1]")
-    chats = {"messages": [[USER], [{"role": "user", "content": too_long}]]}
-    response = post(pool, "/v2/chat/completions", chats)
-    assert error(response) == (400, "context_length_exceeded", "messages")
-    response = post(pool, "/v1/completions", {"prompt": "x", "n": 10**9})
-    assert error(response) == (400, "invalid_value", "n")
-    crowded = ScriptedPool(status=replace(READY, waiting=4))
-    response = post(crowded, "/v1/completions", {"prompt": "x", "n": 3})
-    assert error(response) == (429, "queue_full", None)
-    assert pool.requests == crowded.requests == []
 
 
 def test_a_mistake_of_the_server_is_a_500_that_tells_nothing(

@@ -1,17 +1,13 @@
 """Which tools an answer may use, and what it is bound to be: as data, and as it compiles."""
 
-import json
 from typing import Any
 
 import pytest
 
-from gateway.answer.constraint import MOST_GRAMMAR_BYTES, Constraint, constraint_of
-from gateway.ask import NO_TOOLS, ToolUse
+from gateway.answer.constraint import Constraint, constraint_of
 from gateway.dialects.chat import CHAT
 from gateway.dialects.conversation import MOST_TOOLS
-from gateway.errors import ApiError
 from shared.config import WorkerConfig
-from shared.errors import ErrorCode
 from shared.grammar import Grammar
 from worker.engines.echo import EchoEngine
 from worker.grammar.grammars import Grammars
@@ -40,131 +36,11 @@ def named(*names: str, mode: str | None = None) -> dict[str, Any]:
     return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [*map(tool, names)]}}
 
 
-def used(**body: Any) -> ToolUse:
-    messages = [{"role": "user", "content": "x"}]
-    return CHAT.read({"messages": messages, "tools": TOOLS, **body}).tools
-
-
 def bound(**body: Any) -> Constraint:
     return constraint_of(CHAT.read({"messages": [{"role": "user", "content": "x"}], **body}))
 
 
-def refusal(**body: Any) -> tuple[str | None, str]:
-    """The field at fault, and what is said of it."""
-    with pytest.raises(ApiError) as caught:
-        bound(**body)
-    assert caught.value.code is ErrorCode.INVALID_VALUE
-    return caught.value.param, caught.value.message
-
-
-@pytest.mark.parametrize(
-    ("choice", "names", "mode", "is_parallel"),
-    [
-        (None, ["weather", "now"], "auto", True),
-        ("auto", ["weather", "now"], "auto", True),
-        ("none", [], "auto", True),
-        ("required", ["weather", "now"], "required", True),
-        (named("now"), ["now"], "required", False),
-        (named("now", mode="auto"), ["now"], "auto", True),
-        (named("now", "weather", "now", mode="required"), ["now", "weather"], "required", True),
-    ],
-)
-def test_what_a_choice_means(choice: Any, names: list[str], mode: str, is_parallel: bool) -> None:
-    use = used(tool_choice=choice)
-    assert [function.name for function in use.functions] == names
-    assert (use.is_required, use.is_parallel) == (mode == "required", is_parallel)
-
-
-@pytest.mark.parametrize("none", [None, []])
-def test_without_tools_there_is_nothing_to_choose(none: Any) -> None:
-    for nothing in (None, "none", "auto"):
-        assert used(tools=none, tool_choice=nothing) == NO_TOOLS
-    for choice in ("required", named("now"), named("now", mode="auto")):
-        param, said = refusal(tools=none, tool_choice=choice)
-        assert param == "tool_choice" and "'tools' has none" in said
-
-
-@pytest.mark.parametrize("choice", [named("later"), named("now", "later", mode="auto")])
-def test_a_choice_of_what_is_not_there_says_what_is(choice: Any) -> None:
-    param, said = refusal(tools=TOOLS, tool_choice=choice)
-    assert param == "tool_choice"
-    assert "'later'" in said and "weather, now" in said
-
-
-def test_a_message_quotes_no_more_than_it_must() -> None:
-    many = [tool(f"function_{place}") for place in range(MOST_TOOLS)]
-    _, said = refusal(tools=many, tool_choice=named("x" * 10_000))
-    assert len(said) < 400
-
-
 FORMAT = {"type": "json_schema", "json_schema": {"schema": CITY}}
-FORMS: dict[str, tuple[Any, str, Any]] = {
-    "response_format": (FORMAT, "json_schema", CITY),
-    "guided_json": (json.dumps(CITY), "json_schema", CITY),
-    "guided_regex": ("[a-z]+", "regex", "[a-z]+"),
-    "guided_choice": (["a", "b"], "choice", ["a", "b"]),
-    "guided_grammar": ('start: "a"', "lark", 'start: "a"'),
-}
-
-
-@pytest.mark.parametrize(
-    ("value", "schema"),
-    [
-        ({"type": "json_object"}, {"type": "object"}),
-        ({"type": "json_object", "schema": CITY}, CITY),
-        ({"type": "json_schema", "json_schema": {}}, {"type": "object"}),
-        ({"type": "json_schema", "json_schema": {"name": "x", "strict": False, "schema": CITY}},
-         CITY),
-        # A schema in the place of what should hold it.
-        ({"type": "json_schema", "json_schema": CITY}, CITY),
-        ({"type": "json_schema", "json_schema": {"name": "x", "schema": None}}, {"type": "object"}),
-    ],
-)  # fmt: skip
-def test_formats_of_an_answer(value: Any, schema: Any) -> None:
-    grammar = bound(response_format=value).grammar
-    assert grammar is not None and json.loads(grammar.source) == schema
-
-
-@pytest.mark.parametrize("second", FORMS)
-@pytest.mark.parametrize("first", FORMS)
-def test_an_answer_is_bound_to_one_thing(first: str, second: str) -> None:
-    if first != second:
-        param, said = refusal(**{first: FORMS[first][0], second: FORMS[second][0]})
-        assert param in (first, second)
-        assert f"'{first}'" in said and f"'{second}'" in said
-
-
-@pytest.mark.parametrize("param", FORMS)
-def test_tools_go_with_a_schema_of_the_answer_and_nothing_else(param: str) -> None:
-    body = {"tools": TOOLS, param: FORMS[param][0]}
-    if param == "response_format":
-        assert bound(**body).param == "tools"
-    else:
-        assert refusal(**body) == (param, f"'{param}' and 'tools' exclude each other.")
-    assert bound(**body, tool_choice="none").param == param
-
-
-@pytest.mark.parametrize(("name", "given"), [("ignore_eos", True), ("min_tokens", 1)])
-@pytest.mark.parametrize("param", [*FORMS, "tools"])
-def test_what_says_where_to_end_is_not_overruled(param: str, name: str, given: Any) -> None:
-    value = TOOLS if param == "tools" else FORMS[param][0]
-    refused, said = refusal(**{param: value, name: given})
-    assert refused == name and f"'{param}'" in said
-    bound(**{param: value, name: None})
-
-
-def test_a_grammar_has_an_end() -> None:
-    schema = {"enum": ["x" * MOST_GRAMMAR_BYTES]}
-    for param, body in (
-        ("response_format", {"response_format": {"type": "json_object", "schema": schema}}),
-        ("guided_json", {"guided_json": schema}),
-        ("guided_regex", {"guided_regex": "ü" * (MOST_GRAMMAR_BYTES // 2 + 1)}),
-        ("guided_choice", {"guided_choice": ["x" * MOST_GRAMMAR_BYTES]}),
-        ("tools", {"tools": [tool(parameters={"properties": {"a": schema}})]}),
-    ):
-        refused, said = refusal(**body)
-        assert refused == param and str(MOST_GRAMMAR_BYTES) in said
-    assert bound(guided_regex="x" * MOST_GRAMMAR_BYTES).grammar is not None
 
 
 # From here on: over the bytes of the echo engine.

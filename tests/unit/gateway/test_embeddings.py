@@ -29,7 +29,6 @@ from tests.unit.gateway.fakes import (
 
 PATH = "/v1/embeddings"
 EMBEDS = replace(READY, model=replace(MODEL, n_embd=4))
-UNIT = (0.5, -0.5, 0.5, 0.5)
 
 
 def packed(*numbers: float) -> str:
@@ -59,27 +58,6 @@ def embed(body: dict[str, Any], pool: ScriptedPool | None = None) -> Any:
     return response.json()
 
 
-@pytest.mark.parametrize(
-    ("given", "prompts"),
-    [
-        ("ab", ["ab"]),
-        (["ab"], ["ab"]),
-        (["b", "a", "c"], ["b", "a", "c"]),
-        ([98, 97], ["ba"]),
-        ([[98, 97], [99]], ["ba", "c"]),
-        (["b", [97]], ["b", "a"]),
-        (["</s>"], ["</s>"]),
-    ],
-)
-def test_every_form_of_input(given: Any, prompts: list[Any]) -> None:
-    pool = pool_of()
-    data = embed({"input": given}, pool)["data"]
-    asked = sorted(pool.requests, key=lambda each: int(each.request_id.rpartition("-")[2]))
-    assert [text_of(each.ids) for each in asked] == prompts
-    assert [entry["index"] for entry in data] == list(range(len(prompts)))
-    assert [tuple(entry["embedding"]) for entry in data] == [vector_of(each) for each in asked]
-
-
 def test_fewer_dimensions_are_the_first_ones_scaled() -> None:
     (entry,) = embed({"input": "a", "dimensions": 3})["data"]
     length = math.sqrt(97**2 + 1)
@@ -90,45 +68,6 @@ def test_fewer_dimensions_are_the_first_ones_scaled() -> None:
     assert whole == embed({"input": "a"})["data"][0], "nothing was cut off"
     nothing = pool_of(lambda r: [Finished(r.request_id, "stop", 0, 1.0, packed(0, 0, 0, 1))])
     assert embed({"input": "a", "dimensions": 2}, nothing)["data"][0]["embedding"] == [0, 0]
-
-
-@pytest.mark.parametrize(
-    ("body", "code", "param"),
-    [
-        ({}, "missing_required_parameter", "input"),
-        ({"input": None}, "invalid_value", "input"),
-        ({"input": ""}, "invalid_value", "input"),
-        ({"input": []}, "invalid_value", "input"),
-        ({"input": 5}, "invalid_value", "input"),
-        ({"input": {}}, "invalid_value", "input"),
-        ({"input": ["a", ""]}, "invalid_value", "input[1]"),
-        ({"input": [[1], []]}, "invalid_value", "input[1]"),
-        ({"input": ["a", 1]}, "invalid_value", "input[1]"),
-        ({"input": ["a", None]}, "invalid_value", "input[1]"),
-        ({"input": [1, "a"]}, "invalid_value", "input[1]"),
-        ({"input": [1, 300]}, "invalid_value", "input[1]"),
-        ({"input": [None]}, "invalid_value", "input[0]"),
-        ({"input": [True]}, "invalid_value", "input[0]"),
-        ({"input": [1.5]}, "invalid_value", "input[0]"),
-        ({"input": [[1], [2, -1]]}, "invalid_value", "input[1][1]"),
-        ({"input": [[1], [10**30]]}, "invalid_value", "input[1][0]"),
-        ({"input": ["a"] * 2049}, "invalid_value", "input"),
-        ({"input": [1] * 101}, "context_length_exceeded", "input"),
-        ({"input": ["a", [1] * 101]}, "context_length_exceeded", "input[1]"),
-        ({"input": "a" * 2001}, "context_length_exceeded", "input"),
-        ({"input": ["a", "a" * 2001]}, "context_length_exceeded", "input[1]"),
-        ({"input": "a", "dimensions": 0}, "invalid_value", "dimensions"),
-        ({"input": "a", "dimensions": 5}, "invalid_value", "dimensions"),
-        ({"input": "a", "dimensions": "2"}, "invalid_value", "dimensions"),
-        ({"input": "a", "encoding_format": "int8"}, "invalid_value", "encoding_format"),
-        ({"input": "a", "model": 1}, "invalid_value", "model"),
-    ],
-)
-def test_what_is_wrong_is_named(body: dict[str, Any], code: str, param: str) -> None:
-    pool = pool_of()
-    config = replace(CONFIG, max_body_bytes=1 << 20)
-    assert error(post(pool, PATH, body, config=config)) == (400, code, param)
-    assert pool.requests == []
 
 
 def test_a_family_without_embeddings_says_which_have_some() -> None:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.answer.pieces import CallArguments, CallBegun, Choice, Ended, Piece, Text
-from gateway.answer.reader import CallParser, CallReader, Progress
+from gateway.answer.pieces import CallArguments, CallBegun, Ended, Piece, Text
+from gateway.answer.reader import CallParser, CallReader
 from shared.messages import Delta, Finished
 from shared.tool_calls import OPEN
 from worker.prompt.tools import call_text
@@ -185,18 +185,3 @@ def test_a_stop_string_that_is_held_to_the_end_is_one() -> None:
     reader = CallReader(["\n"])
     assert reader.read(Delta("r", "one\n", 2)) == [Text("one")]
     assert reader.read(Finished("r", "length", 2, 1.0)) == [Ended("stop", 2)]
-
-
-@given(contents, st.lists(st.tuples(names, arguments), max_size=3), st.lists(st.integers(0)))
-def test_a_choice_is_all_its_pieces(
-    content: str, calls: list[tuple[str, str]], places: list[int]
-) -> None:
-    text = content + "\n".join(call_text(name, given) for name, given in calls)
-    reader, choice = CallReader(), Choice()
-    happened: list[Progress] = [Delta("r", each, 1) for each in cut(text, places)]
-    for event in [*happened, Finished("r", "stop", 7, 1.0)]:
-        for piece in reader.read(event):
-            choice.add(piece)
-    assert choice.text == (content.rstrip() if calls else content)
-    assert [(call.name, call.arguments) for call in choice.calls] == calls
-    assert choice.finish_reason == ("tool_calls" if calls else "stop")

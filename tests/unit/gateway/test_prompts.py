@@ -97,14 +97,3 @@ def test_a_grammar_is_tried_once_and_called_what_it_is_in_the_request(
     assert error(answer) == (400, "invalid_value", param)
     assert answer.json()["error"]["message"] == f"'{param}' cannot be used: why"
     assert len(tried) == 1 and pool.requests == []
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_one_that_fails_on_the_way_is_called_so_too(stream: bool) -> None:
-    pool = ScriptedPool(
-        lambda request: [
-            Failed(request.request_id, "invalid_value", "cannot be used: why", "grammar")
-        ]
-    )
-    answer = post(pool, "/v1/completions", {"prompt": "x", "guided_regex": "x", "stream": stream})
-    assert error(answer) == (400, "invalid_value", "guided_regex")

@@ -12,7 +12,6 @@ from starlette.types import Message
 
 from gateway.answer.run import Tally
 from gateway.bounds import TimeBounds, interruptible, while_connected
-from gateway.dialects import event
 from gateway.errors import ApiError
 from gateway.sse import send_events
 from shared.errors import ErrorCode
@@ -40,10 +39,6 @@ class Client:
         assert self.sent[0]["type"] == "http.response.start"
         assert self.sent[-1]["more_body"] is False
         return b"".join(message["body"] for message in self.sent[1:])
-
-
-def test_an_event_is_one_line_and_a_blank_one() -> None:
-    assert event({"a": "x\ny"}) == b'data: {"a":"x\\ny"}\n\n'
 
 
 def test_a_stream_sends_each_chunk_as_it_comes() -> None:

@@ -86,59 +86,6 @@ def test_special_tokens_of_a_text_are_plain_if_it_says_so() -> None:
     assert tokenize(body)[1].prompt == Text("<s>", parses_special=False)
 
 
-def test_what_is_null_is_not_there() -> None:
-    nulls = dict.fromkeys(
-        (
-            "model", "prompt", "messages", "add_special", "add_special_tokens", "parse_special",
-            "with_pieces", "return_token_strs", "tools",
-        )
-    )  # fmt: skip
-    answer, question = tokenize({**nulls, "content": ""})
-    assert (answer["tokens"], question.begins) == ([], False)
-    answer, question = tokenize({**nulls, **CHAT, "content": None, "tools": None})
-    assert question.begins
-    ending = {"add_generation_prompt": None, "continue_final_message": False}
-    assert tokenize({**CHAT, **ending})[0] == answer
-
-
-@pytest.mark.parametrize(
-    ("path", "body", "code", "param"),
-    [
-        ("/tokenize", {}, "missing_required_parameter", "content"),
-        ("/tokenize", {"content": None}, "missing_required_parameter", "content"),
-        ("/tokenize", {"content": 5}, "invalid_value", "content"),
-        ("/tokenize", {"content": ["a"]}, "invalid_value", "content"),
-        ("/tokenize", {"prompt": [1]}, "invalid_value", "prompt"),
-        ("/tokenize", {"content": "a", "prompt": "b"}, "invalid_value", "prompt"),
-        ("/tokenize", {"content": "a", **CHAT}, "invalid_value", "messages"),
-        ("/tokenize", {"content": "a", "add_special": 1}, "invalid_value", "add_special"),
-        ("/tokenize", {"content": "a", "with_pieces": "x"}, "invalid_value", "with_pieces"),
-        ("/tokenize", {"messages": []}, "invalid_value", "messages"),
-        ("/tokenize", {"messages": [{}]}, "missing_required_parameter", "messages[0].role"),
-        ("/tokenize", {**CHAT, "add_generation_prompt": False}, "unsupported_parameter",
-         "add_generation_prompt"),
-        ("/tokenize", {**CHAT, "continue_final_message": True}, "unsupported_parameter",
-         "continue_final_message"),
-        ("/detokenize", {}, "missing_required_parameter", "tokens"),
-        ("/detokenize", {"tokens": None}, "invalid_value", "tokens"),
-        ("/detokenize", {"tokens": "1"}, "invalid_value", "tokens"),
-        ("/detokenize", {"tokens": [1, 300]}, "invalid_value", "tokens[1]"),
-        ("/detokenize", {"tokens": [-1]}, "invalid_value", "tokens[0]"),
-        ("/detokenize", {"tokens": [True]}, "invalid_value", "tokens[0]"),
-        ("/detokenize", {"tokens": [1.0]}, "invalid_value", "tokens[0]"),
-        ("/detokenize", {"tokens": [10**30]}, "invalid_value", "tokens[0]"),
-        ("/apply-template", {}, "missing_required_parameter", "messages"),
-        ("/v1/chat/completions/input_tokens", {"messages": 1}, "invalid_value", "messages"),
-    ],
-)  # fmt: skip
-def test_what_is_wrong_is_named(
-    path: str, body: dict[str, Any], code: str, param: str | None
-) -> None:
-    pool = ScriptedPool()
-    assert error(post(pool, path, body)) == (400, code, param)
-    assert pool.questions == []
-
-
 def test_a_text_that_cannot_be_tokenized_is_named() -> None:
     def oracle(asked: Question) -> Failed:
         param = asked.param if isinstance(asked, Prepare) else "tokens"

@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 
 from gateway.answer.reader import Progress
 from gateway.dialects import event
-from gateway.errors import ApiError
-from shared.errors import ErrorCode
 from shared.logprobs import Candidate, TokenLogprobs
 from shared.messages import Delta, Finished, Prefilled
 from tests.unit.gateway.answers import (
@@ -27,7 +25,6 @@ from tests.unit.gateway.answers import (
 
 openai_types = pytest.importorskip("openai.types")
 chat_types = pytest.importorskip("openai.types.chat")
-MAKERS = pytest.mark.parametrize("asked", [chat, completion])
 
 
 def test_nothing_is_sent_before_the_first_text_which_comes_with_the_role() -> None:
@@ -66,20 +63,6 @@ def test_chunks_are_the_bytes_of_the_whole_objects(
         begun.add(index)
         due += chunk(index, delta={"content": text}) if is_chat else chunk(index, text=text)
         assert answer.send(index, Delta("r", text, 1)) == due
-
-
-def test_a_prompt_that_choices_share_is_counted_once() -> None:
-    arrivals = [(index, event) for index in range(4) for event in events("a", "b")]
-    usage = whole(completion(prompt=["a", "b"], n=2), arrivals)["usage"]
-    assert (usage["prompt_tokens"], usage["completion_tokens"]) == (10, 8)
-    assert usage["prompt_tokens_details"]["cached_tokens"] == 4
-
-
-@MAKERS
-def test_a_stream_that_fails_ends_with_the_error(asked: Any) -> None:
-    failed = Answer(asked(stream=True)).writer.failed(ApiError(ErrorCode.WORKER_CRASHED, "Why."))
-    error = {"message": "Why.", "type": "server_error", "param": None, "code": "worker_crashed"}
-    assert failed == event({"error": error})
 
 
 def token(raw: bytes, logprob: float | None = -1.5, *top: bytes) -> TokenLogprobs:
@@ -192,9 +175,3 @@ def test_the_best_of_each_prompt() -> None:
     assert found == [[-1.0], [-3.0]]
     assert answer["usage"]["prompt_tokens"] == 10
     assert whole(completion(**body, model=None), arrivals) == ["x", "x"]
-
-
-def test_as_many_as_are_given_are_all_given_in_order() -> None:
-    plan = completion(n=2, best_of=2)
-    arrivals = [(i, e) for i, v in enumerate((-2.0, -1.0)) for e in of_likelihoods(v)]
-    assert len(whole(plan, arrivals)["choices"]) == 2
