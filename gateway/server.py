@@ -160,7 +160,7 @@ async def serve(launch: Launch, plan: Plan) -> int:
         count_refused=models.metrics.count_refused,
     )
     server = _Server(_configured(app), limits, tls, drain)
-    reloads = Reloads(launch, plan, pool, models, lambda: server.server_state.tasks)
+    reloads = Reloads(settings, launch.pool, plan, pool, models, lambda: server.server_state.tasks)
     if settings.admin_key is not None:
         models.admin = Admin(settings.admin_key, reloads.reload)
     with _at_hangup(server, reloads):
