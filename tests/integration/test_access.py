@@ -139,7 +139,7 @@ def test_a_file_of_keys_is_read_again(limited: Server, key_file: Path) -> None:
         key_file.write_text(content)
         answer = limited.http.get("/v1/models", headers=headers(BOB))
         assert answer.is_success == bool(n_valid)
-        limited.wait_for_output(f"valid API keys: {n_valid}\n", "stderr")
+        limited.wait_for_output(rf"valid API keys: {n_valid}\b", "stderr")
 
 
 def test_a_public_address_without_keys_is_warned_of() -> None:
