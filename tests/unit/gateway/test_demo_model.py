@@ -79,7 +79,7 @@ def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
     with answering(index.answer) as url:
         for name, value in {
             "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": f"{url}/", "PIP_CONFIG_FILE": os.devnull,
-            "PIP_NO_CACHE_DIR": "1", "NO_PROXY": "*",
+            "PIP_NO_CACHE_DIR": "1", "PIP_TIMEOUT": "60", "NO_PROXY": "*",
         }.items():  # fmt: skip
             monkeypatch.setenv(name, value)
         yield index
