@@ -63,7 +63,7 @@ def _description(model: ModelFile) -> Iterator[Row]:
     version = f" version {model.version}" if model.version else ""
     yield "file", f"{model.path} ({_size(model.n_bytes)})"
     yield "name", model.name
-    yield "family", model.family.value
+    yield "family", model.family_name
     yield "format", f"{model.file_format.value}{version}"
     yield "quantisation", model.quantisation
     yield "layers", f"{model.size.n_layer}"

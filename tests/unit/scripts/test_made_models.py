@@ -24,7 +24,7 @@ def test_a_large_file_is_what_it_says(tmp_path: Path, family: str) -> None:
     target = tmp_path / "m.bin"
     n_bytes = write(plan(family, "100m", "q4_0"), target)
     model = inspect(target)
-    assert (model.family.value, model.quantisation, model.n_bytes) == (family, "Q4_0", n_bytes)
+    assert (model.family_name, model.quantisation, model.n_bytes) == (family, "Q4_0", n_bytes)
     assert (model.size.n_embd, model.size.n_head, model.size.n_layer) == (768, 12, 8)
 
 
