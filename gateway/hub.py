@@ -51,6 +51,7 @@ def resolve(
     model_name: str | None,
     model_file: str | None = None,
     model_type: str | None = None,
+    engine: str = "auto",
     progress: Callable[[str], Progress] = stderr_progress,
 ) -> ModelSource:
     """Return the model to serve, downloaded and rewritten if it has to be.
@@ -59,6 +60,7 @@ def resolve(
         model_name: a file, a folder, or a repository's id; None is the demo model.
         model_file: which file in the folder or repository.
         model_type: the family that the file has to be of; None takes what it is.
+        engine: what is to serve it; ``auto`` takes what can.
         progress: makes a progress function from a label.
 
     Raises:
@@ -70,8 +72,8 @@ def resolve(
                 f"MODEL_FILE={model_file} picks a file in the folder or repository that "
                 "MODEL_NAME names, but MODEL_NAME is not set"
             )
-        demo = demo_model.fetch()
-        return ModelSource(inspect(demo, model_type), demo_model.DEMO_MODEL.name, demo.name)
+        demo = demo_model.fetch(is_original=engine == "llamacpp")
+        return ModelSource(inspect(demo, model_type, engine), demo_model.DEMO_MODEL.name, demo.name)
     if model_file and (Path(model_file).is_absolute() or ".." in PurePosixPath(model_file).parts):
         raise UsageError(
             f"MODEL_FILE={model_file}: it has to be a path inside the folder or repository that "
@@ -86,7 +88,7 @@ def resolve(
         name, (path, tokenizer) = model_name, _fetch(model_name, model_file)
     else:
         raise UsageError(f"MODEL_NAME={model_name}: no such file or folder")
-    file = servable(path, model_type, progress)
+    file = servable(path, model_type, engine, progress)
     has_tokenizer = tokenizer is not None and tokenizer.is_file()
     return ModelSource(file, name, path.name, tokenizer if has_tokenizer else None)
 
@@ -94,6 +96,7 @@ def resolve(
 def servable(
     path: Path,
     model_type: str | None = None,
+    engine: str = "auto",
     progress: Callable[[str], Progress] = stderr_progress,
 ) -> ModelFile:
     """Return ``path``, or a copy of it that is rewritten once for the engine, and cached.
@@ -101,7 +104,7 @@ def servable(
     Raises:
         UsageError: the engine cannot serve it in any form.
     """
-    file = inspect(path, model_type)
+    file = inspect(path, model_type, engine)
     if not file.needs_rewrite:
         return file
     status = path.stat()

@@ -13,6 +13,9 @@ from shared.model.description import ModelFile
 from shared.model.library import choose
 
 _MIB = 1 << 20
+_LLAMACPP = "llamacpp"
+_LLAMACPP_SLOTS = 8
+_ECHO_SLOTS = 4
 #: Parked workers, unless PARKED says otherwise: few users keep more conversations going at once.
 _MOST_PARKED = 16
 #: Longest context, unless CONTEXT_LENGTH says otherwise: its KV caches fit small machines.
@@ -86,12 +89,17 @@ def plan_for(settings: Settings, beside: Plan | None = None) -> Plan:
     _check_threads(settings.threads)
     if settings.model_type == "echo":
         return _fit_echo(settings)
-    library = choose(settings.ct_lib, demo_model.default_cache_dir())
-    source = resolve(settings.model_name, settings.model_file, settings.model_type)
+    engine = _engine(settings)
+    library = (
+        choose(settings.ct_lib, demo_model.default_cache_dir()) if engine != _LLAMACPP else None
+    )
+    source = resolve(settings.model_name, settings.model_file, settings.model_type, engine)
     path = str(source.file.path)
     if not path.isprintable():
         raise UsageError(f"{path!r}: the path of a model must be printable Unicode")
     plan = fit(settings, source, is_beside=beside is not None)
+    if library is None or source.file.engine == _LLAMACPP:
+        return plan
     worker = replace(plan.worker, library=library.path)
     return replace(plan, worker=worker, engine=library.label)
 
@@ -103,12 +111,17 @@ def fit(settings: Settings, source: ModelSource, *, is_beside: bool = False) -> 
         UsageError: the settings ask for more than the model or the memory allows.
     """
     file, memory = source.file, machine.available_memory()
+    slots = _slots(settings, file)
     n_ctx = _context_length(settings, file, None if is_beside else memory)
-    workers, parked = _processes(settings, fitting_workers(file, n_ctx, memory), is_beside)
+    fitting = fitting_workers(file, n_ctx, memory, slots)
+    if slots > 1 and settings.parked is None:
+        settings = replace(settings, parked=0)  # the slots of a worker keep conversations
+    workers, parked = _processes(settings, fitting, is_beside)
     tokenizer = _tokenizer(settings, source)
     worker = replace(
         _worker(settings),
-        engine="ctransformers",
+        engine=file.engine,
+        slots=slots,
         model_path=str(file.path),
         model_type=settings.model_type,
         tokenizer_path="" if tokenizer is None else str(tokenizer),
@@ -125,7 +138,8 @@ def fit(settings: Settings, source: ModelSource, *, is_beside: bool = False) -> 
         parked=parked,
         family=f"{file.family_name}, {file.quantisation}",
         weight_bytes=file.memory.weights,
-        worker_bytes=worker_bytes(file, n_ctx),
+        worker_bytes=worker_bytes(file, n_ctx, slots),
+        engine="llama.cpp" if file.engine == _LLAMACPP else "",
         warm_prompt=settings.warm_prompt,
     )
     _check_worker_memory(settings.max_worker_memory, plan.worker_bytes)
@@ -144,9 +158,10 @@ def default_n_ctx(file: ModelFile, memory: int | None) -> int:
     return n_ctx
 
 
-def worker_bytes(file: ModelFile, n_ctx: int) -> int:
+def worker_bytes(file: ModelFile, n_ctx: int, slots: int = 1) -> int:
     """The most that a worker takes with a context of ``n_ctx`` tokens, besides the weights."""
-    return _PROCESS_BYTES + scratch_bytes(file, n_ctx) + n_ctx * file.memory.kv_per_token
+    caches = n_ctx * file.memory.kv_per_token + slots * file.memory.per_slot
+    return _PROCESS_BYTES + scratch_bytes(file, n_ctx) + caches
 
 
 def scratch_bytes(file: ModelFile, n_ctx: int) -> int:
@@ -154,11 +169,24 @@ def scratch_bytes(file: ModelFile, n_ctx: int) -> int:
     return file.memory.scratch - (file.n_ctx_most - n_ctx) * file.memory.scratch_per_token
 
 
-def fitting_workers(file: ModelFile, n_ctx: int, memory: int | None) -> int | None:
+def fitting_workers(file: ModelFile, n_ctx: int, memory: int | None, slots: int = 1) -> int | None:
     """How many workers fit into ``memory`` bytes beside the weights; None if it is not known."""
     if memory is None:
         return None
-    return max(0, memory - file.memory.weights) // worker_bytes(file, n_ctx)
+    return max(0, memory - file.memory.weights) // worker_bytes(file, n_ctx, slots)
+
+
+def _engine(settings: Settings) -> str:
+    """The engine that is asked for; ``auto`` leaves it to the model."""
+    if settings.tokenizer is None:
+        return settings.engine
+    if settings.engine == _LLAMACPP:
+        raise UsageError("TOKENIZER is for ctransformers; llama.cpp takes the model file's own")
+    return "ctransformers"
+
+
+def _slots(settings: Settings, file: ModelFile) -> int:
+    return settings.slots or _LLAMACPP_SLOTS if file.engine == _LLAMACPP else 1
 
 
 def _context_length(settings: Settings, file: ModelFile, memory: int | None) -> int:
@@ -200,7 +228,7 @@ def _worker(settings: Settings) -> WorkerConfig:
         model_id=settings.model_name or "echo",
         chat_template=settings.chat_template,
         echo_delay_ms=settings.echo_delay_ms,
-        slots=settings.slots,
+        slots=settings.slots or _ECHO_SLOTS,
     )
 
 

@@ -23,8 +23,8 @@ class Batches:
         self._engine = engine
         self._sequences = sequences
         self._threads = threads
-        # Slots that have run, the one that has rested longest first.
-        self._resting: dict[int, None] = {}
+        # Slots, the one that has rested longest first.
+        self._resting = dict.fromkeys(range(engine.n_slots))
         # Sequences for which the cache has no room until another has ended.
         self._paused: set[int] = set()
 

@@ -59,6 +59,9 @@ def check_for_model(ask: Ask, model: ModelInfo) -> None:
             _check_prompt_ids(prompt, model)
     if ask.embeds:
         _check_embeddings(ask, model)
+    elif not model.generates:
+        message = f"This model ({model.family}) gives embeddings, and writes no text."
+        raise ApiError(ErrorCode.UNSUPPORTED_PARAMETER, message, "model")
 
 
 def check_ids(ids: Sequence[object], param: str, model: ModelInfo) -> None:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from gateway import demo_model
-from scripts.benchmarks import chats, compare, engines, overload, processes, streams, structured
+from scripts.benchmarks import compare, costs, overload, processes, reuse, throughput
 from scripts.benchmarks.setup import RequestFailed, Setup, describe_machine
 from scripts.figures import Axes, Results, draw, table
 from scripts.server import ROOT, ServerFailed
@@ -19,19 +19,15 @@ from shared.errors import UsageError
 
 Measure = Callable[[Setup, Results], None]
 PARTS: dict[str, tuple[str, Measure]] = {
-    "throughput": ("tokens/s at 1 to 8 streams, bare engine", streams.measure_throughput),
-    "chats": ("chats of many turns: reuse, and TTFT with and without", chats.measure_chats),
-    "shared": ("a shared system prompt: tokens evaluated", chats.measure_shared),
-    "latency": ("TTFT of an idle server", streams.measure_latency),
-    "lengths": ("TTFT by prompt length, with and without reuse", streams.measure_lengths),
-    "workers": ("memory and start of workers, sampler", processes.measure_workers),
+    "throughput": ("tokens/s at 1 to 8 streams, bare engine", throughput.measure_throughput),
+    "chats": ("chats of many turns: tokens reused", reuse.measure_chats),
+    "shared": ("a shared system prompt: tokens evaluated", reuse.measure_shared),
+    "lengths": ("TTFT by prompt length, with and without reuse", reuse.measure_lengths),
+    "workers": ("memory and start of workers", processes.measure_workers),
     "gateway": ("the gateway's CPU time, memory and stalls", processes.measure_gateway),
-    "validity": ("structured output of 200 schemas, checked", structured.measure_validity),
-    "masks": ("what schemas and log probabilities cost", structured.measure_masks),
+    "masks": ("what schemas and log probabilities cost", costs.measure_masks),
     "overload": ("ten times the load that can be served", overload.measure_overload),
-    "native": ("a native build of the engine against the wheel's", engines.measure_native),
-    "tokenizers": ("100 KB of text, each family's tokenizer", engines.measure_tokenizers),
-    "families": ("models of a billion parameters; only if named", engines.measure_families),
+    "native": ("a native build of the engine against the wheel's", costs.measure_native),
 }
 PLOTS = {
     "throughput": Axes("Throughput", "streams at once", "output tokens/s", log_x=True),
@@ -49,7 +45,7 @@ PLOTS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    chosen = options.only.split(",") if options.only else [n for n in PARTS if n != "families"]
+    chosen = options.only.split(",") if options.only else list(PARTS)
     if (options.compare or options.against) and not options.only:
         chosen = []
     unknown = [name for name in chosen if name not in PARTS]
@@ -137,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     rounds = "of each measurement (default: 7; quick: 1)"
     add("--rounds", type=int, choices=range(1, 1000), metavar="N", help=rounds)
     add("--quick", action="store_true", help="short texts: a trial, no figures")
-    add("--only", default="", metavar="PART[,PART]", help="default: all parts but families")
+    add("--only", default="", metavar="PART[,PART]", help="default: all parts")
     others = "measure against other OpenAI-style servers, which run already"
     add("--compare", default="", metavar="URL[,URL]", help=others)
     tree = "measure against another checkout of this project, with its .venv; with this or"

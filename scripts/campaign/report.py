@@ -9,8 +9,7 @@ from typing import Any
 from scripts.campaign.clients import LEAST_SHARE, SLOW_S, Report
 from scripts.campaign.oracle import GRACE_S, Kind
 from scripts.campaign.soak import GROWING, GROWTH_GOAL_PERCENT, Sample, growth_percent
-from scripts.figures import Figure, table
-from scripts.load.metrics import percentile
+from scripts.figures import Figure, percentile, table
 
 _SHOWN = 20
 _KINDS: dict[Kind, str] = {

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import jsonschema
 import pytest
 
-from scripts.benchmarks.schemas import schemas
+from tests.made_schemas import schemas
 from tests.serving import Server, chat
 
 CHATS = "/v1/chat/completions"

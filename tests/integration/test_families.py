@@ -19,8 +19,8 @@ from gateway.answer.constraint import constraint_of
 from gateway.answer.pieces import CallArguments, CallBegun
 from gateway.answer.reader import CallParser
 from gateway.dialects.chat import CHAT
-from scripts.benchmarks.schemas import schemas
 from tests.golden.tokens import TOKENS_OF_LINES, tokens_of_lines
+from tests.made_schemas import schemas
 from tests.models.reference import FOLDER, Reference, references, tokenized_texts
 from tests.models.source import read_safetensors
 from tests.serving import Server, served

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.answer.json_schema import check_schema, prepared
 from gateway.errors import ApiError
-from scripts.benchmarks.schemas import schemas
+from tests.made_schemas import schemas
 
 TEXT = {"type": "string"}
 PERSON = {"type": "object", "properties": {"name": TEXT}, "required": ["name"]}

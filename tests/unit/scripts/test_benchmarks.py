@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from scripts.benchmarks import __main__ as command
-from scripts.benchmarks.chats import Chat, common_prefix, distinct_tokens
-from scripts.benchmarks.processes import _large_bodies
-from scripts.benchmarks.setup import BareEngine, Setup
+from scripts.benchmarks.bare_engine import BareEngine
+from scripts.benchmarks.reuse import Chat
+from scripts.benchmarks.setup import Setup
 from scripts.figures import Axes, Figure, Results, Series, draw, table
 from scripts.prompts import unlike_any
 from scripts.server import ServerFailed, served
@@ -56,13 +56,6 @@ def test_the_same_curves_give_the_same_file(tmp_path: Path) -> None:
     axes = Axes("Gateway CPU time", "streams", "µs per token", log_x=True)
     first, second = (draw(axes, curves, tmp_path / name / "cpu.svg") for name in "ab")
     assert b"per token" in first.read_bytes() == second.read_bytes()
-
-
-def test_distinct_tokens_are_those_of_no_earlier_prefix() -> None:
-    assert common_prefix([1, 2, 3], [1, 2, 4]) == common_prefix([1, 2], [1, 2, 4]) == 2
-    prompts = [[1, 2, 3], [1, 2, 4], [1, 2, 4, 5], [9]]
-    assert distinct_tokens(prompts, []) == 3 + 1 + 1 + 1
-    assert distinct_tokens(prompts, [[1, 2]]) == 1 + 1 + 1 + 1
 
 
 def test_what_could_be_reused_is_what_the_turn_before_left() -> None:
@@ -137,8 +130,3 @@ def test_an_interruption_loses_nothing_either(
     # With nothing measured, an older file stays.
     status, content = run("--only", "b")
     assert (status, len(content["figures"])) == (130, 1)
-
-
-def test_large_bodies_are_of_a_megabyte_each() -> None:
-    for name, (path, body) in _large_bodies().items():
-        assert path.startswith("/v") and 0.6e6 < len(body) < 2 << 20, name
