@@ -15,7 +15,7 @@ from tests.gguf_files import ARRAY, BOOL, F32, I32, STRING, U32, GGUFDraft, Tens
 _N, _HEAD, _FF, _LAYERS, _EXPERTS, _INNER, _STATE, _RANK = 32, 8, 64, 2, 4, 64, 16, 32
 _KV = 2 * _HEAD
 _Q4_1 = 3
-_FLOATS = ("position", "token_types")
+_FLOATS = ("position", "token_types", "ssm_a", "conv")
 _Shapes = dict[str, tuple[int, ...]]
 _ATTENTION: _Shapes = {
     "attn_norm.weight": (_N,), "attn_q.weight": (_N, _N), "attn_k.weight": (_N, _KV),
@@ -96,12 +96,7 @@ def _outside(architecture: str) -> _Shapes:
 
 def _tensor(source: random.Random, name: str, shape: tuple[int, ...]) -> Tensor:
     count = math.prod(shape)
-    if (
-        len(shape) > 1
-        and not name.startswith(_FLOATS)
-        and "ssm_a" not in name
-        and "conv" not in name
-    ):
+    if len(shape) > 1 and not any(part in name for part in _FLOATS):
         # Blocks of 32: a scale and the least value, then 4 bits for each.
         # Experts are to be chosen clearly, since another one is another text.
         scale = 0.6 if "gate_inp" in name else 0.06

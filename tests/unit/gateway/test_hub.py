@@ -135,7 +135,7 @@ def test_names_that_are_nothing(name: str) -> None:
 
 def test_no_name_means_the_demo_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     demo = tiny_llama("bytes").write(folder / "demo.gguf")
-    monkeypatch.setattr(demo_model, "fetch", lambda: demo)
+    monkeypatch.setattr(demo_model, "fetch", lambda is_original: demo)
     for name in (None, ""):
         assert found(name) == (demo, "SmolLM2-135M-Instruct")
         assert "MODEL_NAME is not set" in refusal(name, "x.gguf")

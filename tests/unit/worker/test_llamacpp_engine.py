@@ -6,6 +6,7 @@ in which attention adds up, depends on who came before.
 
 import random
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from worker.loop import Loop
 
 SLOTS, N_CTX = 4, 512
 NOISE = 0.7
-"""Logits, whose standard deviation is 1.6; with a wrong cell in the cache they differ by several."""
+"""Logits, whose standard deviation is 1.6; of a wrong cell they differ by several."""
 SYSTEM = list(range(10, 50))
 
 
@@ -81,7 +82,7 @@ def check(engine: LlamaCppEngine, prompt: list[int], ids: list[int]) -> None:
 
 def test_a_prefix_is_as_good_as_a_fresh_cache(engine: LlamaCppEngine) -> None:
     """Continued, rewound near and far (a window has dropped the start), copied between slots."""
-    prompts = [SYSTEM + [60, 61, 62], SYSTEM + [70, 71], [*SYSTEM[:5], 80], SYSTEM + [60, 61, 90]]
+    prompts = [[*SYSTEM, 60, 61, 62], [*SYSTEM, 70, 71], [*SYSTEM[:5], 80], [*SYSTEM, 60, 61, 90]]
     clear(engine)
     source = random.Random(3)
     found = []
@@ -109,7 +110,7 @@ def run_together(
     """Events of requests that arrive while others run; those to be cancelled are, at any time."""
     clear(engine)
     inbox, outbox = Inbox(), Outbox()
-    loop = Loop(engine, 1, inbox, outbox)  # type: ignore[arg-type]
+    loop = Loop(engine, 1, inbox, outbox)
     waiting, free, running = list(requests), list(range(SLOTS)), dict[str, int]()
     while waiting or running:
         while waiting and free and (not running or arrivals.random() < 0.4):
@@ -121,10 +122,8 @@ def run_together(
         for name in running:
             if name in cancelled and arrivals.random() < 0.2:
                 inbox.put(Cancel(name))
-        try:
+        with suppress(Idle):
             loop.step()
-        except Idle:
-            pass
         for name, slot in list(running.items()):
             events = outbox.of(name)
             if events and not isinstance(events[-1], Prefilled | Delta):
