@@ -1,4 +1,4 @@
-"""Tests of llama.cpp behind the server: against the library's own server, and with dying workers."""
+"""Tests of llama.cpp behind the server: against its own server, and with dying workers."""
 
 import asyncio
 import socket
@@ -31,7 +31,8 @@ _REFERENCE = """
 import sys, time
 import xllamacpp
 params = xllamacpp.CommonParams()
-params.model.path, params.port, params.n_ctx, params.n_parallel = sys.argv[1], int(sys.argv[2]), 2048, 1
+params.model.path, params.port = sys.argv[1], int(sys.argv[2])
+params.n_ctx, params.n_parallel = 2048, 1
 params.cpuparams.n_threads = 1
 server = xllamacpp.Server(params)
 time.sleep(300)
