@@ -7,7 +7,6 @@ fills in must be where the layout says.
 """
 
 import ctypes
-import os
 import struct
 from ctypes import c_bool, c_char_p, c_int32, c_void_p
 from dataclasses import dataclass
@@ -213,8 +212,6 @@ def _load() -> ctypes.CDLL:
             f"llama.cpp's library needs a CPU with {', '.join(sorted(missing))}, which"
             f" {cpu.name} has not"
         )
-    # Else an assertion that fails starts a debugger, where there is one, before it aborts.
-    os.environ["GGML_NO_BACKTRACE"] = "1"
     spec = find_spec("xllamacpp")
     folders = spec.submodule_search_locations if spec is not None else None
     paths = [path for folder in folders or () for path in Path(folder).glob("xllamacpp*.so")]
