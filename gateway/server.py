@@ -22,11 +22,11 @@ from gateway.http.protocol import HttpLimits, HttpProtocol, HttpServerState
 from gateway.http.requests import CLOSE
 from gateway.launch import Launch
 from gateway.listening import listen, raise_file_limit, tls_context, url_of
+from gateway.machine import has_terminal
 from gateway.models import Admin, Models
 from gateway.observe.tracing import Spans
 from gateway.plan import Plan
 from gateway.reload import Reloads
-from gateway.terminal import has_terminal
 from shared.logging import request_id_var
 from shared.messages import ModelInfo
 
@@ -129,10 +129,6 @@ class _Server(uvicorn.Server):
 async def serve(launch: Launch, plan: Plan) -> int:
     """Serve until a signal ends it, or until it is known that no worker can load the model.
 
-    Args:
-        launch: makes the pools; its settings say where to listen, and how.
-        plan: what to start.
-
     Returns:
         The exit status: 0 after a signal, 1 if the model cannot be served.
 
@@ -164,7 +160,7 @@ async def serve(launch: Launch, plan: Plan) -> int:
         count_refused=models.metrics.count_refused,
     )
     server = _Server(_configured(app), limits, tls, drain)
-    reloads = Reloads(launch, plan, pool, models, lambda: server.server_state.tasks)
+    reloads = Reloads(settings, launch.pool, plan, pool, models, lambda: server.server_state.tasks)
     if settings.admin_key is not None:
         models.admin = Admin(settings.admin_key, reloads.reload)
     with _at_hangup(server, reloads):
@@ -265,7 +261,7 @@ def _show(text: str) -> None:
 def _summary(url: str, plan: Plan, model: ModelInfo) -> str:
     return (
         f"\n  ggml-fastapi is ready on {url}\n\n"
-        f"  model     {plan.model_id} ({plan.family})\n"
+        f"  model     {plan.worker.model_id} ({plan.family})\n"
         f"  engine    {plan.engine or 'none'}\n"
         f"  context   {model.n_ctx} tokens\n"
         f"  template  {model.chat_format}, from {model.chat_format_origin}\n"

@@ -18,7 +18,7 @@ from shared.messages import Cancel, Delta, Event, Finished, Generate, Prefilled
 from shared.sampling import SamplingParams
 from tests.gguf_files import U32, GGUFDraft, tiny_llama
 from tests.gguf_kinds import GENERATING, tiny
-from tests.unit.worker.test_loop_slots import Idle, Inbox, Outbox
+from tests.unit.worker.loops import Idle, Inbox, Outbox
 from worker import engines
 from worker.engines.base import CacheFullError, SlotTokens
 from worker.engines.llamacpp import LlamaCppEngine
@@ -104,6 +104,10 @@ def test_a_prefix_is_copied_and_cut_where_the_model_allows_it(llama: Path) -> No
     assert engine.reuse_prefix(0, SYSTEM) == len(SYSTEM) - 1
 
 
+def events_of(outbox: Outbox, request_id: str) -> list[Event]:
+    return [each for batch in outbox.batches for each in batch if each.request_id == request_id]
+
+
 def run_together(
     engine: LlamaCppEngine, requests: list[Generate], cancelled: set[str], arrivals: random.Random
 ) -> dict[str, list[Event]]:
@@ -125,11 +129,11 @@ def run_together(
         with suppress(Idle):
             loop.step()
         for name, slot in list(running.items()):
-            events = outbox.of(name)
+            events = events_of(outbox, name)
             if events and not isinstance(events[-1], Prefilled | Delta):
                 free.append(running.pop(name))
                 assert slot not in running.values()
-    return {request.request_id: outbox.of(request.request_id) for request in requests}
+    return {request.request_id: events_of(outbox, request.request_id) for request in requests}
 
 
 def generation(number: int, source: random.Random) -> Generate:
