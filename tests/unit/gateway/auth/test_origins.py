@@ -110,6 +110,10 @@ def test_a_browser_knows_whether_a_page_is_of_this_server(site: str, public: Ask
 
 def test_all_pages_may_if_the_settings_say_so_but_never_with_credentials() -> None:
     everybody = Asker(access(CORS_ORIGINS="*"))
+    body = {"prompt": "x", "stream": True}
+    streamed = everybody("POST", "/v1/completions", headers={"origin": "null"}, json=body)
+    assert streamed.text.endswith("data: [DONE]\n\n")
+    assert streamed.headers["access-control-allow-origin"] == "*"
     for origin in (*LOCAL, *FOREIGN):
         for response in (everybody.complete(origin=origin), preflight(everybody, origin)):
             assert response.is_success
