@@ -20,7 +20,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from shared.errors import UsageError
+from shared.errors import UsageError, reason_of
 from shared.model.gguf_rewrite import rewrite, stderr_progress
 
 _BLOCK = 1 << 20
@@ -113,8 +113,8 @@ def make_once(target: Path, build: Callable[[Path], Path]) -> Path:
                 _hash_file(target).write_text(_sha256(built))
                 os.replace(built, target)
     except OSError as error:
-        reason = error.strerror or error
-        raise UsageError(f"cannot keep a model in the cache folder {folder}: {reason}") from error
+        where = f"the cache folder {folder}"
+        raise UsageError(f"cannot keep a model in {where}: {reason_of(error)}") from error
     return target
 
 

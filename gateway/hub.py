@@ -15,7 +15,7 @@ from typing import TypeVar
 from gateway import demo_model
 from shared.errors import UsageError
 from shared.model.description import ModelFile
-from shared.model.gguf_rewrite import Progress, rewrite, stderr_progress
+from shared.model.gguf_rewrite import rewrite, stderr_progress
 from shared.model.inspect import inspect
 
 AnswerT = TypeVar("AnswerT")
@@ -47,10 +47,7 @@ class _HubUnreachableError(UsageError):
 
 
 def resolve(
-    model_name: str | None,
-    model_file: str | None = None,
-    model_type: str | None = None,
-    progress: Callable[[str], Progress] = stderr_progress,
+    model_name: str | None, model_file: str | None = None, model_type: str | None = None
 ) -> ModelSource:
     """Find the model to serve; download and rewrite it if it has to be.
 
@@ -78,15 +75,11 @@ def resolve(
         raise UsageError(f"MODEL_NAME={model_name}: no such file or folder")
     else:
         name, (path, tokenizer) = model_name, _fetch(model_name, model_file)
-    file = servable(path, model_type, progress)
+    file = servable(path, model_type)
     return ModelSource(file, name, path.name, tokenizer if tokenizer.is_file() else None)
 
 
-def servable(
-    path: Path,
-    model_type: str | None = None,
-    progress: Callable[[str], Progress] = stderr_progress,
-) -> ModelFile:
+def servable(path: Path, model_type: str | None = None) -> ModelFile:
     """Return ``path``, or a copy of it that is rewritten once for the engine, and cached.
 
     Raises:
@@ -102,7 +95,8 @@ def servable(
 
     def build(scratch: Path) -> Path:
         rewritten = scratch / "rewritten.gguf"
-        rewrite(path, rewritten, progress(f"Rewriting {path.name} for the engine, only once"))
+        label = f"Rewriting {path.name} for the engine, only once"
+        rewrite(path, rewritten, stderr_progress(label))
         return rewritten
 
     return inspect(demo_model.make_once(target, build))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gateway.http.protocol import MOST_REFUSED
 from gateway.settings import Settings
-from shared.errors import UsageError
+from shared.errors import UsageError, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +42,8 @@ def listen(host: str, port: int, send_timeout_s: float) -> socket.socket:
             (host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=is_dual
         )
     except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"cannot listen on HOST={host} PORT={port}: {reason}") from error
+        where = f"HOST={host} PORT={port}"
+        raise UsageError(f"cannot listen on {where}: {reason_of(error)}") from error
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in _KEEPALIVE:
         listener.setsockopt(socket.IPPROTO_TCP, option, value)
@@ -95,8 +95,7 @@ def _readable(name: str, setting: str) -> str:
         with path.open("rb"):
             return str(path)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"{name}={setting}: {reason}") from error
+        raise UsageError(f"{name}={setting}: {reason_of(error)}") from error
 
 
 def needed_files(processes: int, connections: int) -> int:

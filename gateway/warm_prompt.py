@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from shared.errors import UsageError
+from shared.errors import UsageError, reason_of
 
 _SUFFIXES = (".txt", ".md", ".prompt")
 
@@ -30,8 +30,7 @@ def load_warm_prompt(setting: str | None) -> str | None:
     except UnicodeError as error:
         raise UsageError(f"WARM_PROMPT={setting!r}: it is not UTF-8 text") from error
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"WARM_PROMPT={setting}: {reason}; name a text file") from error
+        raise UsageError(f"WARM_PROMPT={setting}: {reason_of(error)}; name a text file") from error
     if not text.strip():
         raise UsageError(f"WARM_PROMPT={setting}: there is no text in it")
     return text

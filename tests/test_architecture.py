@@ -123,10 +123,8 @@ HEAVY = {
     "tokenizers", "tqdm", "uvicorn", "uvloop",
 }  # fmt: skip
 
-# Modules in the longest chain of imports within a package: where there are more than MAX_CHAIN,
-# their present number, which may only fall.
+# Modules in the longest chain of imports within a package.
 MAX_CHAIN = 10
-LONG_CHAINS = {"gateway": 11}
 
 
 @dataclass(frozen=True)
@@ -361,7 +359,7 @@ def test_permissions_are_used() -> None:
 def chains(package: str, some: list[Module]) -> Iterator[str]:
     """A package is at most so many floors deep."""
     chain = longest_chain(imports(some))
-    if len(chain) > LONG_CHAINS.get(package, MAX_CHAIN):
+    if len(chain) > MAX_CHAIN:
         yield " -> ".join(chain)
 
 

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.errors import ApiError
 from gateway.observe.record import record_of
-from shared.errors import ErrorCode, UsageError
+from shared.errors import ErrorCode, UsageError, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ class ApiKeys:
             self._signature = signature
         except (OSError, ValueError) as error:
             self._signature = None  # it may become readable without a change
-            self._names, self._problems = {}, [getattr(error, "strerror", "") or str(error)]
+            self._names, self._problems = {}, [reason_of(error)]
         return True
 
 

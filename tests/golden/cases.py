@@ -101,6 +101,10 @@ def _without_model(body: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in body.items() if name != "model"}
 
 
+# What other servers call what an answer is bound to.
+OTHER_NAMES = (
+    "ebnf", "grammar", "guided_whitespace_pattern", "json_schema", "regex", "structural_tag",
+)  # fmt: skip
 CHAT_BODIES: dict[str, dict[str, Any]] = {
     "plain": chat("Hello, Wörld 🙂!"),
     "in parts": {"model": "echo", "messages": [user([
@@ -128,12 +132,15 @@ CHAT_BODIES: dict[str, dict[str, Any]] = {
     "stop at once": chat("at the start", stop="at"),
     "stop_token_ids": chat("up to a # sign", stop_token_ids=[35]),
     "min_tokens": chat("ab", min_tokens=3, max_tokens=3, temperature=0),
+    "min_tokens of max_completion_tokens": chat("ab", min_tokens=2, max_tokens=1,
+        max_completion_tokens=2),
     "n": chat("thrice", n=3, seed=1, max_tokens=5),
     "sampling": chat("as it is", temperature=0, top_p=0.5, top_k=3, min_p=0.1, seed=7,
         presence_penalty=1, frequency_penalty=-1, repetition_penalty=1.1, logit_bias={"32": -1}),
     "neutral parameters": chat("for somebody", user="u", metadata={"a": "b"}, store=False,
         service_tier="auto", tools=[], foo={"bar": 1}, temperature=None),
     "logprobs": chat("né", logprobs=True),
+    "no logprobs": chat("x", logprobs=False, top_logprobs=0),
     "top_logprobs": chat("hi", logprobs=True, top_logprobs=1),
     "json_object": chat('{"a": [1, null, true]}', response_format={"type": "json_object"}),
     "json_schema": chat(OSLO, response_format=CITY_FORMAT),
@@ -164,6 +171,8 @@ CHAT_BODIES: dict[str, dict[str, Any]] = {
     "tools parallel": chat(BOTH, tools=TOOLS, tool_choice="required"),
     "tools not parallel": chat(BOTH, tools=TOOLS, parallel_tool_calls=False),
     "tools cut": chat(PARIS, tools=TOOLS, tool_choice="required", max_tokens=50),
+    "a tool followed as far as it goes": chat(call("f", '{"a": 1}'), tools=[tool("f",
+        a={"not": {}})]),
     "tools and half a mark": chat("No. <tool", tools=TOOLS),
     "tools stopped": chat(PARIS, tools=TOOLS, stop="Par"),
     "tools n": chat(PARIS, tools=TOOLS, tool_choice="required", n=2),
@@ -202,6 +211,11 @@ COMPLETION_BODIES: dict[str, dict[str, Any]] = {
     "an empty suffix": prompt("x", echo=True, suffix=""),
     "several prompts": prompt(["First", "Second"], n=2),
     "token ids": prompt([72, 105, 33]),
+    "texts and token ids": prompt(["So", [72, 105]]),
+    "nearly all of the context": prompt("x" * 8191),
+    "all of the context": prompt("x" * 8192, max_tokens=0),
+    "logprobs of no tokens": prompt("x", max_tokens=0, logprobs=0),
+    "other servers' names, empty": prompt("x", **{name: {} for name in OTHER_NAMES}),
     "lists of token ids": prompt([[74, 97], [78, 111]]),
     "echo": prompt("again ", echo=True, max_tokens=5),
     "echo of token ids": prompt([65, 255, 66], echo=True),
@@ -252,6 +266,7 @@ EMBEDDED: dict[str, Any] = {
     "texts": {"input": ["Hello", "World"], "encoding_format": "float"},
     "token ids": {"input": [1, 2, 3], "dimensions": 4},
     "lists of token ids": {"input": [[1, 2], [3]], "encoding_format": "base64"},
+    "all of the context": {"input": "a" * 8192, "dimensions": 1},
     "as many as there are": {"input": ["a", [98]], "dimensions": 16, "user": None},
     "base64": {"input": "Hello", "encoding_format": "base64", "dimensions": 5},
 }
@@ -286,7 +301,9 @@ def cases() -> Iterator[tuple[str, Case]]:
             f"sent as {media}",
             Case(COMPLETIONS, {"prompt": "x"}, headers={"content-type": media}),
         )
-    yield "its own id", Case("/health", method="GET", headers={"x-request-id": "abc-1"})
+    for what, name in (("its own", "abc-1"), ("too long an", "x" * 129), ("a wrong", "a b")):
+        headers = {"x-request-id": name}
+        yield f"{what} id", Case("/health", method="GET", headers=headers)
     yield "echo in the short form", Case(COMPLETIONS, {"prompt": "x", "echo": True, "n": 2})
     yield "detokenize nothing", Case("/detokenize", {"tokens": []})
     yield "detokenize", Case("/detokenize", {"tokens": [72, 105, 195, 169, 255, 256]})

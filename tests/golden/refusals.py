@@ -14,6 +14,7 @@ from tests.golden.cases import (
     EMBEDDINGS,
     INPUT_TOKENS,
     NAMED,
+    OTHER_NAMES,
     TOOLS,
     WEATHER,
     Case,
@@ -78,6 +79,7 @@ BAD_CHATS: dict[str, dict[str, Any]] = {
     "tool_choice of no tools": chat("x", tools=[], tool_choice=ALLOWED),
     "top_logprobs without logprobs": chat("x", top_logprobs=1, logprobs=False),
     "min_tokens over what it is without a model": {"messages": [user("x")], "min_tokens": 251},
+    "more messages than tokens": {"messages": [user("")] * 9000},
     "another model": {**chat("x"), "model": "gpt-4o"},
     "a stream": chat("x", temperature=7, stream=True),
 }  # fmt: skip
@@ -106,22 +108,15 @@ BAD_COMPLETIONS: dict[str, Any] = {
     "a suffix that is none": prompt("x", suffix=5),
     "echo and a suffix": prompt("x", suffix="y", echo=True),
     "more prompts than it ever takes": prompt(["x"] * 1000),
-    **{
-        name: prompt("x", **{name: {"a": 1}})
-        for name in (
-            "ebnf",
-            "grammar",
-            "guided_whitespace_pattern",
-            "json_schema",
-            "regex",
-            "structural_tag",
-        )
-    },
+    **{name: prompt("x", **{name: {"a": 1}}) for name in OTHER_NAMES},
+    "no room": prompt("x" * 8192),
+    "no room for one": prompt("x" * 8192, max_tokens=1),
 }
 # Values that fields of a completion do not take.
 WRONG: dict[str, list[Any]] = {
     "prompt": [None, {"text": "Hi"}, ["Hi", 5], [1, 2, 10**9], [[1], [10**9]], "\0" * 300_000,
-        "😀" * 100_000, {}, ["Hi", ""], ["Hi", "x" * 9000], [-1], ["Hi", [2**80]], [1, 1.5]],
+        "😀" * 100_000, {}, ["Hi", ""], ["Hi", "x" * 9000], [-1], ["Hi", [2**80]], [1, 1.5],
+        ["Hi", [1, "x"]], ["Hi", [True]], ["Hi", [[1]]]],
     "model": [5, "\0😀"],
     "max_tokens": [True, "5", 1.5, 10**30, -(10**30), 10**18],
     "temperature": [-0.1, 2.1, 10**300, True],

@@ -132,18 +132,14 @@ def test_tokens_and_requests_are_counted(limited: Server) -> None:
 
 def test_a_file_of_keys_is_read_again(limited: Server, key_file: Path) -> None:
     assert limited.http.get("/v1/models", headers=headers(ALICE)).is_success
-    deadline = time.monotonic() + DEADLINE_S
     key_file.write_text(f"bob:{BOB}\n")
-    while limited.http.get("/v1/models", headers=headers(ALICE)).is_success:
-        assert time.monotonic() < deadline
+    assert limited.http.get("/v1/models", headers=headers(ALICE)).status_code == 401
     complete(limited, BOB)
     for content, n_valid in ((f"bob:{BOB}\nalice:short\n", 1), ("", 0)):
         key_file.write_text(content)
-        while f"valid API keys: {n_valid} " not in limited.stderr.replace("\n", " "):
-            limited.http.get("/v1/models", headers=headers(BOB))
-            assert time.monotonic() < deadline
         answer = limited.http.get("/v1/models", headers=headers(BOB))
         assert answer.is_success == bool(n_valid)
+        limited.wait_for_output(rf"valid API keys: {n_valid}\b", "stderr")
 
 
 def test_a_public_address_without_keys_is_warned_of() -> None:

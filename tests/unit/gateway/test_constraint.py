@@ -1,10 +1,10 @@
-"""Which tools an answer may use, and what it is bound to be: as data, and as it compiles."""
+"""What an answer is bound to, as it compiles over the bytes of the echo engine."""
 
 from typing import Any
 
 import pytest
 
-from gateway.answer.constraint import Constraint, constraint_of
+from gateway.answer.constraint import constraint_of
 from gateway.dialects.chat import CHAT
 from gateway.dialects.conversation import MOST_TOOLS
 from shared.config import WorkerConfig
@@ -36,14 +36,10 @@ def named(*names: str, mode: str | None = None) -> dict[str, Any]:
     return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [*map(tool, names)]}}
 
 
-def bound(**body: Any) -> Constraint:
-    return constraint_of(CHAT.read({"messages": [{"role": "user", "content": "x"}], **body}))
-
-
-FORMAT = {"type": "json_schema", "json_schema": {"schema": CITY}}
-
-
-# From here on: over the bytes of the echo engine.
+def bound(**body: Any) -> Grammar:
+    constraint = constraint_of(CHAT.read({"messages": [{"role": "user", "content": "x"}], **body}))
+    assert constraint.grammar is not None
+    return constraint.grammar
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +47,8 @@ def grammars() -> Grammars:
     return Grammars(EchoEngine(WorkerConfig("echo")))
 
 
-def outcome(grammars: Grammars, grammar: Grammar | None, text: str) -> str:
+def outcome(grammars: Grammars, grammar: Grammar, text: str) -> str:
     """What becomes of a text: ``complete``, ``may end``, ``unfinished``, or how far it gets."""
-    assert grammar is not None
     matcher = grammars.matcher(grammar)
     for place, byte in enumerate(text.encode()):
         if matcher.is_complete:
@@ -69,66 +64,61 @@ def outcome(grammars: Grammars, grammar: Grammar | None, text: str) -> str:
 WEATHER = call_text("weather", '{"city": "Paris"}')
 NOW = call_text("now", {})
 OPEN = "<tool_call>"
-AUTO = (
-    ("", "may end"),
-    ("Hello.\n", "may end"),
-    (WEATHER, "may end"),
-    (NOW, "may end"),
-    (f"Let me see.\n\n{WEATHER}", "may end"),
-    (f"日本 {NOW}\n{WEATHER}", "may end"),
-    (f"{NOW}!", f"refused at {len(NOW)}"),
-    (f"{NOW}\n", "unfinished"),
-    (f"{NOW}\n{NOW}\nHello", f"refused at {2 * len(NOW) + 2}"),
-    ("a < b <tool", "may end"),
-    (f"{OPEN}x", f"refused at {len(OPEN)}"),
-    ('<tool_call>\n{"name": "l', "refused at 22"),
-    ('<tool_call>\n{"name": "now", "arguments": {"', "refused at 42"),
-    ('<tool_<tool_call>\n{"name": "n', "unfinished"),
-    ("</tool_call>", "may end"),
-)
+AUTO: dict[str, Any] = {"tool_choice": "auto"}
+REQUIRED: dict[str, Any] = {"tool_choice": "required"}
+ONCE: dict[str, Any] = {"parallel_tool_calls": False}
+FORMAT = {"response_format": {"type": "json_schema", "json_schema": {"schema": CITY}}}
+# By what is said of the tools: texts, and what becomes of them.
+OUTCOMES: list[tuple[dict[str, Any], dict[str, str]]] = [
+    (AUTO, {
+        "": "may end",
+        "Hello.\n": "may end",
+        WEATHER: "may end",
+        f"Let me see.\n\n{WEATHER}": "may end",
+        f"日本 {NOW}\n{WEATHER}": "may end",
+        f"{NOW}!": f"refused at {len(NOW)}",
+        f"{NOW}\n": "unfinished",
+        f"{NOW}\n{NOW}\nHello": f"refused at {2 * len(NOW) + 2}",
+        "a < b <tool": "may end",
+        f"{OPEN}x": f"refused at {len(OPEN)}",
+        '<tool_call>\n{"name": "l': "refused at 22",
+        '<tool_call>\n{"name": "now", "arguments": {"': "refused at 42",
+        '<tool_<tool_call>\n{"name": "n': "unfinished",
+        "</tool_call>": "may end",
+    }),
+    (REQUIRED, {
+        "": "unfinished",
+        "H": "refused at 0",
+        "\n": "refused at 0",
+        NOW: "may end",
+        f"{NOW}\n{WEATHER}": "may end",
+        f"{NOW}{WEATHER}": f"refused at {len(NOW)}",
+        "\n".join([NOW] * 15): "may end",
+        "\n".join([NOW] * 16): "complete",
+    }),
+    ({"tool_choice": named("now")}, {NOW: "complete", WEATHER: "refused at 22"}),
+    ({**REQUIRED, **ONCE}, {NOW: "complete"}),
+    (ONCE, {NOW: "complete", f"So: {NOW}": "complete", "So": "may end"}),
+    ({"tool_choice": named("weather", mode="auto")},
+     {f"Well. {WEATHER}": "may end", NOW: "refused at 22"}),
+    ({"tool_choice": named("now", "weather", "now", mode="required")},
+     {"Well": "refused at 0", WEATHER: "may end"}),
+    (FORMAT, {
+        '{"city": "Paris"}': "complete",
+        f"{WEATHER}\n{NOW}": "may end",
+        f'{{"city": "Paris"}}{NOW}': "complete at 17",
+        f"a{NOW}": "refused at 0",
+    }),
+    ({**FORMAT, **REQUIRED}, {'{"city": "Paris"}': "refused at 0"}),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "becomes"), AUTO)
-def test_a_call_that_has_begun_is_held_to_its_form(
-    grammars: Grammars, text: str, becomes: str
+@pytest.mark.parametrize(("body", "texts"), OUTCOMES)
+def test_a_call_is_held_to_its_form(
+    grammars: Grammars, body: dict[str, Any], texts: dict[str, str]
 ) -> None:
-    assert outcome(grammars, bound(tools=TOOLS).grammar, text) == becomes
-
-
-@pytest.mark.parametrize(
-    ("text", "becomes"),
-    [
-        ("", "unfinished"),
-        ("H", "refused at 0"),
-        ("\n", "refused at 0"),
-        (NOW, "may end"),
-        (f"{NOW}\n{WEATHER}", "may end"),
-        (f"{NOW}{WEATHER}", f"refused at {len(NOW)}"),
-        ("\n".join([NOW] * 15), "may end"),
-        ("\n".join([NOW] * 16), "complete"),
-    ],
-)
-def test_a_call_that_has_to_be(grammars: Grammars, text: str, becomes: str) -> None:
-    assert outcome(grammars, bound(tools=TOOLS, tool_choice="required").grammar, text) == becomes
-
-
-@pytest.mark.parametrize("choice", ["required", "auto"])
-def test_one_call_ends_an_answer_that_may_have_no_more(grammars: Grammars, choice: str) -> None:
-    grammar = bound(tools=TOOLS, tool_choice=choice, parallel_tool_calls=False).grammar
-    assert outcome(grammars, grammar, NOW) == "complete"
-    if choice == "auto":
-        assert outcome(grammars, grammar, f"So: {NOW}") == "complete"
-        assert outcome(grammars, grammar, "So") == "may end"
-
-
-def test_an_answer_of_a_schema_or_calls(grammars: Grammars) -> None:
-    grammar = bound(tools=TOOLS, response_format=FORMAT).grammar
-    assert outcome(grammars, grammar, '{"city": "Paris"}') == "complete"
-    assert outcome(grammars, grammar, f"{WEATHER}\n{NOW}") == "may end"
-    assert outcome(grammars, grammar, f'{{"city": "Paris"}}{NOW}') == "complete at 17"
-    assert outcome(grammars, grammar, f"a{NOW}") == "refused at 0"
-    required = bound(tools=TOOLS, response_format=FORMAT, tool_choice="required").grammar
-    assert outcome(grammars, required, '{"city": "Paris"}') == "refused at 0"
+    grammar = bound(tools=TOOLS, **body)
+    assert {text: outcome(grammars, grammar, text) for text in texts} == texts
 
 
 NODE = {
@@ -179,7 +169,7 @@ def test_arguments_of_many_kinds(grammars: Grammars, case: str) -> None:
     other = tool("g", parameters={"properties": {"a": {"$ref": "#/$defs/node"}},
                                   "$defs": {"node": {"type": "null"}}})  # fmt: skip
     for choice in ("required", "auto"):
-        grammar = bound(tools=[tool(**function), other], tool_choice=choice).grammar
+        grammar = bound(tools=[tool(**function), other], tool_choice=choice)
         for text in texts:
             assert outcome(grammars, grammar, call_text("f", text)) == "may end", text
         assert outcome(grammars, grammar, call_text("g", '{"a": null}')) == "may end"
@@ -190,7 +180,7 @@ def test_arguments_of_many_kinds(grammars: Grammars, case: str) -> None:
 
 def test_as_many_functions_as_there_may_be(grammars: Grammars) -> None:
     many = [tool(f"f{place}", parameters=CITY) for place in range(MOST_TOOLS)]
-    grammar = bound(tools=many, tool_choice="required").grammar
+    grammar = bound(tools=many, tool_choice="required")
     for place in (0, 1, 12, 127):
         assert outcome(grammars, grammar, call_text(f"f{place}", '{"city": ""}')) == "may end"
     assert outcome(grammars, grammar, call_text("f128", "{}")).startswith("refused")
@@ -198,6 +188,6 @@ def test_as_many_functions_as_there_may_be(grammars: Grammars) -> None:
 
 @pytest.mark.parametrize("name", ["a.b", "a-b", "_", "9", "x" * 64, "TEXT", "start", "call_0"])
 def test_a_name_is_nothing_but_a_name(grammars: Grammars, name: str) -> None:
-    grammar = bound(tools=[tool(name)], tool_choice="required").grammar
+    grammar = bound(tools=[tool(name)], tool_choice="required")
     assert outcome(grammars, grammar, call_text(name, {})) == "may end"
     assert outcome(grammars, grammar, call_text(f"{name}x", {})).startswith("refused")

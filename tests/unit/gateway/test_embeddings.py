@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import math
 import struct
 from collections.abc import AsyncGenerator
 from dataclasses import replace
@@ -58,18 +57,6 @@ def embed(body: dict[str, Any], pool: ScriptedPool | None = None) -> Any:
     return response.json()
 
 
-def test_fewer_dimensions_are_the_first_ones_scaled() -> None:
-    (entry,) = embed({"input": "a", "dimensions": 3})["data"]
-    length = math.sqrt(97**2 + 1)
-    assert entry["embedding"] == pytest.approx([97 / length, 0, 1 / length], abs=1e-7)
-    (text,) = embed({"input": "a", "dimensions": 3, "encoding_format": "base64"})["data"]
-    assert text["embedding"] == packed(*entry["embedding"])
-    (whole,) = embed({"input": "a", "dimensions": 4})["data"]
-    assert whole == embed({"input": "a"})["data"][0], "nothing was cut off"
-    nothing = pool_of(lambda r: [Finished(r.request_id, "stop", 0, 1.0, packed(0, 0, 0, 1))])
-    assert embed({"input": "a", "dimensions": 2}, nothing)["data"][0]["embedding"] == [0, 0]
-
-
 def test_a_family_without_embeddings_says_which_have_some() -> None:
     for family in ("starcoder", "mpt", "gpt2", "gpt_neox"):
         status = replace(READY, model=replace(MODEL, family=family))
@@ -93,6 +80,11 @@ def test_a_text_that_fails_is_named(given: Any, param: str) -> None:
     assert response.status_code == 200, "no room is needed for an answer"
     crashed = post(pool_of(lambda r: [failed(r)]), PATH, {"input": given})
     assert error(crashed) == (500, "worker_crashed", None)
+
+
+def test_what_is_nothing_but_what_was_cut_off_stays_nothing() -> None:
+    nothing = pool_of(lambda r: [Finished(r.request_id, "stop", 0, 1.0, packed(0, 0, 0, 1))])
+    assert embed({"input": "a", "dimensions": 2}, nothing)["data"][0]["embedding"] == [0, 0]
 
 
 class CountingPool(ScriptedPool):

@@ -15,7 +15,6 @@ from shared.errors import ModelFileError, UsageError
 from shared.model.description import Family
 from shared.model.gguf_check import check_gguf
 from shared.model.gguf_reader import read_gguf
-from shared.model.gguf_rewrite import Progress
 from tests.gguf_files import tiny_llama
 from tests.hub import COMMIT, Hub, serve_hub
 
@@ -48,10 +47,6 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def silent(label: str) -> Progress:
-    return lambda done, total: None
-
-
 def found(name: str | None, file: str | None = None) -> tuple[Path, str]:
     """Path and name of the model that these lead to."""
     source = resolve(name, file)
@@ -60,7 +55,7 @@ def found(name: str | None, file: str | None = None) -> tuple[Path, str]:
 
 def refusal(name: str | None, file: str | None = None) -> str:
     with pytest.raises(UsageError) as caught:
-        resolve(name, file, progress=silent)
+        resolve(name, file)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -170,26 +165,20 @@ def test_a_tokenizer_beside_the_model(folder: Path) -> None:
         assert resolve(str(name)).tokenizer == folder / "tokenizer.json"
 
 
-def test_a_current_bpe_file_is_rewritten_once(folder: Path, cache: Path) -> None:
+def test_a_current_bpe_file_is_rewritten_once(
+    folder: Path, cache: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     path = tiny_llama("letters").write(folder / "tiny.gguf")
-    labels: list[str] = []
-
-    def progress(label: str) -> Progress:
-        labels.append(label)
-        return lambda done, total: None
-
-    first = resolve(str(path), progress=progress)
-    assert first.name == "tiny"
-    assert first.file_name == "tiny.gguf"
-    assert first.file.path.parent == cache
+    first = resolve(str(path))
+    assert "Rewriting tiny.gguf for the engine, only once: 100 %" in capfd.readouterr().err
+    assert (first.name, first.file_name, first.file.path.parent) == ("tiny", "tiny.gguf", cache)
     check_gguf(read_gguf(first.file.path))
-    assert resolve(str(path), progress=progress) == first
-    assert len(labels) == 1
+    assert resolve(str(path)) == first
+    assert capfd.readouterr().err == ""
     # Another file under the same name is another model.
     tiny_llama("letters", seed=2).write(path)
     os.utime(path, ns=(1, 1))
-    second = servable(path, progress=progress)
-    assert second.path != first.file.path and len(labels) == 2
+    assert servable(path).path != first.file.path
     assert not list(cache.glob("tmp-*"))
 
 
@@ -204,7 +193,7 @@ def test_what_cannot_be_rewritten_leaves_nothing(folder: Path, cache: Path) -> N
     draft = tiny_llama("letters")
     del draft.tensors["blk.0.ffn_up.weight"]
     with pytest.raises(ModelFileError, match=r"blk\.0\.ffn_up\.weight is missing"):
-        servable(draft.write(folder / "tiny.gguf"), progress=silent)
+        servable(draft.write(folder / "tiny.gguf"))
     assert not list(cache.glob("*.gguf")) and not list(cache.glob("tmp-*"))
 
 

@@ -87,14 +87,6 @@ def test_text_that_may_begin_a_call_is_held_back() -> None:
     assert reader.n_calls == 0
 
 
-@pytest.mark.parametrize("space", ["", " ", "\n", "\n\n \t"])
-def test_white_space_before_a_call_belongs_to_nothing(space: str) -> None:
-    call = call_text("f", {})
-    assert folded(read([f"text{space}{call}"])) == ("text", [["f", "{}"]])
-    assert folded(read([f"text{space}", call])) == ("text", [["f", "{}"]])
-    assert folded(read(list(f"{space}{call}"))) == ("", [["f", "{}"]])
-
-
 @given(contents, st.lists(st.tuples(names, arguments), max_size=3), st.lists(st.integers(0)))
 @example("a <tool", [("f", '{"a": "}\\n</tool_call>"}')], [])
 def test_however_a_text_is_cut_what_it_says_is_the_same(

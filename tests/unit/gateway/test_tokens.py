@@ -13,12 +13,10 @@ from tests.unit.gateway.fakes import (
     error,
     post,
     served,
-    text_of,
 )
 
 USER = {"role": "user", "content": "Hi"}
 CHAT = {"messages": [USER]}
-RENDERED = "user: Hi\nassistant:"
 POSTS: list[tuple[str, dict[str, Any]]] = [
     ("/tokenize", {"content": "Hi"}),
     ("/tokenize", CHAT),
@@ -28,62 +26,29 @@ POSTS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def tokenize(body: dict[str, Any], pool: ScriptedPool | None = None) -> tuple[Any, Prepare]:
-    """The answer, and the question that it came from."""
-    pool = pool or ScriptedPool()
-    response = post(pool, "/tokenize", body)
-    assert response.status_code == 200, response.text
-    question = pool.questions[-1]
-    assert isinstance(question, Prepare)
-    return response.json(), question
+HE = Text("Hé")
 
 
-def test_a_text_as_for_llama_server() -> None:
-    answer, question = tokenize({"content": "<s>Hé"})
-    ids = [*b"<s>", 72, 195, 169]
-    assert answer == {"tokens": ids, "count": 6, "max_model_len": 100}
-    assert (question.prompt, question.begins) == (Text("<s>Hé"), False)
-    answer, question = tokenize({"content": "Hé", "add_special": True, "with_pieces": True})
-    assert question.begins
-    assert answer["count"] == 4
-    assert answer["tokens"] == [
-        {"id": 256, "piece": ""},
-        {"id": 72, "piece": "H"},
-        {"id": 195, "piece": "\ufffd"},
-        {"id": 169, "piece": "\ufffd"},
-    ]
-
-
-def test_a_text_as_for_vllm() -> None:
-    answer, question = tokenize({"prompt": "Hi", "model": "org/model"})
-    assert answer == {"tokens": [256, 72, 105], "count": 3, "max_model_len": 100}
-    assert question.begins
-    answer, question = tokenize(
-        {"prompt": "Hi", "add_special_tokens": False, "return_token_strs": True}
-    )
-    assert answer == {
-        "tokens": [72, 105], "count": 2, "max_model_len": 100, "token_strs": ["H", "i"],
-    }  # fmt: skip
-
-
-def test_a_chat_becomes_the_prompt_that_it_would_be() -> None:
+@pytest.mark.parametrize(
+    ("body", "prompt", "begins"),
+    [
+        ({"content": "Hé"}, HE, False),
+        ({"content": "Hé", "add_special": True}, HE, True),
+        ({"content": "Hé", "parse_special": False}, Text("Hé", parses_special=False), False),
+        ({"prompt": "Hé", "model": "org/model"}, HE, True),
+        ({"prompt": "Hé", "add_special_tokens": False, "parse_special": True}, HE, False),
+        (CHAT, Chat((USER,)), True),
+        ({**CHAT, "content": None, "add_special": None}, Chat((USER,)), True),
+    ],
+)
+def test_what_is_tokenized(body: dict[str, Any], prompt: Chat | Text, begins: bool) -> None:
     pool = ScriptedPool()
-    post(pool, "/v1/chat/completions", {**CHAT, "stream": False})
-    answer, question = tokenize({**CHAT, "return_token_strs": True}, pool)
-    assert question.prompt == Chat((USER,))
-    assert text_of(pool.requests[0].ids) == RENDERED
-    assert question.begins
-    assert answer["count"] == 1 + len(RENDERED) and len(answer["token_strs"]) == answer["count"]
-    counted = post(pool, "/v1/chat/completions/input_tokens", {**CHAT, "temperature": 0.5})
-    assert counted.json() == {"object": "response.input_tokens", "input_tokens": answer["count"]}
-    assert post(pool, "/apply-template", CHAT).json() == {"prompt": RENDERED}
-
-
-def test_special_tokens_of_a_text_are_plain_if_it_says_so() -> None:
-    for body in ({"content": "<s>"}, {"prompt": "<s>", "parse_special": True}):
-        assert tokenize(body)[1].prompt == Text("<s>")
-    body = {"content": "<s>", "parse_special": False}
-    assert tokenize(body)[1].prompt == Text("<s>", parses_special=False)
+    answer = post(pool, "/tokenize", {**body, "return_token_strs": True}).json()
+    (question,) = pool.questions
+    assert isinstance(question, Prepare)
+    assert (question.prompt, question.begins) == (prompt, begins)
+    assert answer["count"] == len(answer["tokens"]) == len(answer["token_strs"])
+    assert (answer["tokens"][0] == 256) == begins
 
 
 def test_a_text_that_cannot_be_tokenized_is_named() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from scripts.benchmarks import __main__ as command
+from scripts.benchmarks import run as running
 from scripts.benchmarks.bare_engine import BareEngine
 from scripts.benchmarks.reuse import Chat
 from scripts.benchmarks.setup import Setup
@@ -90,6 +91,10 @@ def run(tmp_path: Path) -> Iterator[Callable[..., tuple[int, dict[str, list[obje
     signal.signal(signal.SIGTERM, before)
 
 
+def test_every_part_is_measured() -> None:
+    assert list(command.PARTS) == list(running.MEASURES)
+
+
 def good(setup: Setup, results: Results) -> None:
     results.add("good", "n", 1.0)
 
@@ -105,14 +110,15 @@ def broken_engine(setup: Setup, results: Results) -> None:
 
 @pytest.mark.parametrize("failing", [broken_server, broken_engine])
 def test_a_part_that_fails_loses_no_other(
-    failing: command.Measure,
+    failing: running.Measure,
     run: Callable[..., tuple[int, dict[str, list[object]]]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with pytest.raises(ServerFailed):
         failing(Setup("", 1), Results(""))
-    parts = {"good": ("", good), "bad": ("", failing), "more": ("", good)}
-    monkeypatch.setattr(command, "PARTS", parts)
+    parts = {"good": good, "bad": failing, "more": good}
+    monkeypatch.setattr(command, "PARTS", dict.fromkeys(parts, ""))
+    monkeypatch.setattr(running, "MEASURES", parts)
     status, content = run()
     assert (status, len(content["figures"])) == (0, 2)
     assert str(content["notes"][0]).startswith("bad was given up: ")
@@ -124,7 +130,8 @@ def test_an_interruption_loses_nothing_either(
     def interrupted(setup: Setup, results: Results) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "PARTS", {"a": ("", good), "b": ("", interrupted)})
+    monkeypatch.setattr(command, "PARTS", {"a": "", "b": ""})
+    monkeypatch.setattr(running, "MEASURES", {"a": good, "b": interrupted})
     status, content = run()
     assert (status, len(content["figures"])) == (130, 1)
     # With nothing measured, an older file stays.
