@@ -66,7 +66,7 @@ NARROWED = {
     "gateway/pool/scheduler.py": {
         "gateway.pool.estimates", "gateway.pool.job", "gateway.pool.prefix",
     },
-    "gateway/pool/faults.py": {"gateway.pool.job", "shared"},
+    "gateway/pool/faults.py": {"gateway.pool.deaths", "gateway.pool.job", "shared"},
     "gateway/pool/estimates.py": {"shared.messages"},
     "gateway/pool/prefix.py": set(),
     "gateway/auth/": {

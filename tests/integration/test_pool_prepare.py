@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from gateway.pool import prepare
 from gateway.pool.base import PoolRefused
 from gateway.pool.local import LocalPool
 from shared.errors import ErrorCode
@@ -53,7 +52,7 @@ async def refused(pool: LocalPool, question: Question) -> ErrorCode:
 
 
 def pid_of(pool: LocalPool, place: int = 0) -> int:
-    process = pool._preparers._places[place].process
+    process = pool._preparers.keepers[place].process
     assert process is not None
     return process.pid
 
@@ -139,9 +138,7 @@ def test_the_death_of_the_preparer_is_not_noticed(tmp_path: Path) -> None:
     run(work())
 
 
-def test_a_stopped_preparer_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare, "PATIENCE_S", 0.2)
-
+def test_a_stopped_preparer_is_replaced() -> None:
     async def work() -> None:
         async with ready(workers=1) as pool:
             pid = pid_of(pool)
