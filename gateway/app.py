@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from gateway import operations, routes
@@ -18,14 +19,11 @@ from gateway.observe.event_loop import LoopWatch
 from gateway.observe.log import RequestLog
 from gateway.observe.metrics import Metrics
 from gateway.observe.record import RequestRecord
-from gateway.openapi import add_request_schemas
+from gateway.openapi import add_endpoints
 from gateway.pool.base import WorkerPool
 from gateway.sse import DIRECT_SEND
 
 logger = logging.getLogger(__name__)
-
-_MODULES = (routes, operations)
-_SHAPES = routes.error_shapes()
 
 
 def create_app(
@@ -43,7 +41,8 @@ def create_app(
         observers: are given the record of each request when its answer has ended.
     """
     metrics = Metrics(VERSION)
-    endpoints = {route.path for module in _MODULES for route in module.router.routes}
+    ours = (*routes.ROUTES, *operations.router.routes)
+    endpoints = {route.path for route in ours if isinstance(route, Route)}
     app = _Application(
         title="ggml-fastapi",
         version=VERSION,
@@ -61,21 +60,21 @@ def create_app(
     most_large = config.workers + pool.status().max_queue
     bodies = BodyReader(config.max_body_bytes, most_large)
     app.state.models = Models(Served(config, pool), metrics, bodies)
-    for module in _MODULES:
-        app.include_router(module.router)
+    app.router.routes.extend(routes.ROUTES)
+    app.include_router(operations.router)
     return app
 
 
 class _Application(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope[DIRECT_SEND] = send
-        if (shape := _SHAPES.get(scope.get("path", ""))) is not None:
+        if (shape := routes.ERROR_SHAPES.get(scope.get("path", ""))) is not None:
             scope[ERROR_SHAPE] = shape
         await super().__call__(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
-            add_request_schemas(super().openapi(), routes.BODIES)
+            add_endpoints(super().openapi(), routes.ENDPOINTS)
         return super().openapi()
 
 

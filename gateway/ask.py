@@ -1,10 +1,11 @@
 """A request that knows no dialect: what every endpoint's body becomes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from shared.grammar import GrammarKind
+from shared.messages import Prepare, Text
 from shared.sampling import SamplingParams
 
 Form: TypeAlias = Literal["stream", "object", "text"]
@@ -12,32 +13,19 @@ Form: TypeAlias = Literal["stream", "object", "text"]
 
 
 @dataclass(frozen=True, slots=True)
-class ChatPrompt:
-    """A conversation."""
-
-    messages: Sequence[dict[str, Any]]  #: as chat templates see them: role, content, tool_calls ...
-    param: str = "messages"  #: the field of the request, for errors
-
-
-@dataclass(frozen=True, slots=True)
-class TextPrompt:
-    """Text to be continued, or what goes before ``suffix``."""
-
-    text: str
-    suffix: str = ""
-    has_specials: bool = True  #: texts of special tokens in it stand for these tokens
-    param: str = "prompt"
-
-
-@dataclass(frozen=True, slots=True)
 class IdsPrompt:
     """Token ids, not checked: that takes the model."""
 
     ids: Sequence[int]
-    param: str = "prompt"
+    param: str = "prompt"  #: the field of the request, for errors
 
 
-Prompt: TypeAlias = ChatPrompt | TextPrompt | IdsPrompt
+Prompt: TypeAlias = Prepare | IdsPrompt
+"""What goes before an answer; a `Prepare` has no id yet."""
+
+
+def text_prompt(text: str, param: str, suffix: str = "", *, parses_special: bool = True) -> Prepare:
+    return Prepare("", Text(text, suffix, parses_special), param)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +62,15 @@ class Function:
         if self.parameters is None:
             return {"type": "object", "properties": {}, "additionalProperties": False}
         return {"type": "object", **self.parameters}
+
+    @property
+    def shown(self) -> Mapping[str, Any]:
+        """The function as chat templates see it."""
+        text = {} if self.description is None else {"description": self.description}
+        return {
+            "type": "function",
+            "function": {"name": self.name, **text, "parameters": self.schema},
+        }
 
 
 @dataclass(frozen=True, slots=True)

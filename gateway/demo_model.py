@@ -5,7 +5,6 @@ it is rewritten once to what the engine reads. Each file in the cache appears un
 when it is whole, has its SHA-256 beside it, and is made by one process at a time.
 """
 
-import contextlib
 import hashlib
 import importlib.util
 import os
@@ -14,15 +13,15 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from shared.errors import ModelFileError, UsageError
+from shared.errors import UsageError, reason_of
 from shared.model.gguf_rewrite import rewrite, stderr_progress
-from shared.model.inspect import inspect
 
 _BLOCK = 1 << 20
 _INSTEAD = "or name a model of your own with MODEL_NAME"
@@ -72,7 +71,7 @@ def default_cache_dir() -> Path:
 
 
 def fetch(cache_dir: Path | None = None, demo: DemoModel = DEMO_MODEL) -> Path:
-    """Return the demo model's file, ready to be served; download it if it is not there yet.
+    """The demo model's file, ready to be served; downloads it if it is not there yet.
 
     Raises:
         UsageError: it is not there and cannot be fetched.
@@ -102,7 +101,7 @@ def make_once(target: Path, build: Callable[[Path], Path]) -> Path:
     folder = target.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder):
+        with _lock(folder):
             if _is_whole(target):
                 return target
             for stale in folder.glob("tmp-*"):
@@ -114,8 +113,8 @@ def make_once(target: Path, build: Callable[[Path], Path]) -> Path:
                 _hash_file(target).write_text(_sha256(built))
                 os.replace(built, target)
     except OSError as error:
-        reason = error.strerror or error
-        raise UsageError(f"cannot keep a model in the cache folder {folder}: {reason}") from error
+        where = f"the cache folder {folder}"
+        raise UsageError(f"cannot keep a model in {where}: {reason_of(error)}") from error
     return target
 
 
@@ -126,16 +125,11 @@ def _hash_file(path: Path) -> Path:
 def _is_whole(path: Path) -> bool:
     """Whether the file is as it was made: a damaged one would give wrong text, not an error."""
     try:
-        if _hash_file(path).exists():
-            if _hash_file(path).read_text() == _sha256(path):
-                return True
-            _say(f"{path} is damaged, and is made again.")
-        elif not inspect(path).needs_rewrite:  # by an earlier version, which wrote no hash
-            with contextlib.suppress(OSError):
-                _hash_file(path).write_text(_sha256(path))
+        if _hash_file(path).read_text() == _sha256(path):
             return True
-    except (OSError, ModelFileError):
-        pass
+    except OSError:
+        return False  # it is not there, or cannot be read
+    _say(f"{path} is damaged, and is made again.")
     return False
 
 
@@ -147,18 +141,14 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _lock(folder: Path) -> AbstractContextManager[object]:
+    """Hold the folder's lock until the end of a ``with`` block."""
     lock = FileLock(folder / "lock")
     try:
-        lock.acquire(timeout=0)
+        return lock.acquire(timeout=0)
     except Timeout:
         _say("Another process is preparing a model; waiting for it.")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()
 
 
 def _download(demo: DemoModel, folder: Path) -> Path:

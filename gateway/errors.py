@@ -9,7 +9,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
 
 from gateway.observe.record import note_error
 from gateway.pool.base import PoolRefused
@@ -21,42 +20,42 @@ logger = logging.getLogger(__name__)
 DEFAULT_RETRY_AFTER = 5
 """Seconds in ``Retry-After`` when whoever refused did not say better."""
 
-ERRORS: dict[ErrorCode, tuple[int, str]] = {
-    ErrorCode.CONTEXT_LENGTH_EXCEEDED: (400, "invalid_request_error"),
-    ErrorCode.INVALID_PROMPT: (400, "invalid_request_error"),
-    ErrorCode.INVALID_JSON: (400, "invalid_request_error"),
-    ErrorCode.INVALID_VALUE: (400, "invalid_request_error"),
-    ErrorCode.MISSING_PARAMETER: (400, "invalid_request_error"),
-    ErrorCode.UNSUPPORTED_PARAMETER: (400, "invalid_request_error"),
-    ErrorCode.TEMPLATE_TOO_EXPENSIVE: (400, "invalid_request_error"),
-    ErrorCode.GRAMMAR_TOO_EXPENSIVE: (400, "invalid_request_error"),
-    ErrorCode.INVALID_HTTP: (400, "invalid_request_error"),
-    ErrorCode.INVALID_API_KEY: (401, "invalid_request_error"),
-    ErrorCode.HOST_NOT_ALLOWED: (403, "invalid_request_error"),
-    ErrorCode.ORIGIN_NOT_ALLOWED: (403, "invalid_request_error"),
-    ErrorCode.MODEL_NOT_FOUND: (404, "invalid_request_error"),
-    ErrorCode.UNKNOWN_URL: (404, "invalid_request_error"),
-    ErrorCode.METHOD_NOT_ALLOWED: (405, "invalid_request_error"),
-    ErrorCode.RECEIVE_TIMEOUT: (408, "invalid_request_error"),
-    ErrorCode.RELOAD_RUNNING: (409, "invalid_request_error"),
-    ErrorCode.BODY_TOO_LARGE: (413, "invalid_request_error"),
-    ErrorCode.UNSUPPORTED_MEDIA_TYPE: (415, "invalid_request_error"),
-    ErrorCode.QUEUE_FULL: (429, "rate_limit_error"),
-    ErrorCode.RATE_LIMIT_EXCEEDED: (429, "rate_limit_error"),
-    ErrorCode.HEADERS_TOO_LARGE: (431, "invalid_request_error"),
-    ErrorCode.ENGINE_ERROR: (500, "server_error"),
-    ErrorCode.WORKER_CRASHED: (500, "server_error"),
-    ErrorCode.INTERNAL_ERROR: (500, "server_error"),
-    ErrorCode.RELOAD_FAILED: (500, "server_error"),
-    ErrorCode.MODEL_LOADING: (503, "server_error"),
-    ErrorCode.MODEL_UNAVAILABLE: (503, "server_error"),
-    ErrorCode.SHUTTING_DOWN: (503, "server_error"),
-    ErrorCode.QUEUE_TIMEOUT: (503, "server_error"),
-    ErrorCode.INSUFFICIENT_MEMORY: (503, "server_error"),
-    ErrorCode.TOO_MANY_CONNECTIONS: (503, "server_error"),
-    ErrorCode.REQUEST_TIMEOUT: (504, "server_error"),
+STATUS: dict[ErrorCode, int] = {
+    ErrorCode.CONTEXT_LENGTH_EXCEEDED: 400,
+    ErrorCode.INVALID_PROMPT: 400,
+    ErrorCode.INVALID_JSON: 400,
+    ErrorCode.INVALID_VALUE: 400,
+    ErrorCode.MISSING_PARAMETER: 400,
+    ErrorCode.UNSUPPORTED_PARAMETER: 400,
+    ErrorCode.TEMPLATE_TOO_EXPENSIVE: 400,
+    ErrorCode.GRAMMAR_TOO_EXPENSIVE: 400,
+    ErrorCode.INVALID_HTTP: 400,
+    ErrorCode.INVALID_API_KEY: 401,
+    ErrorCode.HOST_NOT_ALLOWED: 403,
+    ErrorCode.ORIGIN_NOT_ALLOWED: 403,
+    ErrorCode.MODEL_NOT_FOUND: 404,
+    ErrorCode.UNKNOWN_URL: 404,
+    ErrorCode.METHOD_NOT_ALLOWED: 405,
+    ErrorCode.RECEIVE_TIMEOUT: 408,
+    ErrorCode.RELOAD_RUNNING: 409,
+    ErrorCode.BODY_TOO_LARGE: 413,
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE: 415,
+    ErrorCode.QUEUE_FULL: 429,
+    ErrorCode.RATE_LIMIT_EXCEEDED: 429,
+    ErrorCode.HEADERS_TOO_LARGE: 431,
+    ErrorCode.ENGINE_ERROR: 500,
+    ErrorCode.WORKER_CRASHED: 500,
+    ErrorCode.INTERNAL_ERROR: 500,
+    ErrorCode.RELOAD_FAILED: 500,
+    ErrorCode.MODEL_LOADING: 503,
+    ErrorCode.MODEL_UNAVAILABLE: 503,
+    ErrorCode.SHUTTING_DOWN: 503,
+    ErrorCode.QUEUE_TIMEOUT: 503,
+    ErrorCode.INSUFFICIENT_MEMORY: 503,
+    ErrorCode.TOO_MANY_CONNECTIONS: 503,
+    ErrorCode.REQUEST_TIMEOUT: 504,
 }
-"""HTTP status and OpenAI error type of each code."""
+"""HTTP status of each code."""
 
 UNTOLD: dict[ErrorCode, str] = {
     ErrorCode.MODEL_UNAVAILABLE: "The model could not be loaded; the server's log says why.",
@@ -66,21 +65,6 @@ UNTOLD: dict[ErrorCode, str] = {
 
 LONGEST_EXCERPT = 100
 """The most characters of a client's own words that it gets back."""
-
-
-class ErrorDetail(TypedDict):
-    """What went wrong."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class ErrorBody(TypedDict):
-    """The one body of every error, the one that OpenAI's clients read."""
-
-    error: ErrorDetail
 
 
 class ApiError(Exception):
@@ -104,7 +88,14 @@ class ApiError(Exception):
     @property
     def status(self) -> int:
         """The HTTP status."""
-        return ERRORS[self.code][0]
+        return STATUS[self.code]
+
+    @property
+    def type(self) -> str:
+        """What OpenAI calls such an error."""
+        if self.status == 429:
+            return "rate_limit_error"
+        return "invalid_request_error" if self.status < 500 else "server_error"
 
     def response(self) -> Response:
         """The whole response, with the headers that tell a client whether to try again."""
@@ -117,12 +108,16 @@ class ApiError(Exception):
         return _ErrorResponse(self, headers)
 
 
-def error_body(error: ApiError) -> ErrorBody:
+def error_body(error: ApiError) -> dict[str, Any]:
     """The body that OpenAI's clients read."""
-    detail = ErrorDetail(
-        message=error.message, type=ERRORS[error.code][1], param=error.param, code=error.code.value
-    )
-    return ErrorBody(error=detail)
+    return {
+        "error": {
+            "message": error.message,
+            "type": error.type,
+            "param": error.param,
+            "code": error.code.value,
+        }
+    }
 
 
 Shape: TypeAlias = Callable[[ApiError], Any]
@@ -154,11 +149,7 @@ def excerpt(text: str) -> str:
     return text if len(text) <= LONGEST_EXCERPT else f"{text[:LONGEST_EXCERPT]}..."
 
 
-SAME_NAMES: Mapping[str, str] = {}
-"""For `failure`: the request's fields have the names of those of `Generate`."""
-
-
-def failure(event: Failed, params: Mapping[str, str] = SAME_NAMES) -> ApiError:
+def failure(event: Failed, params: Mapping[str, str]) -> ApiError:
     """The error that a failed generation means for its client.
 
     Args:
@@ -196,11 +187,8 @@ async def _answer(request: Request, error: Exception) -> Response:
     return as_api_error(error).response()
 
 
-HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]] = {
-    ApiError: _answer,
-    PoolRefused: _answer,
-    HTTPException: _answer,
-}
+HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]]
+HANDLERS = dict.fromkeys((ApiError, PoolRefused, HTTPException), _answer)
 """The exception handlers of the application; `UnexpectedErrors` takes what is left."""
 
 

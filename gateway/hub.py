@@ -15,7 +15,7 @@ from typing import TypeVar
 from gateway import demo_model
 from shared.errors import UsageError
 from shared.model.description import ModelFile
-from shared.model.gguf_rewrite import Progress, rewrite, stderr_progress
+from shared.model.gguf_rewrite import rewrite, stderr_progress
 from shared.model.inspect import inspect
 
 AnswerT = TypeVar("AnswerT")
@@ -25,7 +25,6 @@ _TOKENIZER = "tokenizer.json"
 # What training frameworks keep beside a model; never a model of ours.
 _NO_MODEL = re.compile(r"(pytorch_model|training_args|optimizer|adapter_model|rng_state)", re.ASCII)
 _LISTED = 20
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _TIMEOUT_SECONDS = 10.0
 
 
@@ -48,18 +47,9 @@ class _HubUnreachableError(UsageError):
 
 
 def resolve(
-    model_name: str | None,
-    model_file: str | None = None,
-    model_type: str | None = None,
-    progress: Callable[[str], Progress] = stderr_progress,
+    model_name: str | None, model_file: str | None = None, model_type: str | None = None
 ) -> ModelSource:
-    """Return the model to serve, downloaded and rewritten if it has to be.
-
-    Args:
-        model_name: a file, a folder, or a repository's id; None is the demo model.
-        model_file: which file in the folder or repository.
-        model_type: the family that the file has to be of; None takes what it is.
-        progress: makes a progress function from a label.
+    """Find the model to serve; download and rewrite it if it has to be.
 
     Raises:
         UsageError: the names do not lead to one file that can be served.
@@ -78,24 +68,18 @@ def resolve(
             "MODEL_NAME names"
         )
     path = Path(model_name).expanduser()
-    tokenizer: Path | None
     if os.path.exists(path):  # False also for a name that no file can have
         path = _local_file(path, model_name, model_file)
         name, tokenizer = path.stem, path.parent / _TOKENIZER
-    elif _may_be_repository(model_name):
-        name, (path, tokenizer) = model_name, _fetch(model_name, model_file)
-    else:
+    elif model_name.lower().endswith(_SUFFIXES):
         raise UsageError(f"MODEL_NAME={model_name}: no such file or folder")
-    file = servable(path, model_type, progress)
-    has_tokenizer = tokenizer is not None and tokenizer.is_file()
-    return ModelSource(file, name, path.name, tokenizer if has_tokenizer else None)
+    else:
+        name, (path, tokenizer) = model_name, _fetch(model_name, model_file)
+    file = servable(path, model_type)
+    return ModelSource(file, name, path.name, tokenizer if tokenizer.is_file() else None)
 
 
-def servable(
-    path: Path,
-    model_type: str | None = None,
-    progress: Callable[[str], Progress] = stderr_progress,
-) -> ModelFile:
+def servable(path: Path, model_type: str | None = None) -> ModelFile:
     """Return ``path``, or a copy of it that is rewritten once for the engine, and cached.
 
     Raises:
@@ -111,7 +95,8 @@ def servable(
 
     def build(scratch: Path) -> Path:
         rewritten = scratch / "rewritten.gguf"
-        rewrite(path, rewritten, progress(f"Rewriting {path.name} for the engine, only once"))
+        label = f"Rewriting {path.name} for the engine, only once"
+        rewrite(path, rewritten, stderr_progress(label))
         return rewritten
 
     return inspect(demo_model.make_once(target, build))
@@ -170,38 +155,22 @@ def _choose(place: str, names: Iterable[str], model_file: str | None) -> str:
     raise UsageError(f"{place} holds no model file ({wanted}); found there: {listed}")
 
 
-def _may_be_repository(name: str) -> bool:
-    return (
-        _HUB_ID.fullmatch(name) is not None
-        and not name.lower().endswith(_SUFFIXES)
-        and ".." not in name
-        and "--" not in name
-        and len(name) <= 96
-    )
-
-
-def _fetch(repository: str, model_file: str | None) -> tuple[Path, Path | None]:
-    """Return the model and its tokenizer in the hub's cache.
+def _fetch(repository: str, model_file: str | None) -> tuple[Path, Path]:
+    """The model in the hub's cache, and its tokenizer, which may not be there.
 
     Raises:
         UsageError: there is no such repository or file, or it cannot be fetched.
     """
-    # Takes a third of a second, which a start with a local file need not spend.
-    import huggingface_hub
-
     place = f"the repository {repository}"
     # The only candidate is noted, so that a later start need not ask.
     note = demo_model.default_cache_dir() / "hub" / f"{repository.replace('/', '--')}.txt"
+    snapshot = _cached_snapshot(repository)
     choice = model_file or _read(note)
-    if choice:
-        cached = huggingface_hub.try_to_load_from_cache(repository, choice)
-        if isinstance(cached, str):
-            tokenizer = huggingface_hub.try_to_load_from_cache(repository, _TOKENIZER)
-            return Path(cached), Path(tokenizer) if isinstance(tokenizer, str) else None
+    if snapshot and choice and (snapshot / choice).is_file():
+        return snapshot / choice, snapshot / _TOKENIZER
     try:
         names = _names_on_hub(repository)
     except _HubUnreachableError as error:
-        snapshot = _cached_snapshot(repository)
         if snapshot is None:
             raise
         names = [path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*.*")]
@@ -216,8 +185,10 @@ def _fetch(repository: str, model_file: str | None) -> tuple[Path, Path | None]:
             note.parent.mkdir(parents=True, exist_ok=True)
             note.write_text(chosen, "utf-8")
     # The model last: once it is in the cache, nothing more is asked for.
-    tokenizer_file = _download(repository, _TOKENIZER) if _TOKENIZER in names else None
-    return _download(repository, chosen), tokenizer_file
+    if _TOKENIZER in names:
+        _download(repository, _TOKENIZER)
+    model = _download(repository, chosen)
+    return model, model.parents[chosen.count("/")] / _TOKENIZER
 
 
 def _names_on_hub(repository: str) -> list[str]:
@@ -270,12 +241,14 @@ def _asked(repository: str, question: Callable[[], AnswerT]) -> AnswerT:
 
 def _cached_snapshot(repository: str) -> Path | None:
     """The folder with what is cached of the repository's main branch."""
-    from huggingface_hub import constants
+    # Takes a third of a second, which a start with a local file need not spend.
+    import huggingface_hub
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-    cached = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
-    revision = _read(cached / "refs" / "main")
-    snapshot = cached / "snapshots" / (revision or "").strip()
-    return snapshot if revision and snapshot.is_dir() else None
+    try:
+        return Path(huggingface_hub.snapshot_download(repository, local_files_only=True))
+    except (HFValidationError, LocalEntryNotFoundError):
+        return None
 
 
 def _read(path: Path) -> str | None:

@@ -110,8 +110,6 @@ def _counted(count: int, noun: str) -> str:
 
 
 def _size(n_bytes: int) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if n_bytes < 1024 or unit == "MiB":
-            break
-        n_bytes //= 1024
-    return f"{n_bytes:,} {unit}"
+    if n_bytes < 1 << 10:
+        return f"{n_bytes} B"
+    return f"{n_bytes >> 10} KiB" if n_bytes < 1 << 20 else f"{n_bytes >> 20:,} MiB"

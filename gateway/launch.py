@@ -17,24 +17,18 @@ _MANY_CORES = 8
 
 @dataclass(frozen=True)
 class Launch:
-    """What the pools of a server have in common, whatever model they serve.
-
-    Attributes:
-        settings: what was asked for.
-        target: body of a worker process.
-        preparer: body of a preparer.
-    """
+    """What the pools of a server have in common, whatever model they serve."""
 
     settings: Settings
-    target: Callable[..., None]
-    preparer: Callable[..., None]
+    target: Callable[..., None]  #: body of a worker process
+    preparer: Callable[..., None]  #: body of a preparer
 
     def pool(self, plan: Plan) -> tuple[ServingConfig, LocalPool]:
         """The pool for a plan, not started, and what clients see of it."""
         settings = self.settings
         config = ServingConfig(
-            model_id=plan.model_id,
-            model_file=plan.file_name,
+            model_id=plan.worker.model_id,
+            model_file=plan.worker.file_name,
             workers=plan.workers,
             most_bytes=plan.most_bytes,
             max_body_bytes=settings.max_body_bytes,

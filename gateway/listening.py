@@ -4,11 +4,12 @@ import logging
 import resource
 import socket
 import ssl
+import sys
 from pathlib import Path
 
 from gateway.http.protocol import MOST_REFUSED
 from gateway.settings import Settings
-from shared.errors import UsageError
+from shared.errors import UsageError, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +42,8 @@ def listen(host: str, port: int, send_timeout_s: float) -> socket.socket:
             (host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=is_dual
         )
     except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"cannot listen on HOST={host} PORT={port}: {reason}") from error
+        where = f"HOST={host} PORT={port}"
+        raise UsageError(f"cannot listen on {where}: {reason_of(error)}") from error
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in _KEEPALIVE:
         listener.setsockopt(socket.IPPROTO_TCP, option, value)
@@ -73,9 +74,7 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
             raise UsageError("SSL_KEYFILE needs SSL_CERTFILE, the certificate that it belongs to")
         return None
     certfile = _readable("SSL_CERTFILE", settings.ssl_certfile)
-    keyfile = None
-    if settings.ssl_keyfile is not None:
-        keyfile = _readable("SSL_KEYFILE", settings.ssl_keyfile)
+    keyfile = settings.ssl_keyfile and _readable("SSL_KEYFILE", settings.ssl_keyfile)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         # Without a password that of an encrypted key would be asked for, on the terminal.
@@ -96,17 +95,16 @@ def _readable(name: str, setting: str) -> str:
         with path.open("rb"):
             return str(path)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"{name}={setting}: {reason}") from error
+        raise UsageError(f"{name}={setting}: {reason_of(error)}") from error
 
 
-def needed_files(workers: int, connections: int) -> int:
+def needed_files(processes: int, connections: int) -> int:
     """How many files may be open at once: those of the workers, and one for each connection."""
-    of_workers = _POOLS * workers * (_FILES_PER_WORKER + 1)
+    of_workers = _POOLS * processes * (_FILES_PER_WORKER + 1)
     return of_workers + connections + MOST_REFUSED + _FILES_OF_OURS
 
 
-def raise_file_limit(workers: int, max_queue: int, max_connections: int | None = None) -> int:
+def raise_file_limit(processes: int, max_queue: int, max_connections: int | None = None) -> int:
     """Raise the process' soft limit on open files to the hard one; warn if that is not enough.
 
     Returns:
@@ -115,18 +113,15 @@ def raise_file_limit(workers: int, max_queue: int, max_connections: int | None =
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    is_unlimited = hard == resource.RLIM_INFINITY
+    most = sys.maxsize if hard == resource.RLIM_INFINITY else hard
     name, wanted = "MAX_QUEUE", max_queue  # each request that waits has its connection
     if max_connections:
         name, wanted = "MAX_CONNECTIONS", max_connections
-    needed = needed_files(workers, wanted)
-    if not is_unlimited and hard < needed:
+    if most < (needed := needed_files(processes, wanted)):
         logger.warning(
             "%d workers and %s=%d may need %d open files, and the limit (ulimit -Hn) is %d:"
             " beyond it connections are not accepted; raise the limit or lower %s",
-            workers, name, wanted, needed, hard, name,
+            processes, name, wanted, needed, most, name,
         )  # fmt: skip
-    if max_connections:
-        return max_connections
-    room = _MOST_CONNECTIONS if is_unlimited else hard - needed_files(workers, 0)
-    return max(_FEWEST_CONNECTIONS, min(_MOST_CONNECTIONS, room))
+    room = min(_MOST_CONNECTIONS, most - needed_files(processes, 0))
+    return max_connections or max(_FEWEST_CONNECTIONS, room)

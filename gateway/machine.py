@@ -1,4 +1,4 @@
-"""What this process may use of the machine: cores and memory, cgroup limits included.
+"""What this process has of the machine: a terminal; cores and memory, within the cgroup's limits.
 
 Sources: Linux' cgroup v2 (``cpu.max``, ``memory.max``) and v1 (``cpu.cfs_quota_us``,
 ``memory.limit_in_bytes``) interfaces, ``/sys/devices/system/cpu``, ``/proc/meminfo``. Functions
@@ -16,6 +16,15 @@ _MEMORY_FILES = (
     ("memory.max", "memory.current", "inactive_file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
+
+
+def has_terminal() -> bool:
+    """Whether there is a terminal that controls the process, and it is not gone."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def usable_cores(root: Path = _ROOT) -> int:

@@ -1,43 +1,59 @@
 """The part of the OpenAPI document that FastAPI cannot see, since bodies are parsed here."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
-from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from gateway.errors import ErrorBody
+from gateway.dialects import Endpoint
 
 _REF = "#/components/schemas/{model}"
-
+_TEXT = {"type": "string"}
+_ERROR = {
+    "type": "object",
+    "required": ["message", "type", "param", "code"],
+    "properties": {
+        "message": _TEXT,
+        "type": _TEXT,
+        "param": {"type": ["string", "null"]},
+        "code": _TEXT,
+    },
+}
+_ERROR_CONTENT = {
+    "application/json": {
+        "schema": {"type": "object", "required": ["error"], "properties": {"error": _ERROR}}
+    }
+}
 ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": ErrorBody, "description": "The request is at fault."},
-    "5XX": {"model": ErrorBody, "description": "The server is at fault, or not ready."},
+    "4XX": {"description": "The request is at fault.", "content": _ERROR_CONTENT},
+    "5XX": {"description": "The server is at fault, or not ready.", "content": _ERROR_CONTENT},
 }
 """For the ``responses`` of every route."""
+_CHUNK = {"type": "string", "description": "A chunk as JSON; of the last event: [DONE]."}
+_EVENT = {"type": "object", "required": ["data"], "properties": {"data": _CHUNK}}
 
 
-def request_body(models: Iterable[type[BaseModel]], example: Mapping[str, Any]) -> dict[str, Any]:
-    """The ``openapi_extra`` of a route whose body is one of ``models``."""
-    refs = [{"$ref": _REF.format(model=model.__name__)} for model in models]
-    schema = refs[0] if len(refs) == 1 else {"anyOf": refs}
-    content = {"application/json": {"schema": schema, "example": example}}
-    return {"requestBody": {"required": True, "content": content}}
+def add_endpoints(document: dict[str, Any], endpoints: Iterable[Endpoint]) -> None:
+    """Put endpoints, and what bodies of requests to them may be, into an OpenAPI document."""
+    bodies = dict.fromkeys(body for endpoint in endpoints for body in endpoint.bodies)
+    _, schema = models_json_schema([(each, "validation") for each in bodies], ref_template=_REF)
+    document.setdefault("components", {}).setdefault("schemas", {}).update(schema["$defs"])
+    for endpoint in endpoints:
+        document["paths"][endpoint.path] = {"post": _operation(endpoint)}
 
 
-def stream_or(model: Any) -> dict[int | str, dict[str, Any]]:
-    """The ``responses`` of a route that answers with ``model`` or with a stream of chunks."""
-    chunk = {"type": "string", "description": "A chunk as JSON; of the last event: [DONE]."}
-    event = {"type": "object", "required": ["data"], "properties": {"data": chunk}}
-    content = {"text/event-stream": {"itemSchema": event}}
-    description = "The answer, in the form that was asked for."
+def _operation(endpoint: Endpoint) -> dict[str, Any]:
+    refs = [{"$ref": _REF.format(model=body.__name__)} for body in endpoint.bodies]
+    body = {"schema": {"anyOf": refs}, "example": endpoint.example}
+    content: dict[str, Any] = {"application/json": {}}
+    if endpoint.streams:
+        content["text/event-stream"] = {"itemSchema": _EVENT}
     return {
-        200: {"model": model, "description": description, "content": content},
-        **ERROR_RESPONSES,
+        "tags": [endpoint.tag],
+        "summary": endpoint.path,
+        "description": endpoint.description,
+        "operationId": endpoint.path.strip("/").replace("/", "_"),
+        "requestBody": {"required": True, "content": {"application/json": body}},
+        "responses": {"200": {"description": endpoint.answer, "content": content}}
+        | ERROR_RESPONSES,
     }
-
-
-def add_request_schemas(document: dict[str, Any], models: Iterable[type[BaseModel]]) -> None:
-    """Put the schemas that `request_body` refers to into an OpenAPI document."""
-    _, schema = models_json_schema([(m, "validation") for m in models], ref_template=_REF)
-    document["components"]["schemas"].update(schema["$defs"])

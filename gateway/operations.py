@@ -9,7 +9,6 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
-from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
 
 from gateway.answer.plan import loaded_model
 from gateway.auth.keys import is_stranger
@@ -32,52 +31,6 @@ INDEX = """<!doctype html>
   -d '{{"messages": [{{"role": "user", "content": "Tell me a story."}}]}}'</pre>
 </html>
 """
-
-
-class ModelEntry(TypedDict):
-    """A model, as OpenAI lists it, with what local servers add."""
-
-    id: str
-    object: str
-    created: int
-    owned_by: str
-    root: str
-    parent: str | None
-    max_model_len: int | None
-    family: str | None
-    chat_template: str | None
-    n_ctx_train: int | None
-    n_vocab: int | None
-    n_embd: int | None
-    quantisation: str | None
-
-
-class ModelList(TypedDict):
-    """All models."""
-
-    object: str
-    data: list[ModelEntry]
-
-
-class GenerationSettings(TypedDict):
-    """What a generation gets whose request says nothing else."""
-
-    n_ctx: int
-    params: dict[str, Any]
-
-
-class Props(TypedDict):
-    """The model and the server, as llama-server describes itself."""
-
-    default_generation_settings: GenerationSettings
-    total_slots: int
-    model_alias: str
-    model_path: str
-    chat_template: str
-    bos_token: str
-    eos_token: str
-    build_info: str
-    modalities: dict[str, bool]
 
 
 @router.head("/health", include_in_schema=False)
@@ -130,18 +83,18 @@ async def index(request: Request) -> HTMLResponse:
 
 
 @router.get("/v1/models", tags=["models"])
-async def list_models(request: Request) -> ModelList:
+async def list_models(request: Request) -> dict[str, Any]:
     """List the model that is served."""
     return {"object": "list", "data": [_entry(models_of(request).default)]}
 
 
 @router.get("/v1/models/{model_id:path}", tags=["models"], responses=ERROR_RESPONSES)
-async def retrieve_model(request: Request, model_id: str) -> ModelEntry:
+async def retrieve_model(request: Request, model_id: str) -> dict[str, Any]:
     """Describe a model; its id may hold slashes."""
     return _entry(models_of(request).find(model_id))
 
 
-def _entry(served: Served) -> ModelEntry:
+def _entry(served: Served) -> dict[str, Any]:
     config, model = served.config, served.pool.status().model
     return {
         "id": config.model_id,
@@ -161,7 +114,7 @@ def _entry(served: Served) -> ModelEntry:
 
 
 @router.get("/props", tags=["models"], responses=ERROR_RESPONSES)
-async def props(request: Request) -> Props:
+async def props(request: Request) -> dict[str, Any]:
     """Describe the model and what a request gets that says nothing else."""
     served = models_of(request).default
     config, model = served.config, loaded_model(served.pool)

@@ -27,21 +27,17 @@ _PROCESS_BYTES = 16 << 20
 class Plan:
     """What is about to be started."""
 
-    #: The model's name, as clients say and see it.
-    model_id: str
-    #: What the model file is called where it came from.
-    file_name: str
     worker: WorkerConfig
     #: Generations that may run at the same time.
     workers: int
-    #: Architecture and quantisation.
-    family: str
-    #: The weights, which all workers share.
-    weight_bytes: int
-    #: The most that each worker adds, with its context full.
-    worker_bytes: int
     #: Further worker processes, for the conversations in their KV caches.
     parked: int = 0
+    #: Architecture and quantisation.
+    family: str = "echo (no model)"
+    #: The weights, which all workers share.
+    weight_bytes: int = 0
+    #: The most that each worker adds, with its context full.
+    worker_bytes: int = _PROCESS_BYTES
     #: Build of the engine's library; empty for none.
     engine: str = ""
     #: Evaluated before workers are forked.
@@ -67,14 +63,12 @@ class Plan:
 
 
 def plan_for(settings: Settings, beside: Plan | None = None) -> Plan:
-    """Find the model that the settings name, and fit it into this machine.
-
-    Downloads the model if it has to.
+    """Find the model that the settings name, and fit it into this machine; may download it.
 
     Args:
         settings: of the server.
-        beside: what is served until this takes its place. It gets as many workers, and its context
-            is not cut for want of memory; of parked workers there may be fewer than asked for.
+        beside: what is served until this takes its place. This gets as many workers, and its
+            context is not cut for want of memory; it may get fewer parked workers than asked for.
 
     Raises:
         UsageError: there is no such model, it cannot be served, or it does not fit.
@@ -118,11 +112,9 @@ def fit(settings: Settings, source: ModelSource, *, is_beside: bool = False) -> 
         file_name=source.file_name,
     )
     plan = Plan(
-        model_id=source.name,
-        file_name=source.file_name,
-        worker=worker,
-        workers=workers,
-        parked=parked,
+        worker,
+        workers,
+        parked,
         family=f"{file.family.value}, {file.quantisation}",
         weight_bytes=file.memory.weights,
         worker_bytes=worker_bytes(file, n_ctx),
@@ -206,17 +198,8 @@ def _worker(settings: Settings) -> WorkerConfig:
 
 def _fit_echo(settings: Settings) -> Plan:
     _check_worker_memory(settings.max_worker_memory, _PROCESS_BYTES)
-    return Plan(
-        model_id=settings.model_name or "echo",
-        file_name="",
-        worker=_worker(settings),
-        workers=settings.workers or machine.usable_cores(),
-        parked=settings.parked or 0,
-        family="echo (no model)",
-        weight_bytes=0,
-        worker_bytes=_PROCESS_BYTES,
-        warm_prompt=settings.warm_prompt,
-    )
+    workers, parked = settings.workers or machine.usable_cores(), settings.parked or 0
+    return Plan(_worker(settings), workers, parked, warm_prompt=settings.warm_prompt)
 
 
 def _check_memory(plan: Plan, n_ctx: int, memory: int | None, is_beside: bool) -> None:

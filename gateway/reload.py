@@ -1,6 +1,7 @@
 """Loads the model again, or what has taken its place, beside the one that is served."""
 
 import asyncio
+import concurrent.futures
 import contextlib
 import logging
 import re
@@ -8,20 +9,30 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 from gateway import machine
 from gateway.errors import ApiError
-from gateway.launch import Launch
-from gateway.models import Models, Reloaded, Served
+from gateway.models import Models, Reloaded, Served, ServingConfig
 from gateway.plan import Plan, plan_for
-from gateway.pool.local import LocalPool
+from gateway.pool.base import WorkerPool
+from gateway.settings import Settings
 from shared.errors import ErrorCode, UsageError
 
 logger = logging.getLogger(__name__)
 
 _MIB = 1 << 20
 _PATH = re.compile(r"(?:(?<=[\s'\"=(\[:,;])|^)(?:~|\.\.?)?/(?:[^\s'\":,;]*/)?")
+
+
+class RetiringPool(WorkerPool, Protocol):
+    """A pool that can end what it has before it is closed."""
+
+    def stop_accepting(self) -> None:
+        """Refuse new generations; those that were taken go on."""
+
+    async def idle(self) -> None:
+        """Return when no generation waits or runs."""
 
 
 class Reloads:
@@ -32,23 +43,25 @@ class Reloads:
 
     def __init__(
         self,
-        launch: Launch,
+        settings: Settings,
+        pool_of: Callable[[Plan], tuple[ServingConfig, RetiringPool]],
         plan: Plan,
-        pool: LocalPool,
+        pool: RetiringPool,
         models: Models,
         requests: Callable[[], Iterable["asyncio.Task[None]"]],
     ) -> None:
-        self._launch = launch  # makes the other pools
+        self._settings = settings
+        self._pool_of = pool_of
         self._plan = plan
         self._pool = pool
         self._models = models
         self._requests = requests  # that are being answered now
-        self._retiring: dict[LocalPool, asyncio.Task[None]] = {}
+        self._retiring: dict[RetiringPool, asyncio.Task[None]] = {}
         self._reloading: asyncio.Task[Reloaded] | None = None
         self._closing = False
 
     @property
-    def pools(self) -> list[LocalPool]:
+    def pools(self) -> list[RetiringPool]:
         """The pools that have something to do: the present one, and those that end."""
         return [*self._retiring, self._pool]
 
@@ -106,31 +119,29 @@ class Reloads:
         # Before any other request begins: these may have found the pool that is replaced.
         begun = set(self._requests())
         self._retiring[before] = asyncio.create_task(self._retire(before, begun))
-        reloaded = Reloaded(plan.model_id, plan.workers, time.monotonic() - began_s)
+        reloaded = Reloaded(plan.worker.model_id, plan.workers, time.monotonic() - began_s)
         logger.info(
             "%s is served from now on, by %d workers and %d parked ones; it took %.1f s",
-            plan.model_id,
+            plan.worker.model_id,
             plan.workers,
             plan.parked,
             reloaded.seconds,
         )
         return reloaded
 
-    async def _load(self) -> tuple[Plan, Any, LocalPool]:
+    async def _load(self) -> tuple[Plan, ServingConfig, RetiringPool]:
         """Start a pool beside the present one.
 
         Raises:
             ApiError: `RELOAD_FAILED`; nothing of it is left.
         """
         try:
-            plan = await _in_daemon_thread(
-                lambda: plan_for(self._launch.settings, beside=self._plan)
-            )
+            plan = await _in_daemon_thread(lambda: plan_for(self._settings, beside=self._plan))
         except UsageError as error:
             raise self._failure(str(error)) from error
         except Exception as error:
             logger.exception("the model could not be loaded again")
-            raise self._failure(f"{type(error).__name__}") from error
+            raise self._failure(type(error).__name__) from error
         if plan.parked < self._plan.parked:
             logger.warning(
                 "there is not enough memory for %d parked workers beside the model that is served;"
@@ -139,7 +150,7 @@ class Reloads:
                 plan.parked,
             )
         self._warn_of_memory(plan)
-        config, pool = self._launch.pool(plan)
+        config, pool = self._pool_of(plan)
         try:
             await pool.start()
             status = pool.status()
@@ -150,9 +161,9 @@ class Reloads:
             raise
         return plan, config, pool
 
-    async def _retire(self, pool: LocalPool, begun: set["asyncio.Task[None]"]) -> None:
+    async def _retire(self, pool: RetiringPool, begun: set["asyncio.Task[None]"]) -> None:
         """Close a pool when those who may use it have ended, or had all the time there is."""
-        deadline_s = time.monotonic() + (self._launch.settings.request_timeout or float("inf"))
+        deadline_s = time.monotonic() + (self._settings.request_timeout or float("inf"))
         try:
             if begun:
                 await asyncio.wait(begun, timeout=_left_s(deadline_s))
@@ -186,7 +197,7 @@ class Reloads:
 
     def _without_folders(self, text: str) -> str:
         """The text with the names of files in place of their paths."""
-        settings = self._launch.settings
+        settings = self._settings
         named = (settings.model_name, settings.tokenizer, settings.chat_template, settings.ct_lib)
         for path in (*named, settings.warm_prompt, self._plan.worker.model_path):
             folder = Path(path or "").expanduser().parent
@@ -214,25 +225,14 @@ def _left_s(deadline_s: float) -> float | None:
 
 async def _in_daemon_thread(work: Callable[[], Plan]) -> Plan:
     """Do what may be a long download, which the end of the server does not wait for."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[Plan] = loop.create_future()
-
-    def deliver(plan: Plan | None, error: BaseException | None) -> None:
-        if done.cancelled():
-            return
-        if plan is not None:
-            done.set_result(plan)
-        elif error is not None:
-            done.set_exception(error)
+    done: concurrent.futures.Future[Plan] = concurrent.futures.Future()
+    done.set_running_or_notify_cancel()  # who no longer waits for it does not end it
 
     def run() -> None:
-        plan, failure = None, None
         try:
-            plan = work()
+            done.set_result(work())
         except BaseException as error:
-            failure = error
-        with contextlib.suppress(RuntimeError):  # the event loop is closed
-            loop.call_soon_threadsafe(deliver, plan, failure)
+            done.set_exception(error)
 
     threading.Thread(target=run, name="plan", daemon=True).start()
-    return await done
+    return await asyncio.wrap_future(done)

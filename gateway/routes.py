@@ -1,133 +1,134 @@
-"""The HTTP routes of the dialects: one handler for all that generate, one for questions of tokens.
+"""The HTTP routes of the dialects: those that generate, and those for questions of tokens.
 
 The order of a request: read the body, let its dialect understand it, find the model, ask the pool
 for admission, make the prompts, run.
 """
 
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from time import time
-from typing import Any, TypeAlias
+from typing import Any
 
 import orjson
-from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel
-from starlette.types import Receive
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.answer.constraint import constraint_of
 from gateway.answer.pieces import Piece, Text
 from gateway.answer.plan import (
     admit,
     check_for_model,
-    check_ids,
     generations,
     loaded_model,
-    reader_for,
-)
-from gateway.answer.prompts import (
-    check_messages,
-    check_size,
-    question_name,
-    question_of,
     questions_of,
     room_for,
+    token_question,
 )
-from gateway.answer.run import Order, Tally, TimeBounds, run, time_bounds
-from gateway.ask import Ask, ChatPrompt, TextPrompt
-from gateway.dialects import Dialect, Endpoint, Header, Writer
+from gateway.answer.reader import reader_for
+from gateway.answer.run import Order, Tally, run
+from gateway.ask import Ask
+from gateway.bounds import TimeBounds, interruptible, time_bounds, while_connected
+from gateway.dialects import Dialect, Header, Writer
 from gateway.dialects.chat import CHAT, MANY_CHATS
 from gateway.dialects.completions import COMPLETIONS
 from gateway.dialects.embeddings import EMBEDDINGS
-from gateway.dialects.tokens import TOKEN_DIALECTS, Known, TokenDialect, TokenQuestion
-from gateway.errors import Shape, failure
+from gateway.dialects.tokens import TOKEN_DIALECTS, TokenDialect
+from gateway.errors import failure
 from gateway.models import Models, Served, models_of
 from gateway.observe.record import GenerationRecord, RequestRecord, Transcript, record_of
-from gateway.openapi import ERROR_RESPONSES, request_body, stream_or
 from gateway.pool.base import Terms, WorkerPool
-from gateway.sse import EventStream, until_disconnect
-from shared.messages import Detokenize, Failed, Prepared, Question
-
-Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
+from gateway.sse import send_events
+from shared.messages import Failed, Prepared, Question
 
 DIALECTS: tuple[Dialect, ...] = (COMPLETIONS, CHAT, MANY_CHATS, EMBEDDINGS)
-ENDPOINTS = [
-    *(dialect.endpoint for dialect in DIALECTS),
-    *(dialect.endpoint for dialect in TOKEN_DIALECTS),
-]
-BODIES: list[type[BaseModel]] = [body for endpoint in ENDPOINTS for body in endpoint.bodies]
-"""What bodies may be, for the OpenAPI document."""
+ENDPOINTS = (*DIALECTS, *TOKEN_DIALECTS)
+ERROR_SHAPES = {dialect.path: dialect.error for dialect in DIALECTS}
+"""How errors look, by path; on all others as OpenAI has them."""
+
+Body = Mapping[str, Any]
 
 
-def error_shapes() -> dict[str, Shape]:
-    """How errors look, by path; on all others as OpenAI has them."""
-    return {dialect.endpoint.path: dialect.error for dialect in DIALECTS}
+class _Handler(ABC):
+    """Answers the requests to one path. No function: FastAPI would do for each what is not used."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request, record = Request(scope, receive), record_of(scope)
+        models = models_of(request)
+        config = models.default.config
+        bounds = time_bounds(
+            request.headers, record.began_s, config.request_timeout_s, config.queue_timeout_s
+        )
+        with interruptible() as interrupt:
+            with bounds.applied(interrupt):
+                body = await models.bodies.read_object(request)
+            with while_connected(receive, interrupt):
+                with bounds.applied(interrupt):
+                    answer = await self.answer(body, models, record, bounds)
+                await answer(scope, receive, send)
+
+    @abstractmethod
+    async def answer(
+        self, body: Body, models: Models, record: RequestRecord, bounds: TimeBounds
+    ) -> ASGIApp:
+        """The answer, or what will run and send it.
+
+        Raises:
+            ApiError: the request cannot be answered.
+            PoolRefused: the pool does not take it now.
+        """
 
 
-def _generating(dialect: Dialect) -> Handler:
+class _Generating(_Handler):
     """The handler of a dialect."""
 
-    async def handle(request: Request) -> Response:
-        models = models_of(request)
-        record, bounds = record_of(request.scope), _bounds(request, models)
-        with bounds.within():
-            ask = dialect.read(await models.bodies.read_object(request))
-            served = models.find(ask.model)
-            config = served.config
-            name = f"{dialect.id_prefix}-{uuid.uuid4().hex}"
-            header = Header(name, int(time()), config.model_id, config.system_fingerprint)
-            orders = await _orders(ask, served, header.id, record, bounds, request.receive)
-        return await _answer(request, served, ask, orders, dialect.writer(ask, header))
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
 
-    return handle
+    async def answer(
+        self, body: Body, models: Models, record: RequestRecord, bounds: TimeBounds
+    ) -> ASGIApp:
+        ask = self._dialect.read(body)
+        served = models.find(ask.model)
+        config = served.config
+        name = f"{self._dialect.id_prefix}-{uuid.uuid4().hex}"
+        header = Header(name, int(time()), config.model_id, config.system_fingerprint)
+        orders = await _orders(ask, served, name, record, bounds)
+        return _Answer(ask, served.pool, orders, self._dialect.writer(ask, header))
 
 
 async def _orders(
-    ask: Ask,
-    served: Served,
-    answer_id: str,
-    record: RequestRecord,
-    bounds: TimeBounds,
-    receive: Receive,
+    ask: Ask, served: Served, answer_id: str, record: RequestRecord, bounds: TimeBounds
 ) -> list[Order]:
-    """What is to run.
-
-    Raises:
-        ApiError: the request cannot be answered.
-        PoolRefused: the pool does not take it now.
-    """
+    """What is to run."""
     model = admit(ask, served.pool)
     check_for_model(ask, model)
     constraint = constraint_of(ask)
+    params = {"grammar": constraint.param}
     wants_text = ask.echoes or served.config.log_prompts
     record.is_stream = ask.form == "stream"
     record.choices = ask.candidates
     record.generations = [GenerationRecord() for _ in range(len(ask.prompts) * ask.candidates)]
     questions = questions_of(ask, model, constraint.grammar, wants_text=wants_text)
-    work = _prepared(served.pool, questions, {"grammar": constraint.param})
-    prepared = (await until_disconnect(receive, work))[: len(ask.prompts)]
+    prepared = (await _prepared(served.pool, questions, params))[: len(ask.prompts)]
     prompts = [
         (each, room_for(each, ask.limit, model, prompt.param))
         for each, prompt in zip(prepared, ask.prompts, strict=True)
     ]
-    made = generations(ask, prompts, constraint, answer_id, record.request_id)
     terms = Terms(ask.form != "stream", bounds.deadline_s, bounds.queue_timeout_s)
-    orders = [
-        Order(
-            generation,
-            terms,
-            reader_for(ask, prepared[place // ask.candidates]),
-            {"grammar": constraint.param},
-            record.generations[place],
-        )
-        for place, generation in enumerate(made)
-    ]
-    if served.config.log_prompts:
-        # Kept with the text that comes, for the log.
-        for place, order in enumerate(orders):
-            transcript = Transcript(prepared[place // ask.candidates].text)
+    made = generations(ask, prompts, constraint, answer_id, record.request_id)
+    orders: list[Order] = []
+    for generation, noted in zip(made, record.generations, strict=True):
+        text = prepared[len(orders) // ask.candidates].text
+        order = Order(generation, terms, reader_for(ask, text), params, noted)
+        if served.config.log_prompts:  # kept with the text that comes, for the log
+            transcript = Transcript(text)
             record.transcripts.append(transcript)
             order.note = transcript.add
+        orders.append(order)
     return orders
 
 
@@ -149,83 +150,56 @@ async def _prepared(
     return answers
 
 
-async def _answer(
-    request: Request, served: Served, ask: Ask, orders: Sequence[Order], writer: Writer
-) -> Response:
-    """The response; when its client goes away, its generations are cancelled."""
-    tally = Tally(ask.candidates)
+class _Answer:
+    """Runs generations and sends what they say."""
 
-    def send(index: int, pieces: Sequence[Piece]) -> bytes:
-        if len(pieces) == 1 and type(pieces[0]) is Text:  # a token
-            return writer.piece(index, pieces[0])
-        for piece in pieces:
-            tally.count(index, piece)
-        return b"".join([writer.piece(index, piece) for piece in pieces])
+    def __init__(self, ask: Ask, pool: WorkerPool, orders: Sequence[Order], writer: Writer) -> None:
+        self._ask = ask
+        self._pool = pool
+        self._orders = orders
+        self._writer = writer
+        self._tally = Tally(ask.candidates)
 
-    def collect(index: int, pieces: Sequence[Piece]) -> bytes:
-        for piece in pieces:
-            tally.count(index, piece)
-            writer.collect(index, piece)
-        return b""
-
-    if ask.form == "stream":
-        chunks = run(served.pool, orders, send)
-        return EventStream(
-            writer.media_type, chunks, lambda: writer.end(tally.usage), writer.failed
-        )
-    # The texts of one request for embeddings leave room for other requests.
-    at_once = served.pool.status().max_running if ask.embeds else None
-
-    async def finish() -> None:
-        async with aclosing(run(served.pool, orders, collect, at_once)) as running:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._ask.form == "stream":
+            chunks = run(self._pool, self._orders, self._written)
+            await send_events(scope, send, chunks, self._writer, self._tally)
+            return
+        # The texts of one request for embeddings leave room for other requests.
+        at_once = self._pool.status().max_running if self._ask.embeds else None
+        async with aclosing(run(self._pool, self._orders, self._collected, at_once)) as running:
             async for _ in running:
                 pass
+        await _json(self._writer.whole(self._tally.usage))(scope, receive, send)
 
-    await until_disconnect(request.receive, finish())
-    return _json(writer.whole(tally.usage))
+    def _written(self, index: int, pieces: Sequence[Piece]) -> bytes:
+        if len(pieces) == 1 and type(pieces[0]) is Text:  # a token
+            return self._writer.piece(index, pieces[0])
+        for piece in pieces:
+            self._tally.count(index, piece)
+        return b"".join([self._writer.piece(index, piece) for piece in pieces])
+
+    def _collected(self, index: int, pieces: Sequence[Piece]) -> bytes:
+        for piece in pieces:
+            self._tally.count(index, piece)
+            self._writer.collect(index, piece)
+        return b""
 
 
-def _asking(dialect: TokenDialect) -> Handler:
+class _Asking(_Handler):
     """The handler of an endpoint that needs no generation."""
 
-    async def handle(request: Request) -> Response:
-        models = models_of(request)
-        with _bounds(request, models).within():
-            question = dialect.read(await models.bodies.read_object(request))
-            known = await _known(request, models.find(question.model), question)
-        return _json(dialect.write(question, known))
+    def __init__(self, dialect: TokenDialect) -> None:
+        self._dialect = dialect
 
-    return handle
-
-
-async def _known(request: Request, served: Served, question: TokenQuestion) -> Known:
-    model = loaded_model(served.pool)
-    asked: Question
-    if isinstance(question.prompt, ChatPrompt | TextPrompt):
-        check_messages(question.prompt, model)
-        check_size(question.prompt)  # it may be longer than the context
-        asked = question_of(
-            question.prompt,
-            question.tools,
-            begins=question.begins,
-            wants_text=question.wants_text,
-            wants_pieces=question.wants_pieces,
-        )
-    else:
-        check_ids(question.ids, question.param, model)
-        asked = Detokenize(question_name(), question.ids)
-    (known,) = await until_disconnect(request.receive, _prepared(served.pool, [asked], {}))
-    return Known(known.ids, known.pieces, known.text, model.n_ctx)
-
-
-def _bounds(request: Request, models: Models) -> TimeBounds:
-    config = models.default.config
-    return time_bounds(
-        request.headers,
-        record_of(request.scope).began_s,
-        config.request_timeout_s,
-        config.queue_timeout_s,
-    )
+    async def answer(
+        self, body: Body, models: Models, record: RequestRecord, bounds: TimeBounds
+    ) -> ASGIApp:
+        asked = self._dialect.read(body)
+        pool = models.find(asked.model).pool
+        model = loaded_model(pool)
+        (found,) = await _prepared(pool, [token_question(asked.prompt, model)], {})
+        return _json(self._dialect.write(asked.options, found, model.n_ctx))
 
 
 def _json(content: Any) -> Response:
@@ -233,22 +207,7 @@ def _json(content: Any) -> Response:
     return Response(made, media_type="application/json")
 
 
-def _add(router: APIRouter, endpoint: Endpoint, handler: Handler) -> None:
-    router.add_api_route(
-        endpoint.path,
-        handler,
-        methods=["POST"],
-        name=endpoint.name,
-        tags=[endpoint.tag],
-        description=endpoint.description,
-        response_model=None if endpoint.streams else endpoint.answer,
-        responses=stream_or(endpoint.answer) if endpoint.streams else ERROR_RESPONSES,
-        openapi_extra=request_body(endpoint.bodies, endpoint.example),
-    )
-
-
-router = APIRouter()
-for _dialect in DIALECTS:
-    _add(router, _dialect.endpoint, _generating(_dialect))
-for _asked in TOKEN_DIALECTS:
-    _add(router, _asked.endpoint, _asking(_asked))
+ROUTES = [
+    *(Route(each.path, _Generating(each), methods=["POST"]) for each in DIALECTS),
+    *(Route(each.path, _Asking(each), methods=["POST"]) for each in TOKEN_DIALECTS),
+]

@@ -9,7 +9,7 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -22,11 +22,11 @@ from gateway.http.protocol import HttpLimits, HttpProtocol, HttpServerState
 from gateway.http.requests import CLOSE
 from gateway.launch import Launch
 from gateway.listening import listen, raise_file_limit, tls_context, url_of
+from gateway.machine import has_terminal
 from gateway.models import Admin, Models
 from gateway.observe.tracing import Spans
 from gateway.plan import Plan
 from gateway.reload import Reloads
-from gateway.terminal import has_terminal
 from shared.logging import request_id_var
 from shared.messages import ModelInfo
 
@@ -46,20 +46,22 @@ class _Server(uvicorn.Server):
     """
 
     server_state: HttpServerState
+    reloads: Reloads  # of what is served; to be set before it serves
 
     def __init__(
         self,
         config: uvicorn.Config,
         limits: HttpLimits,
         tls: ssl.SSLContext | None,
-        drain: Callable[[], None],
+        drain_timeout_s: float,
     ) -> None:
         super().__init__(config)
         self.server_state = HttpServerState(limits)
         self._tls = tls
-        self._drain = drain
+        self._drain_timeout_s = drain_timeout_s
         self._loop = asyncio.get_running_loop()
         self._is_draining = False
+        self._draining: asyncio.Task[None] | None = None
 
     def exit(self) -> None:
         """End when the last request has been answered."""
@@ -123,15 +125,40 @@ class _Server(uvicorn.Server):
         # Of these uvicorn makes the default headers, each second.
         self.config.encoded_headers.append(CLOSE)
         self.server_state.default_headers = [*self.server_state.default_headers, CLOSE]
-        self._drain()
+        self._draining = self._loop.create_task(self._drain())
+
+    async def _drain(self) -> None:
+        """Let what has begun come to its end, within the drain timeout; then end it."""
+        logger.info("shutting down; a second signal does not wait for running requests")
+        self.reloads.begin_close()
+        pools = self.reloads.pools
+        for pool in pools:
+            pool.stop_accepting()
+        begun = set(self.server_state.tasks)
+
+        async def all_done() -> None:
+            if begun:
+                await asyncio.wait(begun)
+            for pool in pools:
+                await pool.idle()
+
+        try:
+            await asyncio.wait_for(all_done(), self._drain_timeout_s)
+        except asyncio.TimeoutError:
+            await self.reloads.close()
+        finally:
+            self.exit()
+
+    async def close(self) -> None:
+        """End all pools; after a second signal the drain may still wait for a client."""
+        await self.reloads.close()
+        if self._draining is not None:
+            self._draining.cancel()
+            await asyncio.gather(self._draining, return_exceptions=True)
 
 
 async def serve(launch: Launch, plan: Plan) -> int:
     """Serve until a signal ends it, or until it is known that no worker can load the model.
-
-    Args:
-        launch: makes the pools; its settings say where to listen, and how.
-        plan: what to start.
 
     Returns:
         The exit status: 0 after a signal, 1 if the model cannot be served.
@@ -140,9 +167,6 @@ async def serve(launch: Launch, plan: Plan) -> int:
         UsageError: the address cannot be listened on, or a setting cannot be used.
     """
     settings = launch.settings
-    max_connections = raise_file_limit(
-        plan.workers + plan.parked, settings.max_queue, settings.max_connections
-    )
     access, tls = access_for(settings), tls_context(settings)
     spans = Spans() if settings.otel else None
     listener = listen(settings.host, settings.port, settings.send_timeout)
@@ -151,23 +175,22 @@ async def serve(launch: Launch, plan: Plan) -> int:
     serving, pool = launch.pool(plan)
     app = create_app(serving, pool, access, [spans.observe] if spans else [])
     models: Models = app.state.models
-    draining: list[asyncio.Task[None]] = []
-
-    def drain() -> None:
-        draining.append(asyncio.create_task(_drain(server, reloads, settings.drain_timeout)))
-
+    processes = plan.workers + plan.parked
     limits = HttpLimits(
-        max_connections,
+        raise_file_limit(processes, settings.max_queue, settings.max_connections),
         settings.max_header_bytes,
         settings.receive_timeout,
         settings.keep_alive_timeout,
         count_refused=models.metrics.count_refused,
     )
-    server = _Server(_configured(app), limits, tls, drain)
-    reloads = Reloads(launch, plan, pool, models, lambda: server.server_state.tasks)
+    server = _Server(_configured(app), limits, tls, settings.drain_timeout)
+    server.reloads = Reloads(
+        settings, launch.pool, plan, pool, models, lambda: server.server_state.tasks
+    )
     if settings.admin_key is not None:
-        models.admin = Admin(settings.admin_key, reloads.reload)
-    with _at_hangup(server, reloads):
+        models.admin = Admin(settings.admin_key, server.reloads.reload)
+    url = url_of(listener, "http" if tls is None else "https")
+    with _at_hangup(server):
         running = asyncio.create_task(server.serve(sockets=[listener]))
         settling = asyncio.create_task(pool.settled())
         try:
@@ -180,14 +203,10 @@ async def serve(launch: Launch, plan: Plan) -> int:
                 logger.error("the model cannot be served: %s", status.reason)
                 server.exit()
             elif status.state == "ready" and status.model is not None:
-                url = url_of(listener, "http" if tls is None else "https")
                 _show(_summary(url, plan, status.model))
             await running
         finally:
-            await reloads.close()
-            for task in draining:
-                task.cancel()  # after a second signal it may still wait for a client
-            await asyncio.gather(*draining, return_exceptions=True)
+            await server.close()
             if spans is not None:
                 spans.close()
     return 1 if status.state == "failed" else 0
@@ -206,31 +225,8 @@ def _configured(app: FastAPI) -> uvicorn.Config:
     )
 
 
-async def _drain(server: _Server, reloads: Reloads, timeout_s: float) -> None:
-    """Let what has begun come to its end, for so many seconds; then end it."""
-    logger.info("shutting down; a second signal does not wait for running requests")
-    reloads.begin_close()
-    pools = reloads.pools
-    for pool in pools:
-        pool.stop_accepting()
-    begun = set(server.server_state.tasks)
-
-    async def all_done() -> None:
-        if begun:
-            await asyncio.wait(begun)
-        for pool in pools:
-            await pool.idle()
-
-    try:
-        await asyncio.wait_for(all_done(), timeout_s)
-    except asyncio.TimeoutError:
-        await reloads.close()
-    finally:
-        server.exit()
-
-
 @contextlib.contextmanager
-def _at_hangup(server: _Server, reloads: Reloads) -> Iterator[None]:
+def _at_hangup(server: _Server) -> Iterator[None]:
     """Have SIGHUP load the model again; or end the server if its terminal is gone.
 
     With ``nohup`` it outlives that.
@@ -243,7 +239,7 @@ def _at_hangup(server: _Server, reloads: Reloads) -> Iterator[None]:
         if ends_with_terminal and not has_terminal():
             server.stop()
             return
-        task = loop.create_task(reloads.reload_for_signal())
+        task = loop.create_task(server.reloads.reload_for_signal())
         reloading.add(task)
         task.add_done_callback(reloading.discard)
 
@@ -265,7 +261,7 @@ def _show(text: str) -> None:
 def _summary(url: str, plan: Plan, model: ModelInfo) -> str:
     return (
         f"\n  ggml-fastapi is ready on {url}\n\n"
-        f"  model     {plan.model_id} ({plan.family})\n"
+        f"  model     {plan.worker.model_id} ({plan.family})\n"
         f"  engine    {plan.engine or 'none'}\n"
         f"  context   {model.n_ctx} tokens\n"
         f"  template  {model.chat_format}, from {model.chat_format_origin}\n"

@@ -12,7 +12,8 @@ from shared.model.description import Family, family_named
 
 _PORTS = {"http": 80, "https": 443}
 _UNITS = ("", "k", "m", "g", "t")
-_YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+_FLAGS = {"1": True, "true": True, "yes": True, "on": True,
+          "0": False, "false": False, "no": False, "off": False}  # fmt: skip
 _TYPES = (*(family.value for family in Family), "gguf", "echo")
 
 
@@ -22,7 +23,7 @@ class Kind(NamedTuple):
     metavar: str
     #: Ends the sentence "it must be ...".
     allowed: str
-    #: Raises `ValueError` for a text that is not allowed.
+    #: Raises `ValueError` or `KeyError` for a text that is not allowed.
     parse: Callable[[str], Any]
 
 
@@ -101,7 +102,7 @@ _SECONDS = _number("SECONDS", "a number of seconds", 86_400, float)
 _LIMIT = _whole(0, 1 << 31)
 _SIZE = Kind("SIZE", "a size like 512M or 2G, or a number of bytes", _size)
 _SIZE_OR_NONE = _SIZE._replace(parse=lambda text: _size(text) or None)
-_FLAG = Kind("0|1", "1 or 0", lambda text: (_NO + _YES).index(text.strip().lower()) >= len(_NO))
+_FLAG = Kind("0|1", "1 or 0", lambda text: _FLAGS[text.strip().lower()])
 _MODEL_TYPE = Kind("TYPE", f"one of: {', '.join(_TYPES)}", _model_type)
 _ORIGINS = Kind(
     "ORIGINS",
@@ -232,7 +233,7 @@ class Settings:
                 continue
             try:
                 values[name] = kind.parse(text)
-            except ValueError:
+            except (ValueError, KeyError):
                 raise UsageError(
                     f"{source}={text!r} is not allowed; it must be {kind.allowed}"
                 ) from None

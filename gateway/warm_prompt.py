@@ -1,8 +1,9 @@
 """The prompt that all workers are born with (``WARM_PROMPT``)."""
 
+import os
 from pathlib import Path
 
-from shared.errors import UsageError
+from shared.errors import UsageError, reason_of
 
 _SUFFIXES = (".txt", ".md", ".prompt")
 
@@ -21,19 +22,15 @@ def load_warm_prompt(setting: str | None) -> str | None:
         return None
     path = Path(setting.removeprefix("@")).expanduser()
     text = setting
-    if setting.startswith("@") or _looks_like_a_file(setting, path):
-        try:
+    try:
+        if setting.startswith("@") or _looks_like_a_file(setting, path):
             # Editors end a file with a newline that is no part of the prompt.
             text = path.read_text("utf-8").removesuffix("\n")
-        except UnicodeDecodeError as error:
-            raise UsageError(f"WARM_PROMPT={setting}: it is not UTF-8 text") from error
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise UsageError(f"WARM_PROMPT={setting}: {reason}; name a text file") from error
-    try:
         text.encode()
-    except UnicodeEncodeError as error:
+    except UnicodeError as error:
         raise UsageError(f"WARM_PROMPT={setting!r}: it is not UTF-8 text") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"WARM_PROMPT={setting}: {reason_of(error)}; name a text file") from error
     if not text.strip():
         raise UsageError(f"WARM_PROMPT={setting}: there is no text in it")
     return text
@@ -42,10 +39,5 @@ def load_warm_prompt(setting: str | None) -> str | None:
 def _looks_like_a_file(setting: str, path: Path) -> bool:
     if "\n" in setting:
         return False
-    try:
-        if path.is_file():
-            return True
-    except (OSError, ValueError):  # too long for a name, or a NUL in it
-        return False
-    is_a_word = len(setting.split()) == 1
-    return is_a_word and ("/" in setting or path.suffix.lower() in _SUFFIXES)
+    is_named_so = "/" in setting or path.suffix.lower() in _SUFFIXES
+    return os.path.isfile(path) or (is_named_so and len(setting.split()) == 1)

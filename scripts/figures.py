@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 _COMPARISONS = {"≥": operator.ge, "≤": operator.le}
 
 
@@ -79,6 +81,12 @@ class Results:
         return {
             "machine": self.machine, "figures": figures, "series": series, "notes": self.notes
         }  # fmt: skip
+
+
+def percentile(values: Iterable[float], percent: float) -> float:
+    """The value below which ``percent`` of the values lie, interpolated; NaN of none."""
+    some = list(values)
+    return float(np.percentile(some, percent)) if some else math.nan
 
 
 def table(figures: Iterable[Figure]) -> str:

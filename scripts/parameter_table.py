@@ -6,10 +6,22 @@ from pydantic.fields import FieldInfo
 
 from gateway.dialects.chat import ChatRequest
 from gateway.dialects.completions import CompletionRequest
-from gateway.dialects.openai_request import INDIFFERENT, UNSUPPORTED_UNLESS
+from gateway.dialects.openai_request import UNSUPPORTED_UNLESS
 from shared.sampling import SamplingParams
 
 _MODELS: dict[str, type[BaseModel]] = {"chats": ChatRequest, "completions": CompletionRequest}
+
+INDIFFERENT = frozenset(
+    {
+        "metadata",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "user",
+    }
+)
+"""Parameters of OpenAI's that say nothing about the text."""
 
 
 def table() -> str:

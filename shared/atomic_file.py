@@ -22,12 +22,7 @@ def atomic_file(target: Path, n_bytes: int) -> Iterator[tuple[BinaryIO, Path]]:
     If the block raises, an interruption included, nothing is left of the file, and ``target`` is as
     it was before.
 
-    Args:
-        target: is replaced if it is there.
-        n_bytes: how long the file will be, for which there has to be room.
-
-    Yields:
-        The file, and where it is until then.
+    Yields the file, and where it is until then. There has to be room for ``n_bytes``.
 
     Raises:
         UsageError: the file cannot be written, or there is no room for it.

@@ -67,3 +67,8 @@ class ModelFileError(UsageError):
 
 class EngineError(Exception):
     """The engine could not do what was asked of it (load a file, evaluate tokens)."""
+
+
+def reason_of(error: Exception) -> str:
+    """What went wrong; of an error of the system without its number and path."""
+    return getattr(error, "strerror", None) or str(error)

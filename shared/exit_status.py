@@ -4,11 +4,7 @@ import signal
 
 
 def ended(status: int) -> str:
-    """Say how a process ended.
-
-    Args:
-        status: its exit status; negative for the signal that killed it, as `subprocess` has it.
-    """
+    """How a process ended, by its status; that is negative for the signal that killed it."""
     if status >= 0:
         return f"exit status {status}"
     try:

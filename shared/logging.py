@@ -22,11 +22,7 @@ def configure_logging(
     A caller adds fields to a record of its own by ``extra={"fields": {...}}``; they are seen in
     JSON only, so the message must say as much.
 
-    Args:
-        level: name of a `logging` level, e.g. ``INFO``.
-        log_format: ``console`` or ``json``.
-        process: name of this process; a worker's is ``worker-`` and its number.
-        stream: where to send them instead.
+    The form is ``console`` or ``json``; a worker's process is ``worker-`` and its number.
     """
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonLines(process) if log_format == "json" else ConsoleLines(process))

@@ -204,19 +204,14 @@ class Prefilled:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A further piece of text, made of whole characters; empty only if it has ``logprobs``.
-
-    Attributes:
-        request_id: which generation.
-        text: the piece.
-        tokens: how many tokens were generated since the last `Delta`.
-        logprobs: of the tokens that begin in this piece, if `Generate.logprobs` asks for them; so
-            without those whose text was cut off by a stop string.
-    """
+    """A further piece of text, made of whole characters; empty only if it has ``logprobs``."""
 
     request_id: str
     text: str
+    #: how many were generated since the last `Delta`
     tokens: int
+    #: of the tokens that begin in this piece, if `Generate.logprobs` asks for them; so without
+    #: those whose text was cut off by a stop string
     logprobs: tuple[TokenLogprobs, ...] = ()
 
     def followed_by(self, other: "Delta") -> "Delta":

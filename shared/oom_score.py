@@ -9,10 +9,6 @@ ZYGOTE = 200
 
 
 def adjust(adjustment: int) -> None:
-    """Adjust this process's score, where there is such a thing and it is allowed.
-
-    Args:
-        adjustment: from -1000 for never to 1000 for first; the gateway's is 0.
-    """
+    """Adjust this process's score, from -1000 (never) to 1000 (first), where that is allowed."""
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write(str(adjustment))

@@ -29,8 +29,6 @@ _MERGED = (
 
 @dataclass
 class Tensor:
-    """A tensor to be written."""
-
     shape: tuple[int, ...]
     data: bytes
     ggml_type: int = 0
@@ -38,20 +36,15 @@ class Tensor:
 
 @dataclass
 class GGUFDraft:
-    """What a file will hold.
+    """What a file will hold."""
 
-    Attributes:
-        metadata: per key ``(type, value)``, or ``(ARRAY, item type, values)``.
-        tensors: in the order in which they are written.
-    """
-
+    #: per key ``(type, value)``, or ``(ARRAY, item type, values)``
     metadata: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
     version: int = 3
     alignment: int = 32
 
     def to_bytes(self) -> bytes:
-        """Return the whole file."""
         # Version 1 has counts, lengths and dimensions of 32 bits.
         size = "I" if self.version == 1 else "Q"
         counts = struct.pack(f"<I2{size}", self.version, len(self.tensors), len(self.metadata))
@@ -70,13 +63,11 @@ class GGUFDraft:
         return header + b"\0" * (-len(header) % self.alignment) + b"".join(blobs)
 
     def write(self, path: Path) -> Path:
-        """Write the file and return its path."""
         path.write_bytes(self.to_bytes())
         return path
 
 
 def string(value: str | bytes, size: str = "Q") -> bytes:
-    """Encode a string as GGUF has them."""
     raw = value.encode() if isinstance(value, str) else value
     return struct.pack(f"<{size}", len(raw)) + raw
 
@@ -94,7 +85,7 @@ def _value(size: str, kind: int, *value: Any) -> bytes:
 
 
 def byte_letters() -> list[str]:
-    """Return GPT-2's letter for each of the 256 bytes."""
+    """GPT-2's letter for each of the 256 bytes."""
     letters, following = [], 256
     for byte in range(256):
         if 33 <= byte <= 126 or 161 <= byte <= 172 or byte >= 174:
@@ -106,14 +97,14 @@ def byte_letters() -> list[str]:
 
 
 def bpe_words() -> list[bytes]:
-    """Return the 256 bytes and some words made of them."""
+    """The 256 bytes and some words made of them."""
     letters = byte_letters()
     merged = (merge.replace(" ", "") for merge in _MERGED)
     return [bytes(letters.index(letter) for letter in word) for word in (*letters, *merged)]
 
 
 def bpe_metadata(tokens: list[bytes], form: str, n_special: int) -> dict[str, tuple[Any, ...]]:
-    """Return the metadata of a byte-level vocabulary, in ``bytes`` or in ``letters``."""
+    """The metadata of a byte-level vocabulary, in ``bytes`` or in ``letters``."""
     letters = byte_letters()
     kinds = [3 if index < n_special else 1 for index in range(len(tokens))]
     if form == "letters":
@@ -130,30 +121,14 @@ def bpe_metadata(tokens: list[bytes], form: str, n_special: int) -> dict[str, tu
 
 
 def tiny_llama(
-    form: str = "letters",
-    *,
-    n_layer: int = 2,
-    n_embd: int = 32,
-    n_head: int = 4,
-    n_head_kv: int = 2,
-    n_ff: int = 64,
-    n_ctx: int = 512,
-    tied: bool | None = None,
-    seed: int = 1,
-) -> GGUFDraft:
-    """Describe a small model.
+    form: str = "letters", *, n_layer: int = 2, n_embd: int = 32, n_head: int = 4,
+    n_head_kv: int = 2, n_ff: int = 64, n_ctx: int = 512, tied: bool | None = None, seed: int = 1,
+) -> GGUFDraft:  # fmt: skip
+    """A small model with random weights.
 
-    Args:
-        form: ``letters``: BPE as current files have it; ``bytes``: BPE as
-            `shared.model.gguf_rewrite` writes it; ``spm``: SentencePiece.
-        n_layer: number of blocks.
-        n_embd: width.
-        n_head: attention heads.
-        n_head_kv: key/value heads.
-        n_ff: width of the feed-forward layers.
-        n_ctx: context length that the model names.
-        tied: leave ``output.weight`` out; by default the ``letters`` form does.
-        seed: of the weights.
+    Its vocabulary is BPE in ``letters`` as current files have it, or in ``bytes`` as
+    `shared.model.gguf_rewrite` writes it, or SentencePiece: ``spm``. A tied one, as by default that
+    in letters, has no ``output.weight``.
     """
     draft = GGUFDraft()
     draft.metadata = {
@@ -203,16 +178,10 @@ def tiny_llama(
 
 
 def _bpe(form: str) -> dict[str, tuple[Any, ...]]:
-    letters = byte_letters()
-    words = [*letters, *(merge.replace(" ", "") for merge in _MERGED)]
-    tokens: list[bytes] = [text.encode() for text in (*CONTROL_TOKENS, *words)]
-    types = [3] * len(CONTROL_TOKENS) + [1] * len(words)
-    metadata: dict[str, tuple[Any, ...]] = {
-        "tokenizer.ggml.model": (STRING, "gpt2"),
+    tokens = [*(text.encode() for text in CONTROL_TOKENS), *bpe_words()]
+    metadata = {
+        **bpe_metadata(tokens, form, n_special=len(CONTROL_TOKENS)),
         "tokenizer.ggml.pre": (STRING, "smollm"),
-        "tokenizer.ggml.tokens": (ARRAY, STRING, tokens),
-        "tokenizer.ggml.token_type": (ARRAY, I32, types),
-        "tokenizer.ggml.merges": (ARRAY, STRING, list(_MERGED)),
         "tokenizer.ggml.bos_token_id": (U32, 1),
         "tokenizer.ggml.eos_token_id": (U32, 2),
         "tokenizer.ggml.unknown_token_id": (U32, 0),
@@ -220,8 +189,6 @@ def _bpe(form: str) -> dict[str, tuple[Any, ...]]:
         "tokenizer.ggml.add_bos_token": (BOOL, False),
     }
     if form == "bytes":
-        spelt = [bytes(letters.index(letter) for letter in word) for word in words]
-        tokens[len(CONTROL_TOKENS) :] = spelt
         metadata["tokenizer.ggml.scores"] = (ARRAY, F32, [0.0] * len(tokens))
         metadata["ggml_fastapi.token_form"] = (STRING, "bytes")
     return metadata

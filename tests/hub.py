@@ -15,19 +15,12 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Hub:
-    """What the hub holds, and what it has been asked.
+    """What the hub holds, and what it has been asked."""
 
-    Attributes:
-        repositories: per id its files, by their paths.
-        gated: ids whose files nobody may read.
-        broken: answer everything with status 500.
-        requests: method and path of each request.
-    """
-
-    repositories: dict[str, dict[str, bytes]]
-    gated: set[str] = field(default_factory=set)
-    broken: bool = False
-    requests: list[str] = field(default_factory=list)
+    repositories: dict[str, dict[str, bytes]]  #: for each id its files, by their paths
+    gated: set[str] = field(default_factory=set)  #: ids whose files nobody may read
+    broken: bool = False  #: answers everything with status 500
+    requests: list[str] = field(default_factory=list)  #: method and path of each
     url: str = ""
 
 
@@ -78,27 +71,14 @@ class _HubHandler(BaseHTTPRequestHandler):
             self.send(404)
 
     def model(self, path: str) -> None:
-        repository, _, tree = path.partition("/tree/")
-        files = self.hub.repositories.get(repository.partition("/revision/")[0])
+        repository = path.partition("/revision/")[0]
+        files = self.hub.repositories.get(repository)
         if files is None:
             self.send(404, error="RepoNotFound")
-        elif tree:
-            entries = [
-                {"type": "file", "oid": _etag(content), "size": len(content), "path": name}
-                for name, content in files.items()
-            ]
-            self.send(200, json.dumps(entries).encode(), kind="application/json")
         else:
-            model = {
-                "_id": "1",
-                "id": repository,
-                "sha": COMMIT,
-                "private": False,
-                "tags": [],
-                "downloads": 0,
-                "likes": 0,
-                "siblings": [{"rfilename": name} for name in files],
-            }
+            names = [{"rfilename": name} for name in files]
+            model = {"_id": "1", "id": repository, "sha": COMMIT, "private": False, "tags": []}
+            model |= {"downloads": 0, "likes": 0, "siblings": names}
             self.send(200, json.dumps(model).encode(), kind="application/json")
 
     def file(self, repository: str, name: str) -> None:

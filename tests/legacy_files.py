@@ -24,30 +24,18 @@ _BY_LABEL = {layout.label: layout for layout in LAYOUTS}
 
 @dataclass
 class LegacyDraft:
-    """What a file will hold.
+    """What a file will hold."""
 
-    Attributes:
-        header: 32-bit numbers after the magic, in order.
-        words: the vocabulary.
-        tensors: in the order in which they are written, under their names.
-        magic: first bytes of the file.
-        again: what is written between header and vocabulary, the number of words by default.
-        scored: a float follows each word.
-        between: what stands between vocabulary and tensors.
-        alignment: of each tensor's data.
-    """
-
-    header: dict[str, float]
+    header: dict[str, float]  #: 32-bit numbers after the magic, in order
     words: list[bytes]
     tensors: dict[str, Tensor] = field(default_factory=dict)
     magic: bytes = GGML_MAGIC
-    again: int | None = None
-    scored: bool = False
-    between: bytes = b""
-    alignment: int = 1
+    again: int | None = None  #: the number of words, once more between header and vocabulary
+    scored: bool = False  #: a float follows each word
+    between: bytes = b""  #: what stands between vocabulary and tensors
+    alignment: int = 1  #: of each tensor's data
 
     def head(self) -> bytes:
-        """Return what stands before the tensors."""
         parts = [self.magic]
         for name, value in self.header.items():
             parts.append(struct.pack("<f" if name in FLOAT_FIELDS else "<i", value))
@@ -58,7 +46,6 @@ class LegacyDraft:
         return b"".join(parts) + self.between
 
     def to_bytes(self) -> bytes:
-        """Return the whole file."""
         content = bytearray(self.head())
         for name, tensor in self.tensors.items():
             content += record(name, tensor)
@@ -66,7 +53,6 @@ class LegacyDraft:
         return bytes(content)
 
     def write(self, path: Path) -> Path:
-        """Write the file and return its path."""
         path.write_bytes(self.to_bytes())
         return path
 
@@ -84,13 +70,12 @@ class LegacyDraft:
 
 
 def record(name: str, tensor: Tensor) -> bytes:
-    """Return the description in front of a tensor's data."""
+    """What stands in front of a tensor's data."""
     n_dims, raw = len(tensor.shape), name.encode()
     return struct.pack(f"<3i{n_dims}i", n_dims, len(raw), tensor.ggml_type, *tensor.shape) + raw
 
 
 def n_bytes(shape: tuple[int, ...], ggml_type: int) -> int:
-    """Return how long the data of a tensor is."""
     _, block, block_bytes = TENSOR_TYPES[ggml_type]
     count = 1
     for dimension in shape:
@@ -100,7 +85,7 @@ def n_bytes(shape: tuple[int, ...], ggml_type: int) -> int:
 
 @cache
 def weights(seed: int, shape: tuple[int, ...], ggml_type: int) -> bytes:
-    """Return random data: ones for vectors of weights would do as well, but hide mistakes."""
+    """Random data: ones for vectors of weights would do as well, but hide mistakes."""
     source = random.Random(seed)
     _, block, block_bytes = TENSOR_TYPES[ggml_type]
     count = n_bytes(shape, ggml_type) // block_bytes
@@ -151,7 +136,7 @@ def _tiny(
 
 
 def words_of(n_vocab: int = 300) -> list[bytes]:
-    """Return a byte-level vocabulary with its end token first."""
+    """A byte-level vocabulary with its end token first."""
     words = [END, *bpe_words()]
     words += [b"word%d" % index for index in range(n_vocab - len(words))]
     return words[:n_vocab]
@@ -161,7 +146,6 @@ def tiny_starcoder(
     *, n_embd: int = 32, n_head: int = 4, n_layer: int = 2, n_ctx: int = 64, wtype: int = 0,
     n_vocab: int = 300, tied: bool = True, empty: bool = False,
 ) -> LegacyDraft:  # fmt: skip
-    """Describe a StarCoder model."""
     words = [*words_of(n_vocab - 1), b"<fim_prefix>"]
     numbers = {"n_embd": n_embd, "n_head": n_head, "n_layer": n_layer, "n_ctx": n_ctx}
     draft = _tiny(_BY_LABEL["StarCoder or GPT-2"], dict(numbers), words, wtype, empty)
@@ -171,7 +155,6 @@ def tiny_starcoder(
 
 
 def tiny_gpt2() -> LegacyDraft:
-    """Describe a GPT-2 model."""
     draft = tiny_starcoder()
     draft.words = [*words_of(299)[1:], b"2019", END]
     return draft
@@ -181,7 +164,7 @@ def tiny_mpt(
     *, n_embd: int = 32, n_head: int = 4, n_layer: int = 2, n_ctx: int = 64, wtype: int = 0,
     n_vocab: int = 300, clip: float = 0, empty: bool = False,
 ) -> LegacyDraft:  # fmt: skip
-    """Describe an MPT model; each byte of its words is a letter of Latin-1."""
+    # Each byte of its words is a letter of Latin-1.
     words = [word.decode("latin-1").encode() for word in words_of(n_vocab)]
     numbers = {"n_embd": n_embd, "n_head": n_head, "n_layer": n_layer, "n_ctx": n_ctx,
                "alibi_bias_max": 8.0, "clip_qkv": clip}  # fmt: skip
@@ -192,7 +175,6 @@ def tiny_neox(
     *, n_embd: int = 32, n_head: int = 4, n_layer: int = 2, n_ctx: int = 64, wtype: int = 0,
     n_vocab: int = 300, n_rot: int = 4, par_res: int = 1, empty: bool = False,
 ) -> LegacyDraft:  # fmt: skip
-    """Describe a GPT-NeoX model."""
     numbers = {"n_embd": n_embd, "n_head": n_head, "n_layer": n_layer, "n_ctx": n_ctx,
                "n_rot": n_rot, "par_res": par_res}  # fmt: skip
     layout, words = _BY_LABEL["GPT-NeoX"], words_of(n_vocab)
@@ -200,7 +182,7 @@ def tiny_neox(
 
 
 def falcon_words(n_vocab: int = 300) -> list[bytes]:
-    """Return a vocabulary with Falcon's eleven special tokens and its end token first."""
+    """A vocabulary with Falcon's eleven special tokens and its end token first."""
     special = [b">>%d<<" % index for index in range(11)]
     return [*special, *words_of(n_vocab - 11)]
 
@@ -209,7 +191,6 @@ def tiny_ggcc(
     *, n_embd: int = 32, n_head: int = 4, n_head_kv: int = 1, n_layer: int = 2, wtype: int = 0,
     falcon_type: int = 7, n_vocab: int = 300, empty: bool = False,
 ) -> LegacyDraft:  # fmt: skip
-    """Describe a Falcon model in a ggcc file."""
     words = falcon_words(n_vocab)
     merges = [b"h", b"e", b"l", b"l", "Ġ".encode(), b"t"]
     header = Header(n_vocab, n_embd, n_head, n_head_kv, n_layer, falcon_type, wtype, 3)
@@ -227,23 +208,12 @@ def tiny_ggcc(
 
 
 def tiny_falcon(
-    form: str = "bytes",
-    *,
-    two_norms: bool = False,
-    n_embd: int = 32,
-    n_head: int = 4,
-    n_head_kv: int = 1,
-    tied: bool = False,
-) -> GGUFDraft:
-    """Describe a Falcon model in a GGUF file of two layers.
+    form: str = "bytes", *, two_norms: bool = False, n_embd: int = 32, n_head: int = 4,
+    n_head_kv: int = 1, tied: bool = False,
+) -> GGUFDraft:  # fmt: skip
+    """A GGUF file of two layers, in ``bytes`` as in 2023 or in ``letters`` as today.
 
-    Args:
-        form: ``bytes``: as files of 2023 have it; ``letters``: as current ones have it.
-        two_norms: as the models of 40B have.
-        n_embd: width.
-        n_head: attention heads.
-        n_head_kv: key/value heads.
-        tied: leave ``output.weight`` out.
+    Two norms are as in the models of 40B; a tied one has no ``output.weight``.
     """
     n_ff, n_vocab = 4 * n_embd, 300
     draft = GGUFDraft(version=2)

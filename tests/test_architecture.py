@@ -83,7 +83,7 @@ NARROWED = {
     "gateway/answer/pieces.py": {"shared"},
     "gateway/routes.py": {
         "gateway.answer", "gateway.ask", "gateway.dialects", "gateway.errors",
-        "gateway.observe.record", "gateway.openapi", "gateway.pool.base", "gateway.models",
+        "gateway.observe.record", "gateway.bounds", "gateway.pool.base", "gateway.models",
         "gateway.sse", "shared",
     },
     "worker/loop.py": {
@@ -123,10 +123,8 @@ HEAVY = {
     "tokenizers", "tqdm", "uvicorn", "uvloop",
 }  # fmt: skip
 
-# Modules in the longest chain of imports within a package: where there are more than MAX_CHAIN,
-# their present number, which may only fall.
+# Modules in the longest chain of imports within a package.
 MAX_CHAIN = 10
-LONG_CHAINS = {"gateway": 11}
 
 
 @dataclass(frozen=True)
@@ -296,82 +294,50 @@ def test_rule(rule: Rule) -> None:
 
 BAD: list[tuple[Rule, str, str]] = [
     (room_imports, "shared/x.py", "import numpy"),
-    (room_imports, "shared/x.py", "from worker.loop import Loop"),
     (room_imports, "shared/x.py", "def f():\n    import gateway.errors"),
-    (room_imports, "shared/x.py", "from . import errors"),
     (room_imports, "shared/x.py", "from .errors import ErrorCode"),
     (room_imports, "shared/x.py", "import asyncio"),
     (room_imports, "worker/x.py", "import asyncio.events"),
-    (room_imports, "worker/x.py", "import fastapi"),
-    (room_imports, "worker/x.py", "from pydantic import BaseModel"),
-    (room_imports, "worker/x.py", "from gateway import settings"),
     (room_imports, "worker/x.py", "import ctransformers"),
     (room_imports, "worker/engines/echo.py", "from ctransformers.llm import LLM"),
-    (room_imports, "worker/engines/ctransformers.py", "import tokenizers"),
-    (room_imports, "worker/loop.py", "import socket"),
-    (room_imports, "gateway/x.py", "import numpy as np"),
     (room_imports, "gateway/x.py", "if True:\n    from ctransformers import LLM"),
-    (room_imports, "gateway/x.py", "import tokenizers"),
     (room_imports, "gateway/x.py", "import worker.main"),
-    (room_imports, "gateway/pool/local.py", "import multiprocessing"),
-    (room_imports, "gateway/pool/local.py", "import requests"),
     (narrowed_imports, "gateway/pool/local.py", "from gateway.errors import ApiError"),
     (narrowed_imports, "gateway/pool/scheduler.py", "from gateway.pool.local import LocalPool"),
     (narrowed_imports, "gateway/pool/prefix.py", "import shared.messages"),
-    (narrowed_imports, "gateway/auth/keys.py", "from gateway.pool.base import WorkerPool"),
     (narrowed_imports, "gateway/routes.py", "from gateway.pool import local"),
-    (narrowed_imports, "gateway/routes.py", "from gateway import settings"),
     (narrowed_imports, "gateway/dialects/chat.py", "from gateway.pool.base import WorkerPool"),
-    (narrowed_imports, "gateway/dialects/chat.py", "from gateway.answer.run import run"),
     (narrowed_imports, "gateway/answer/run.py", "from gateway.dialects import Dialect"),
     (narrowed_libraries, "gateway/dialects/chat.py", "from fastapi import Request"),
     (narrowed_libraries, "gateway/answer/run.py", "import starlette.types"),
     (narrowed_imports, "worker/loop.py", "from worker.engines.echo import EchoEngine"),
-    (narrowed_imports, "worker/loop.py", "from worker import engines"),
-    (narrowed_imports, "worker/engines/echo.py", "from worker.loop import Loop"),
     (narrowed_imports, "worker/engines/new.py", "from worker import loop"),
     (purity, "gateway/pool/scheduler.py", "import time"),
-    (purity, "gateway/pool/scheduler.py", "import asyncio"),
-    (purity, "gateway/pool/scheduler.py", "from os import path"),
     (purity, "gateway/pool/prefix.py", "def f():\n    import io"),
     (purity, "gateway/pool/prefix.py", "open('x')"),
     (app_imports, "gateway/pool/local.py", "from gateway.app import create_app"),
-    (app_imports, "gateway/__main__.py", "from gateway import app"),
-    (composition, "gateway/server.py", "from worker.main import run_worker"),
     (composition, "gateway/server.py", "def f():\n    import worker"),
     (composition, "gateway/server.py", "from gateway.__main__ import main"),
-    (environment, "gateway/settings.py", "import os\nos.environ['X']"),
     (environment, "worker/loop.py", "import os as o\no.environ.get('X')"),
-    (environment, "worker/loop.py", "import os\nos.getenv('X')"),
     (environment, "shared/logging.py", "from os import environ"),
     (light_at_module_level, "gateway/__main__.py", "import fastapi"),
-    (light_at_module_level, "gateway/__main__.py", "from gateway.app import create_app"),
     (light_at_module_level, "worker/main.py", "import numpy"),
-    (light_at_module_level, "worker/main.py", "from worker.loop import Loop"),
     (docstring, "shared/x.py", "x = 1\n'no docstring'"),
-    (docstring, "shared/x.py", ""),
     (size, "shared/x.py", "x = 1\n" * 301),
-    (naming, "gateway/utils.py", ""),
     (naming, "gateway/pool/manager.py", ""),
     (naming, "gateway/x.py", "def f():\n    class PoolManager: pass"),
 ]
 GOOD: list[tuple[Rule, str, str]] = [
     (room_imports, "shared/x.py", "import os, orjson, shared.errors\nfrom shared import gguf"),
     (room_imports, "worker/engines/library.py", "import ctransformers, numpy, shared.model.gguf"),
-    (room_imports, "worker/tokenizer/tokenizer.py", "from tokenizers import Regex"),
     (room_imports, "gateway/x.py", "import asyncio, fastapi.responses\nfrom gateway import sse"),
-    (narrowed_imports, "gateway/routes.py", "from gateway.pool.base import WorkerPool"),
     (narrowed_libraries, "gateway/dialects/chat.py", "import json, orjson, pydantic"),
     (narrowed_imports, "gateway/pool_x.py", "from gateway.errors import ApiError"),
-    (narrowed_imports, "worker/engines/x.py", "import numpy\nfrom worker.engines import base"),
     (purity, "gateway/pool/scheduler.py", "from collections import deque\nimport shared.messages"),
     (purity, "gateway/pool/local.py", "import asyncio"),
     (app_imports, "gateway/server.py", "from gateway.app import create_app"),
-    (app_imports, "gateway/x.py", "from gateway.application import x"),
     (composition, "gateway/__main__.py", "from worker.main import run_worker"),
-    (composition, "worker/main.py", "from worker.loop import Loop"),
     (environment, "gateway/settings.py", "environment = {}\nenvironment['X']"),
-    (environment, "worker/zygote.py", "import os\nos.environ['X']"),
     (light_at_module_level, "gateway/__main__.py", "import os\ndef f():\n    import fastapi"),
     (docstring, "shared/x.py", '"""X."""'),
     (size, "shared/x.py", "x = 1\n" * 300),
@@ -430,7 +396,7 @@ def test_the_gateway_names_the_worker_in_one_place() -> None:
 def chains(package: str, some: list[Module]) -> Iterator[str]:
     """A package is at most so many floors deep."""
     chain = longest_chain(imports(some))
-    if len(chain) > LONG_CHAINS.get(package, MAX_CHAIN):
+    if len(chain) > MAX_CHAIN:
         yield " -> ".join(chain)
 
 

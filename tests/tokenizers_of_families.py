@@ -12,6 +12,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from tokenizers.pre_tokenizers import PreTokenizer
 
+from scripts.models.family_specials import FALCON_SPECIAL, STARCHAT_SPECIAL, STARCODER_SPECIAL
 from shared.model.byte_level import BYTE_OF_LETTER
 from shared.model.description import Family, ModelFile
 from shared.model.gguf import TokenType
@@ -21,24 +22,7 @@ LLAMA3_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-FALCON_TOKENS = [
-    *(
-        f">>{name}<<"
-        for name in (
-            "TITLE", "ABSTRACT", "INTRODUCTION", "SUMMARY", "COMMENT", "ANSWER", "QUESTION",
-            "DOMAIN", "PREFIX", "SUFFIX", "MIDDLE",
-        )
-    ),
-    "<|endoftext|>",
-]  # fmt: skip
-STARCODER_TOKENS = [
-    "<|endoftext|>", "<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<fim_pad>", "<filename>",
-    "<gh_stars>", "<issue_start>", "<issue_comment>", "<issue_closed>", "<jupyter_start>",
-    "<jupyter_text>", "<jupyter_code>", "<jupyter_output>", "<empty_output>", "<commit_before>",
-    "<commit_msg>", "<commit_after>", "<reponame>",
-]  # fmt: skip
-STARCHAT_TOKENS = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
-CHATML_TOKENS = ["<|im_start|>", "<|im_end|>"]
+CHATML_SPECIAL = ("<|im_start|>", "<|im_end|>")
 
 
 @dataclass(frozen=True)
@@ -63,16 +47,16 @@ RECIPES = {
         Family.MPT,
         "gpt2",
         ("<|endoftext|>", "<|padding|>"),
-        tuple(CHATML_TOKENS),
+        CHATML_SPECIAL,
         nfc=True,
         space_runs=True,
     ),
     "starcoder": Recipe(
-        Family.STARCODER, "digits", tuple(STARCODER_TOKENS), (*STARCHAT_TOKENS, "[PAD]")
+        Family.STARCODER, "digits", STARCODER_SPECIAL, (*STARCHAT_SPECIAL, "[PAD]")
     ),
-    "falcon": Recipe(Family.FALCON, "falcon", tuple(FALCON_TOKENS)),
+    "falcon": Recipe(Family.FALCON, "falcon", FALCON_SPECIAL),
     "smollm": Recipe(
-        Family.LLAMA, "digits", ("<|endoftext|>", *CHATML_TOKENS, "<repo_name>"), pre="smollm"
+        Family.LLAMA, "digits", ("<|endoftext|>", *CHATML_SPECIAL, "<repo_name>"), pre="smollm"
     ),
     "llama3": Recipe(
         Family.LLAMA, "llama3", last=("<|begin_of_text|>", "<|eot_id|>"), pre="llama-bpe"
@@ -82,17 +66,9 @@ RECIPES = {
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained tokenizer and its model file.
-
-    Attributes:
-        reference: the tokenizer; texts of special tokens are plain text to it.
-        merges: what it has learnt.
-        file: the description of a file that has its vocabulary and nothing else.
-    """
-
-    reference: Tokenizer
+    reference: Tokenizer  #: texts of special tokens are plain text to it
     merges: list[tuple[str, str]]
-    file: ModelFile
+    file: ModelFile  #: has its vocabulary and nothing else
 
 
 @cache

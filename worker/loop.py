@@ -76,15 +76,7 @@ class Loop:
         outbox: Outbox,
         grammars: Grammars | None = None,
     ) -> None:
-        """Wire the loop.
-
-        Args:
-            engine: a loaded engine.
-            threads: how many threads an evaluation uses until `SetThreads` says otherwise.
-            inbox: where commands come from.
-            outbox: where events go.
-            grammars: those of ``engine``, if there are some already.
-        """
+        """Use so many threads until `SetThreads` says otherwise; the grammars are the engine's."""
         self._engine = engine
         self._grammars = Grammars(engine) if grammars is None else grammars
         self._threads = ThreadShare(threads)

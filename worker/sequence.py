@@ -109,13 +109,7 @@ class Sequence:
         )
 
     def draw(self, logits: _FloatArray) -> int | None:
-        """Draw the next token.
-
-        Args:
-            logits: shape ``(n_vocab,)``; they are changed.
-
-        Returns:
-            Its id; None if it ends the generation.
+        """The next token, or None if it ends the generation; the logits are changed.
 
         Raises:
             EngineError: the logits are no numbers.
@@ -185,12 +179,7 @@ class Sequence:
         self._entries = [entry for entry in self._entries if entry[0] < n_letters]
 
     def delta(self, text: str, *, is_last: bool = False) -> Delta:
-        """The text as an event, with what there is to say of the tokens that it is made of.
-
-        Args:
-            text: what can be emitted now.
-            is_last: no more text comes, so that all is said that is left to say.
-        """
+        """The text as an event, with what there is to say of its tokens; in the end of all."""
         told: tuple[TokenLogprobs, ...] = ()
         if self._logprobs is not None:
             self._n_letters_reported += len(text)

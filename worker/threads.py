@@ -53,14 +53,7 @@ class ThreadShare:
         return self.share
 
     def learn(self, threads: int, wall_s: float, cpu_s: float, now_s: float) -> None:
-        """Take note of an evaluation that has just ended.
-
-        Args:
-            threads: how many it used.
-            wall_s: how long it took.
-            cpu_s: the CPU time of all its threads.
-            now_s: when it ended; any clock that only goes forward.
-        """
+        """Take note of an evaluation that has just ended; CPU time is that of all its threads."""
         lost_s = wall_s - cpu_s / threads
         if threads == 1 or lost_s < _NOTICEABLE_S or cpu_s >= _CROWDED * threads * wall_s:
             return

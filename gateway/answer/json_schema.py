@@ -85,23 +85,16 @@ def prepared(schema: Schema) -> Schema:
     return closed
 
 
-def _all(schema: object) -> Iterator[Schema]:
+def _all(schema: Schema) -> list[Schema]:
     """A schema and all within it."""
-    if not isinstance(schema, dict):
-        return
-    yield schema
-    for keyword in _MAPS:
-        inner = schema.get(keyword)
-        for each in inner.values() if isinstance(inner, dict) else ():
-            yield from _all(each)
-    for keyword in _LISTS:
-        inner = schema.get(keyword)
-        for each in inner if isinstance(inner, list) else ():
-            yield from _all(each)
-    for keyword in _SINGLE:
-        inner = schema.get(keyword)
-        for each in inner if isinstance(inner, list) else [inner]:  # draft 7 has lists of items
-            yield from _all(each)
+    found: list[Schema] = []
+
+    def note(each: Schema) -> Schema:
+        found.append(each)
+        return each
+
+    _changed(schema, note)
+    return found
 
 
 def _changed(schema: Any, change: Callable[[Schema], Schema]) -> Any:

@@ -10,6 +10,7 @@ from typing import Protocol, TypeAlias
 import orjson
 
 from gateway.answer.pieces import Begun, CallArguments, CallBegun, Ended, Logprobs, Piece, Text
+from gateway.ask import Ask
 from shared.messages import Delta, Finished, Prefilled
 from shared.overlap import overlap
 from shared.tool_calls import CALL_ARGUMENTS, CALL_BEGIN, OPEN
@@ -44,6 +45,12 @@ class TextReader:
             return (_begun(event, self._echo),)
         tokens = event.completion_tokens
         return (Ended(event.finish_reason, tokens, embedding=event.embedding),)
+
+
+def reader_for(ask: Ask, prompt: str) -> Reader:
+    if ask.tools.functions:
+        return CallReader(ask.stop)
+    return TextReader(prompt if ask.echoes else "")
 
 
 class CallReader:

@@ -1,27 +1,20 @@
-"""Runs the generations of an answer: their events side by side, its usage, its deadlines."""
+"""Runs the generations of an answer side by side, and counts their tokens."""
 
 import asyncio
-import math
-import re
-import sys
-import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from gateway.answer.pieces import Begun, Ended, Piece, Usage
 from gateway.answer.reader import Reader
-from gateway.errors import ApiError, failure
+from gateway.errors import failure
 from gateway.observe.record import GenerationRecord
 from gateway.pool.base import Terms, WorkerPool
-from shared.errors import ErrorCode
 from shared.messages import Delta, Event, Failed, Generate
 
 Take: TypeAlias = Callable[[int, Sequence[Piece]], bytes]
 """Takes pieces and the index of their generation; returns what to send because of them."""
-
-_SECONDS = re.compile(r"\d+(\.\d*)?|\.\d+", re.ASCII)
 
 
 @dataclass(slots=True)
@@ -41,7 +34,7 @@ class Order:
         Raises:
             ApiError: the generation has failed.
         """
-        if type(event) is Delta:  # for each token, so without a call that can be spared
+        if isinstance(event, Delta):  # for each token, so without a call that can be spared
             self.record.completion_tokens += event.tokens
             if self.note is not None:
                 self.note(event.text)
@@ -135,76 +128,3 @@ async def _merged(
         for task in pumps:
             task.cancel()
         await asyncio.gather(*pumps, return_exceptions=True)
-
-
-@dataclass(frozen=True, slots=True)
-class TimeBounds:
-    """How long a request may take: what the settings allow, and less if its headers say so."""
-
-    request_timeout_s: float | None = None  #: in all; None for no bound
-    deadline_s: float | None = None  #: when that is over, by `time.monotonic`
-    queue_timeout_s: float | None = None  #: that each of its generations may wait
-
-    @contextmanager
-    def within(self) -> Iterator[None]:
-        """End the block at the deadline, wherever it waits.
-
-        Raises:
-            ApiError: `REQUEST_TIMEOUT`, the deadline came first.
-        """
-        if self.deadline_s is None:
-            yield
-            return
-        task, is_over = asyncio.current_task(), False
-        assert task is not None, "requests are answered in tasks"
-
-        def end() -> None:
-            nonlocal is_over
-            is_over = True
-            task.cancel()
-
-        left_s = max(0.0, self.deadline_s - time.monotonic())
-        timer = asyncio.get_running_loop().call_later(left_s, end)
-        try:
-            yield
-        except asyncio.CancelledError:
-            if not is_over:
-                raise
-            if sys.version_info >= (3, 11):
-                task.uncancel()
-            message = f"The request took longer than {self.request_timeout_s:g} seconds."
-            raise ApiError(ErrorCode.REQUEST_TIMEOUT, message) from None
-        finally:
-            timer.cancel()
-
-
-def time_bounds(
-    headers: Mapping[str, str], began_s: float, request_timeout_s: float, queue_timeout_s: float
-) -> TimeBounds:
-    """The bounds of a request: those of the settings, or lower ones that its headers ask for.
-
-    Args:
-        headers: of the request.
-        began_s: when it began, by `time.monotonic`.
-        request_timeout_s: the setting; 0 for no bound.
-        queue_timeout_s: likewise.
-
-    Raises:
-        ApiError: `INVALID_VALUE`, a header holds something else than seconds.
-    """
-    in_all_s = _lower(headers, "x-request-timeout", request_timeout_s)
-    waiting_s = _lower(headers, "x-queue-timeout", queue_timeout_s)
-    return TimeBounds(in_all_s, None if in_all_s is None else began_s + in_all_s, waiting_s)
-
-
-def _lower(headers: Mapping[str, str], name: str, most_s: float) -> float | None:
-    """The lower of a setting, where 0 is no bound, and a header; None for no bound."""
-    bound_s = most_s or math.inf
-    header = headers.get(name)
-    if header is not None:
-        seconds = float(header) if _SECONDS.fullmatch(header) else 0.0
-        if seconds <= 0.0:
-            message = f"The header {name} must be a number of seconds above 0, such as 2.5."
-            raise ApiError(ErrorCode.INVALID_VALUE, message, name)
-        bound_s = min(bound_s, seconds)
-    return None if bound_s == math.inf else bound_s

@@ -5,20 +5,18 @@ import hmac
 import logging
 import re
 import stat
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.errors import ApiError
 from gateway.observe.record import record_of
-from shared.errors import ErrorCode, UsageError
+from shared.errors import ErrorCode, UsageError, reason_of
 
 logger = logging.getLogger(__name__)
 
 MIN_KEY_LENGTH = 8  # shorter keys can be found by trying
-CHECK_INTERVAL_S = 1.0  # a file of keys is looked at no more often
 MAX_FILE_BYTES = 1 << 20  # it is read on the event loop, between two tokens of somebody
 OPEN_PATHS = ("/health", "/ready")  # for everybody; `is_stranger` says how much they are told
 ADMIN_PATHS = "/admin/"  # what begins so has a key of its own, which the route asks for
@@ -34,14 +32,11 @@ def parse_keys(
 ) -> tuple[dict[bytes, str], list[str]]:
     """The keys that can be used, and what is wrong with the others, without a part of any key.
 
-    Args:
-        lines: each ``name:key``, or ``key``, whose name is its place among all, e.g. ``key-1``; or
-            empty. Several keys may have one name.
-        line: what a line is called, e.g. ``line``.
-        admin_key: what must not be among them.
+    Each line is ``name:key``, or ``key``, whose name is its place among all, e.g. ``key-1``; or
+    empty. Several keys may have one name. ``admin_key`` must not be among them.
 
     Returns:
-        The names, by the SHA-256 of the keys; and sentences.
+        The names, by the SHA-256 of the keys; and sentences, which call a line ``line``.
     """
     names: dict[bytes, str] = {}
     problems: list[str] = []
@@ -79,20 +74,13 @@ class ApiKeys:
     its right lines while others are wrong. The log says so. Only hashes of keys are kept.
     """
 
-    def __init__(
-        self,
-        setting: str,
-        admin_key: str | None = None,
-        clock: Callable[[], float] = time.monotonic,  # seconds
-    ) -> None:
+    def __init__(self, setting: str, admin_key: str | None = None) -> None:
         """Read ``key`` or ``name:key``, with commas between, or ``@`` and the path of a file.
 
         Raises:
             UsageError: one of the keys cannot be used, or there is none.
         """
         self._admin_key = admin_key
-        self._clock = clock
-        self._checked_s = clock()
         self._signature: tuple[int, ...] | None = None  # of the file as it was read
         self._path: Path | None = None
         if setting.startswith("@"):
@@ -105,12 +93,8 @@ class ApiKeys:
             raise UsageError(f"API_KEYS{source}: {self._problems[0]}")
 
     def name_of(self, candidates: Sequence[bytes]) -> str | None:
-        """The name of the first of ``candidates`` that is a key; None if none is.
-
-        Looks whether the file has changed, if that was not done in this second.
-        """
-        if self._path is not None and self._clock() - self._checked_s >= CHECK_INTERVAL_S:
-            self._checked_s = self._clock()
+        """The name of the first of ``candidates`` that is a key now; None if none is."""
+        if self._path is not None:
             self._read_again(self._path)
         found: str | None = None
         for candidate in reversed(candidates):
@@ -144,7 +128,7 @@ class ApiKeys:
             self._signature = signature
         except (OSError, ValueError) as error:
             self._signature = None  # it may become readable without a change
-            self._names, self._problems = {}, [getattr(error, "strerror", "") or str(error)]
+            self._names, self._problems = {}, [reason_of(error)]
         return True
 
 

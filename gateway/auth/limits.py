@@ -44,7 +44,7 @@ class Bucket:
         self._seen_s = now_s
 
     def take(self, units: int, now_s: float) -> None:
-        """Use up ``units``, whether they are there or not."""
+        """Use ``units``, whether they are there or not."""
         self._level, self._seen_s = self._level_at(now_s) - units, now_s
 
     def remaining(self, now_s: float) -> int:

@@ -10,7 +10,7 @@ browser takes for requests to the page's own server. They still carry that name 
 
 import re
 from collections.abc import Collection
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
@@ -39,12 +39,9 @@ class OriginCheck(CORSMiddleware):
     """
 
     def __init__(self, app: ASGIApp, origins: Collection[str]) -> None:
-        """Wrap ``app``.
+        """Allow ``origins`` besides those of this machine.
 
-        Args:
-            app: what answers.
-            origins: allowed besides those of this machine; ``*`` stands for any part of a name, and
-                alone for all pages.
+        ``*`` stands for any part of a name, and alone for all pages.
         """
         names = [re.escape(origin).replace(r"\*", _ANY_PART) for origin in origins]
         super().__init__(
@@ -97,10 +94,16 @@ def host_name(authority: str) -> str:
 
 def is_loopback(name: str) -> bool:
     """Whether a host's name or address is one of this machine only, whatever a DNS server says."""
+    if (address := _address(name)) is not None:
+        return address.is_loopback
+    return name == "localhost" or name.endswith(".localhost")
+
+
+def _address(name: str) -> IPv4Address | IPv6Address | None:
     try:
-        return ip_address(name).is_loopback
+        return ip_address(name)
     except ValueError:
-        return name == "localhost" or name.endswith(".localhost")
+        return None
 
 
 class HostCheck:
@@ -127,10 +130,5 @@ class HostCheck:
         await self._app(scope, receive, send)
 
     def _is_ours(self, name: str) -> bool:
-        if not name or name in self._names or is_loopback(name) or name.endswith(self._endings):
-            return True
-        try:
-            ip_address(name)
-        except ValueError:
-            return False
-        return True
+        is_named = name in self._names or name.endswith(self._endings)
+        return not name or is_named or is_loopback(name) or _address(name) is not None

@@ -56,25 +56,23 @@ class Writer(Protocol):
         """The whole answer, when everything has ended: a value for JSON, or its bytes."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """Where a dialect is spoken, and what its page in the OpenAPI document says."""
+    """One path, and what the OpenAPI document says of it."""
 
     path: str
-    name: str
     tag: str
     description: str
     bodies: tuple[type[BaseModel], ...]  #: what a body may be
     example: Mapping[str, Any]  #: of a body
-    answer: Any  #: the type of a whole answer
+    answer: str  #: what a whole answer is: a schema of OpenAI's, or a sentence
     streams: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Dialect:
+@dataclass(frozen=True, kw_only=True)
+class Dialect(Endpoint):
     """One endpoint's way to ask and to answer."""
 
-    endpoint: Endpoint
     id_prefix: str  #: of the answer's id
     read: Callable[[Mapping[str, Any]], Ask]  #: a body; `ApiError` names the field at fault
     writer: Callable[[Ask, Header], Writer]  #: begins to answer what `read` has read

@@ -3,11 +3,9 @@
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
-import orjson
 from pydantic import Field
-from typing_extensions import NotRequired, TypedDict  # pydantic reads no other before Python 3.12
 
 from gateway.answer.pieces import (
     Begun,
@@ -20,8 +18,8 @@ from gateway.answer.pieces import (
     Text,
     Usage,
 )
-from gateway.ask import Ask, ChatPrompt
-from gateway.dialects import Dialect, Endpoint
+from gateway.ask import Ask
+from gateway.dialects import Dialect
 from gateway.dialects.conversation import (
     Conversation,
     Conversations,
@@ -30,20 +28,14 @@ from gateway.dialects.conversation import (
     tool_use,
 )
 from gateway.dialects.fields import MOST_LOGPROBS, refused
-from gateway.dialects.openai_answer import (
-    HOLE,
-    ChatLogprobs,
-    OpenAiWriter,
-    UsageObject,
-    chat_logprobs,
-)
+from gateway.dialects.openai_answer import Json, OpenAiWriter, chat_logprobs
 from gateway.dialects.openai_request import (
     GenerationRequest,
     common_fields,
     form_of,
     read_request,
 )
-from shared.logprobs import TokenLogprobs
+from shared.messages import Chat, Prepare
 from shared.typing import assert_never
 
 
@@ -81,110 +73,44 @@ class ManyChatsRequest(_ChatFields):
     messages: Conversations
 
 
-class CallFunction(TypedDict):
-    """The function of a call; arguments are JSON, as text."""
-
-    name: str
-    arguments: str
-
-
-class CallObject(TypedDict):
-    """A call that the model makes."""
-
-    id: str
-    type: Literal["function"]
-    function: CallFunction
-
-
-class AssistantMessage(TypedDict):
-    """What the model said."""
-
-    role: Literal["assistant"]
-    content: str | None
-    refusal: None
-    tool_calls: NotRequired[list[CallObject]]
-
-
-class ChatChoice(TypedDict):
-    """One answer to a conversation."""
-
-    index: int
-    message: AssistantMessage
-    logprobs: ChatLogprobs | None
-    finish_reason: str
-
-
-class ChatCompletion(TypedDict):
-    """The whole answer of a chat endpoint."""
-
-    id: str
-    object: Literal["chat.completion"]
-    created: int
-    model: str
-    system_fingerprint: str
-    choices: list[ChatChoice]
-    usage: UsageObject
-
-
 class ChatWriter(OpenAiWriter):
-    """Chunks of a chat, or the object."""
+    """Writes `CreateChatCompletionStreamResponse` and `CreateChatCompletionResponse` of OpenAI."""
 
-    kind = "chat.completion.chunk"
+    chunk_kind = "chat.completion.chunk"
 
-    def piece(self, index: int, piece: Piece) -> bytes:
-        envelope = self.envelopes.get(index)
-        if envelope is not None and type(piece) is Text and not self.tells_logprobs:
-            return envelope[0] + orjson.dumps(piece.text) + envelope[1]
-        beginning = b""
-        if envelope is None and not isinstance(piece, Begun | Reasoning):
-            beginning = self._begin(index)
-        return beginning + self._event(index, piece)
+    def beginning(self, index: int) -> bytes:
+        if index in self._begun:
+            return b""
+        self._begun.add(index)
+        return self.chunk(_delta(index, {"role": "assistant", "content": ""}))
 
-    def _event(self, index: int, piece: Piece) -> bytes:
+    def choice(self, index: int, piece: Piece) -> Json | None:
+        reason = None
         match piece:
-            case Text():
-                return self._delta(index, {"content": piece.text}, None, piece.logprobs)
             case Begun() | Reasoning():
-                return b""
+                return None
+            case Text():
+                delta: Json = {"content": piece.text}
             case CallBegun():
-                call: dict[str, Any] = {"index": piece.place, **_call(piece.name, "")}
-                return self._delta(index, {"tool_calls": [call]}, None, piece.logprobs)
+                delta = {"tool_calls": [{"index": piece.place, **_call(piece.name, "")}]}
             case CallArguments():
-                call = {"index": piece.place, "function": {"arguments": piece.text}}
-                return self._delta(index, {"tool_calls": [call]}, None, piece.logprobs)
+                function = {"arguments": piece.text}
+                delta = {"tool_calls": [{"index": piece.place, "function": function}]}
             case Ended():
-                return self._delta(index, {}, piece.reason, piece.logprobs or None)
+                delta, reason = {}, piece.reason
             case _:
                 assert_never(piece)
+        is_silent = not self.tells_logprobs or piece.logprobs is None
+        if is_silent or (reason and not piece.logprobs):
+            return _delta(index, delta, reason)
+        return _delta(index, delta, reason, chat_logprobs(piece.logprobs or ()))
 
-    def whole(self, usage: Usage) -> dict[str, Any]:
-        choices = [self._choice(index, choice) for index, choice in enumerate(self.choices)]
+    def whole(self, usage: Usage) -> Json:
+        choices = [self._whole_choice(*numbered) for numbered in enumerate(self.choices)]
         return self.object("chat.completion", choices, usage)
 
-    def _begin(self, index: int) -> bytes:
-        """Make the envelope of a choice; returns what to send before its first text."""
-        before, after = self._delta(index, {"content": orjson.Fragment(HOLE)}).split(HOLE)
-        self.envelopes[index] = before, after
-        return self._delta(index, {"role": "assistant", "content": ""})
-
-    def _delta(
-        self,
-        index: int,
-        delta: Mapping[str, Any],
-        reason: str | None = None,
-        logprobs: Sequence[TokenLogprobs] | None = None,
-    ) -> bytes:
-        tells = self.tells_logprobs and logprobs is not None
-        choice = {
-            "index": index,
-            "delta": delta,
-            "logprobs": chat_logprobs(logprobs or ()) if tells else None,
-            "finish_reason": reason,
-        }
-        return self.chunk(choice)
-
-    def _choice(self, index: int, choice: Choice) -> ChatChoice:
-        message = AssistantMessage(role="assistant", content=choice.text, refusal=None)
+    def _whole_choice(self, index: int, choice: Choice) -> Json:
+        message: Json = {"role": "assistant", "content": choice.text, "refusal": None}
         if choice.calls:
             message["content"] = choice.text or None
             message["tool_calls"] = [_call(call.name, call.arguments) for call in choice.calls]
@@ -196,15 +122,18 @@ class ChatWriter(OpenAiWriter):
         }
 
 
-def _call(name: str, arguments: str) -> CallObject:
+def _delta(
+    index: int, delta: Json, reason: str | None = None, logprobs: Json | None = None
+) -> Json:
+    return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+
+
+def _call(name: str, arguments: str) -> Json:
     return {
         "id": f"call_{uuid.uuid4().hex[:24]}",
         "type": "function",
         "function": {"name": name, "arguments": arguments},
     }
-
-
-EXAMPLE = {"messages": [{"role": "user", "content": "Tell me a story."}], "max_tokens": 100}
 
 
 def _read(body: Mapping[str, Any]) -> Ask:
@@ -223,52 +152,50 @@ def _read_many(body: Mapping[str, Any]) -> Ask:
 
 
 def _ask(request: _ChatFields, conversations: Sequence[Conversation]) -> Ask:
-    form = form_of(request, "stream")
-    fields = common_fields(request, form, default_limit=None)
+    fields = common_fields(request, form_of(request, "stream"), default_limit=None)
     if request.top_logprobs and not request.logprobs:
         raise refused("top_logprobs", "is allowed only with 'logprobs': true")
+    tools = tool_use(
+        request.tools or [],
+        request.tool_choice,
+        is_parallel=request.parallel_tool_calls is not False,
+    )
+    functions = tuple([function.shown for function in tools.functions])
+    chats = [
+        Chat(tuple([message.for_template() for message in conversation]), functions)
+        for conversation in conversations
+    ]
     return Ask(
-        prompts=tuple(
-            ChatPrompt([message.for_template() for message in conversation])
-            for conversation in conversations
-        ),
+        prompts=tuple([Prepare("", chat, "messages") for chat in chats]),
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
-        tools=tool_use(
-            request.tools or [],
-            request.tool_choice,
-            is_parallel=request.parallel_tool_calls is not False,
-        ),
+        tools=tools,
         **fields,
     )
 
 
-_ENDPOINT = Endpoint(
+CHAT = Dialect(
     path="/v1/chat/completions",
-    name="chat_completions",
     tag="chat",
     description=(
         "Answer a conversation.\n\n"
         "Without `model` in the body, the answer is streamed unless `stream` is false."
     ),
     bodies=(ChatRequest,),
-    example=EXAMPLE,
-    answer=ChatCompletion,
+    example={"messages": [{"role": "user", "content": "Tell me a story."}], "max_tokens": 100},
+    answer="OpenAI's `CreateChatCompletionResponse`.",
     streams=True,
+    id_prefix="chatcmpl",
+    read=_read,
+    writer=ChatWriter,
 )
-CHAT = Dialect(_ENDPOINT, "chatcmpl", _read, ChatWriter)
-MANY_CHATS = Dialect(
-    replace(
-        _ENDPOINT,
-        path="/v2/chat/completions",
-        name="many_chat_completions",
-        description=(
-            "Answer one conversation or many at once.\n\n"
-            "`messages` may be a list of conversations. Each becomes a choice; they run side by"
-            " side, and in a stream their chunks interleave, told apart by `index`."
-        ),
-        bodies=(ChatRequest, ManyChatsRequest),
+MANY_CHATS = replace(
+    CHAT,
+    path="/v2/chat/completions",
+    description=(
+        "Answer one conversation or many at once.\n\n"
+        "`messages` may be a list of conversations. Each becomes a choice; they run side by"
+        " side, and in a stream their chunks interleave, told apart by `index`."
     ),
-    "chatcmpl",
-    _read_many,
-    ChatWriter,
+    bodies=(ChatRequest, ManyChatsRequest),
+    read=_read_many,
 )

@@ -1,24 +1,15 @@
 """``/v1/completions``: text in, its continuation out."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
-import orjson
 from pydantic import BeforeValidator, Field, PlainValidator
-from typing_extensions import NotRequired, TypedDict  # pydantic reads no other before Python 3.12
 
 from gateway.answer.pieces import Begun, Choice, Ended, Piece, Text, Usage, best
-from gateway.ask import Ask, IdsPrompt, TextPrompt
-from gateway.dialects import Dialect, Endpoint, Header
+from gateway.ask import Ask, IdsPrompt, Prompt, text_prompt
+from gateway.dialects import Dialect, Header
 from gateway.dialects.fields import MOST_LOGPROBS, refused, wrong
-from gateway.dialects.openai_answer import (
-    HOLE,
-    OpenAiWriter,
-    TextLogprobs,
-    TextLogprobsFold,
-    UsageObject,
-    joined,
-)
+from gateway.dialects.openai_answer import Json, OpenAiWriter, TextLogprobsFold, joined
 from gateway.dialects.openai_request import (
     GenerationRequest,
     common_fields,
@@ -83,56 +74,33 @@ class CompletionRequest(GenerationRequest):
     )
 
 
-class TextChoice(TypedDict):
-    """One continuation of a prompt, or a piece of it."""
-
-    index: int
-    text: str
-    logprobs: TextLogprobs | None
-    finish_reason: str | None
-
-
-class TextCompletion(TypedDict):
-    """The whole answer of ``/v1/completions``, or one event of its stream."""
-
-    id: str
-    object: Literal["text_completion"]
-    created: int
-    model: str
-    system_fingerprint: str
-    choices: list[TextChoice]
-    usage: NotRequired[UsageObject | None]
-
-
 class CompletionWriter(OpenAiWriter):
-    """Chunks of a completion, the object, or the bare text."""
+    """Writes `CreateCompletionResponse` of OpenAI, also as chunks, or the bare text."""
 
-    kind = "text_completion"
+    chunk_kind = "text_completion"
 
     def __init__(self, ask: Ask, header: Header) -> None:
         super().__init__(ask, header)
         self._ask = ask
         self._folds = [TextLogprobsFold() for _ in self.choices]
 
-    def piece(self, index: int, piece: Piece) -> bytes:
-        if type(piece) is Text and not self.tells_logprobs:
-            before, after = self.envelopes.get(index) or self._begin(index)
-            return before + orjson.dumps(piece.text) + after
+    def choice(self, index: int, piece: Piece) -> Json | None:
+        fold, logprobs = self._folds[index], None
         match piece:
             case Text():
-                logprobs = self._folds[index].feed(piece.logprobs)
-                return self.chunk(_choice(index, piece.text, logprobs=logprobs))
-            case Begun() if piece.echo and not self.tells_logprobs:
-                return self.chunk(_choice(index, piece.echo))
+                if self.tells_logprobs:
+                    logprobs = fold.feed(piece.logprobs)
+                return _choice(index, piece.text, None, logprobs)
             case Begun() if piece.echo:
-                logprobs = self._folds[index].feed_echo(piece.echo, piece.echo_logprobs)
-                return self.chunk(_choice(index, piece.echo, logprobs=logprobs))
+                if self.tells_logprobs:
+                    logprobs = fold.feed_echo(piece.echo, piece.echo_logprobs)
+                return _choice(index, piece.echo, None, logprobs)
             case Ended():
-                return self.chunk(_choice(index, "", piece.reason))
+                return _choice(index, "", piece.reason, None)
             case _:
-                return b""
+                return None
 
-    def whole(self, usage: Usage) -> dict[str, Any] | str | list[str]:
+    def whole(self, usage: Usage) -> Json | str | list[str]:
         choices = best(self.choices, self._ask.candidates, self._ask.n)
         if self._ask.form == "text":
             texts = [choice.text for choice in choices]
@@ -141,23 +109,16 @@ class CompletionWriter(OpenAiWriter):
             _choice(index, choice.text, choice.finish_reason, self._logprobs(choice))
             for index, choice in enumerate(choices)
         ]
-        return self.object(self.kind, shown, usage)
+        return self.object(self.chunk_kind, shown, usage)
 
-    def _begin(self, index: int) -> tuple[bytes, bytes]:
-        before, after = self.chunk(_choice(index, orjson.Fragment(HOLE))).split(HOLE)
-        self.envelopes[index] = before, after
-        return before, after
-
-    def _logprobs(self, choice: Choice) -> TextLogprobs | None:
+    def _logprobs(self, choice: Choice) -> Json | None:
         if not self.tells_logprobs:
             return None
         fold, begun = TextLogprobsFold(), choice.begun
         return joined([fold.feed_echo(begun.echo, begun.echo_logprobs), fold.feed(choice.logprobs)])
 
 
-def _choice(
-    index: int, text: Any, reason: str | None = None, logprobs: TextLogprobs | None = None
-) -> TextChoice:
+def _choice(index: int, text: str, reason: str | None, logprobs: Json | None) -> Json:
     return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
 
 
@@ -182,12 +143,12 @@ def _read(body: Mapping[str, Any]) -> Ask:
     )
 
 
-def _prompts_of(request: CompletionRequest) -> Sequence[TextPrompt | IdsPrompt]:
-    prompts: list[TextPrompt | IdsPrompt] = []
+def _prompts_of(request: CompletionRequest) -> Sequence[Prompt]:
+    prompts: list[Prompt] = []
     for place, prompt in enumerate(request.prompt):
         param = "prompt" if len(request.prompt) == 1 else f"prompt[{place}]"
         if isinstance(prompt, str):
-            prompts.append(TextPrompt(prompt, request.suffix or "", param=param))
+            prompts.append(text_prompt(prompt, param, request.suffix or ""))
         elif request.suffix:
             raise ApiError(
                 ErrorCode.INVALID_VALUE,
@@ -200,20 +161,17 @@ def _prompts_of(request: CompletionRequest) -> Sequence[TextPrompt | IdsPrompt]:
 
 
 COMPLETIONS = Dialect(
-    Endpoint(
-        path="/v1/completions",
-        name="completions",
-        tag="completions",
-        description=(
-            "Continue a text, or with `suffix` fill in what lies between the two.\n\n"
-            "Without `model` in the body, the answer is the continuation alone, as a JSON string."
-        ),
-        bodies=(CompletionRequest,),
-        example={"prompt": "Once upon a time"},
-        answer=TextCompletion | str | list[str],
-        streams=True,
+    path="/v1/completions",
+    tag="completions",
+    description=(
+        "Continue a text, or with `suffix` fill in what lies between the two.\n\n"
+        "Without `model` in the body, the answer is the continuation alone, as a JSON string."
     ),
-    "cmpl",
-    _read,
-    CompletionWriter,
+    bodies=(CompletionRequest,),
+    example={"prompt": "Once upon a time"},
+    answer="OpenAI's `CreateCompletionResponse`; without `model` the text alone.",
+    streams=True,
+    id_prefix="cmpl",
+    read=_read,
+    writer=CompletionWriter,
 )

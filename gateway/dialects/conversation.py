@@ -23,19 +23,25 @@ MOST_TOOLS = 128
 """The most functions of a request."""
 
 
+def _only(*types: str, because: str) -> BeforeValidator:
+    """Says of all other types of something why they are not supported."""
+
+    def check(value: object) -> object:
+        if isinstance(value, str) and value not in types:
+            message = f"should be '{types[0]}': this server {because}"
+            raise wrong(message, ErrorCode.UNSUPPORTED_PARAMETER)
+        return value
+
+    return BeforeValidator(check)
+
+
 class TextPart(Body):
     """A piece of a message's content; what the model refused with is text, too."""
 
-    type: Literal["text", "refusal"]
+    type: Annotated[
+        Literal["text", "refusal"], _only("text", "refusal", because="reads nothing else")
+    ]
     text: str
-
-    @field_validator("type", mode="before")
-    @classmethod
-    def _only_text(cls, value: object) -> object:
-        if isinstance(value, str) and value not in ("text", "refusal"):
-            message = "should be 'text': this server reads nothing else"
-            raise wrong(message, ErrorCode.UNSUPPORTED_PARAMETER)
-        return value
 
 
 class CalledFunction(Body):
@@ -186,16 +192,8 @@ class FunctionDefinition(Body):
 class Tool(Body):
     """Something that the model may use; functions are all there is."""
 
-    type: Literal["function"]
+    type: Annotated[Literal["function"], _only("function", because="knows no other tools")]
     function: FunctionDefinition
-
-    @field_validator("type", mode="before")
-    @classmethod
-    def _only_functions(cls, value: object) -> object:
-        if isinstance(value, str) and value != "function":
-            message = "should be 'function': this server knows no other tools"
-            raise wrong(message, ErrorCode.UNSUPPORTED_PARAMETER)
-        return value
 
 
 class FunctionName(Body):

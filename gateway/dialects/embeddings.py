@@ -12,11 +12,10 @@ from typing import Annotated, Any, Literal
 
 import orjson
 from pydantic import Field, PlainValidator
-from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
 
 from gateway.answer.pieces import Ended, Piece, Usage
-from gateway.ask import Ask, IdsPrompt, Limit, TextPrompt
-from gateway.dialects import Dialect, Endpoint, Header
+from gateway.ask import Ask, IdsPrompt, Limit, Prompt, text_prompt
+from gateway.dialects import Dialect, Header
 from gateway.dialects.fields import Body, checked, refused, wrong
 from gateway.errors import ApiError
 
@@ -62,32 +61,11 @@ class EmbeddingRequest(Body):
     )
 
 
-class Embedding(TypedDict):
-    """What a text means to the model."""
-
-    object: Literal["embedding"]
-    index: int
-    embedding: list[float] | str
-
-
-class EmbeddingUsage(TypedDict):
-    """What it has cost."""
-
-    prompt_tokens: int
-    total_tokens: int
-
-
-class EmbeddingList(TypedDict):
-    """The answer of ``/v1/embeddings``."""
-
-    object: Literal["list"]
-    data: list[Embedding]
-    model: str
-    usage: EmbeddingUsage
-
-
 class EmbeddingWriter:
-    """Encodes each embedding as it comes: all at once would hold up everybody else."""
+    """Writes OpenAI's `CreateEmbeddingResponse`.
+
+    Encodes each embedding as it comes: all at once would hold up everybody else.
+    """
 
     media_type = ""
 
@@ -114,7 +92,7 @@ class EmbeddingWriter:
             vector = _shortened(array("f", base64.b64decode(piece.embedding)), self._dimensions)
             packed = base64.b64encode(vector.tobytes()).decode("ascii")
             numbers = packed if self._is_base64 else vector.tolist()
-        entry = Embedding(object="embedding", index=index, embedding=numbers)
+        entry = {"object": "embedding", "index": index, "embedding": numbers}
         self._entries[index] = orjson.dumps(entry)
 
     def whole(self, usage: Usage) -> bytes:
@@ -124,7 +102,7 @@ class EmbeddingWriter:
                 "object": "list",
                 "data": [orjson.Fragment(entry) for entry in self._entries],
                 "model": self._model,
-                "usage": EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens),
+                "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
             }
         )
 
@@ -150,8 +128,8 @@ def _read(body: Mapping[str, Any]) -> Ask:
     )
 
 
-def _prompts(inputs: Inputs) -> Sequence[TextPrompt | IdsPrompt]:
-    prompts: list[TextPrompt | IdsPrompt] = []
+def _prompts(inputs: Inputs) -> Sequence[Prompt]:
+    prompts: list[Prompt] = []
     for place, item in enumerate(inputs.items):
         param = f"input[{place}]" if inputs.is_list else "input"
         if not isinstance(item, str | list):
@@ -159,27 +137,24 @@ def _prompts(inputs: Inputs) -> Sequence[TextPrompt | IdsPrompt]:
         if not item:
             raise refused(param, "should not be empty")
         if isinstance(item, str):
-            prompts.append(TextPrompt(item, has_specials=False, param=param))
+            prompts.append(text_prompt(item, param, parses_special=False))
         else:
             prompts.append(IdsPrompt(item, param))
     return prompts
 
 
 EMBEDDINGS = Dialect(
-    Endpoint(
-        path="/v1/embeddings",
-        name="embeddings",
-        tag="embeddings",
-        description=(
-            "Say what texts mean to the model: each becomes a vector of length 1.\n\n"
-            "It is the hidden state behind the last token, which some families of models do not"
-            " give."
-        ),
-        bodies=(EmbeddingRequest,),
-        example={"input": "The food was delicious."},
-        answer=EmbeddingList,
+    path="/v1/embeddings",
+    tag="embeddings",
+    description=(
+        "Say what texts mean to the model: each becomes a vector of length 1.\n\n"
+        "It is the hidden state behind the last token, which some families of models do not"
+        " give."
     ),
-    "embd",
-    _read,
-    EmbeddingWriter,
+    bodies=(EmbeddingRequest,),
+    example={"input": "The food was delicious."},
+    answer="OpenAI's `CreateEmbeddingResponse`.",
+    id_prefix="embd",
+    read=_read,
+    writer=EmbeddingWriter,
 )

@@ -3,42 +3,28 @@
 from codecs import getincrementaldecoder
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
-from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
+import orjson
 
-from gateway.answer.pieces import Choice, Piece, Usage
+from gateway.answer.pieces import Choice, Piece, Text, Usage
 from gateway.ask import Ask
 from gateway.dialects import EVENT_STREAM, Header, event
 from gateway.errors import ApiError, error_body
 from shared.logprobs import Candidate, TokenLogprobs
 
+Json: TypeAlias = dict[str, Any]
+"""An object, or a part of one. tests/golden holds them all against OpenAI's schemas."""
 DONE = b"data: [DONE]\n\n"
 """The event that ends every complete stream."""
-HOLE = b"\0"
-"""Where the text of a chunk belongs. No string in JSON holds a zero byte."""
+_HOLE = "\0"  # stands for the text of a chunk
 # A prompt's first token has none; where the format wants a number, this says that it means nothing.
 _NONE = -9999.0
 # Of tokens whose texts are kept: the likely ones of an answer are few, and come again.
 _KEPT = 4096
 
 
-class PromptTokensDetails(TypedDict):
-    """Where prompt tokens came from."""
-
-    cached_tokens: int
-
-
-class UsageObject(TypedDict):
-    """What an answer cost."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    prompt_tokens_details: PromptTokensDetails
-
-
-def usage_object(usage: Usage) -> UsageObject:
+def usage_object(usage: Usage) -> Json:
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
@@ -47,37 +33,7 @@ def usage_object(usage: Usage) -> UsageObject:
     }
 
 
-class TopLogprob(TypedDict):
-    """A token that might have come, and how likely it was."""
-
-    token: str
-    logprob: float
-    bytes: list[int] | None
-
-
-class TokenLogprob(TopLogprob):
-    """A token that has come."""
-
-    top_logprobs: list[TopLogprob]
-
-
-class ChatLogprobs(TypedDict):
-    """How likely the tokens of an answer, or of a piece of it, were."""
-
-    content: list[TokenLogprob]
-    refusal: None
-
-
-class TextLogprobs(TypedDict):
-    """The same of a completion; the places in the lists are the tokens'."""
-
-    tokens: list[str]
-    token_logprobs: list[float | None]
-    top_logprobs: list[dict[str, float] | None]
-    text_offset: list[int]
-
-
-def chat_logprobs(tokens: Sequence[TokenLogprobs]) -> ChatLogprobs:
+def chat_logprobs(tokens: Sequence[TokenLogprobs]) -> Json:
     """Those of a chat's answer, or of a piece of it."""
     return {
         "content": [
@@ -88,7 +44,7 @@ def chat_logprobs(tokens: Sequence[TokenLogprobs]) -> ChatLogprobs:
     }
 
 
-def _top(candidate: Candidate) -> TopLogprob:
+def _top(candidate: Candidate) -> Json:
     text, numbers = _shown(candidate.raw)
     return {
         "token": text,
@@ -112,7 +68,7 @@ class TextLogprobsFold:
         self._decoder = getincrementaldecoder("utf-8")("replace")
         self._n_letters = 0
 
-    def feed(self, tokens: Sequence[TokenLogprobs]) -> TextLogprobs:
+    def feed(self, tokens: Sequence[TokenLogprobs]) -> Json:
         """Those of the next tokens; control tokens are no text."""
         offsets = []
         for token in tokens:
@@ -121,7 +77,7 @@ class TextLogprobsFold:
                 self._n_letters += len(self._decoder.decode(token.chosen.bytes))
         return _columns(tokens, offsets)
 
-    def feed_echo(self, text: str, tokens: Sequence[TokenLogprobs]) -> TextLogprobs:
+    def feed_echo(self, text: str, tokens: Sequence[TokenLogprobs]) -> Json:
         """Those of the prompt, where control tokens are text by their names."""
         offsets = []
         for token in tokens:
@@ -134,7 +90,7 @@ class TextLogprobsFold:
         return _columns(tokens, [max(0, offset - surplus) for offset in offsets])
 
 
-def _columns(tokens: Sequence[TokenLogprobs], offsets: list[int]) -> TextLogprobs:
+def _columns(tokens: Sequence[TokenLogprobs], offsets: list[int]) -> Json:
     return {
         "tokens": [_name(token.chosen.raw) for token in tokens],
         "token_logprobs": [token.chosen.logprob for token in tokens],
@@ -143,14 +99,9 @@ def _columns(tokens: Sequence[TokenLogprobs], offsets: list[int]) -> TextLogprob
     }
 
 
-def joined(pieces: Sequence[TextLogprobs]) -> TextLogprobs:
-    """Pieces one after another."""
-    return {
-        "tokens": [each for piece in pieces for each in piece["tokens"]],
-        "token_logprobs": [each for piece in pieces for each in piece["token_logprobs"]],
-        "top_logprobs": [each for piece in pieces for each in piece["top_logprobs"]],
-        "text_offset": [each for piece in pieces for each in piece["text_offset"]],
-    }
+def joined(pieces: Sequence[Json]) -> Json:
+    """Columns of pieces one after another."""
+    return {name: [each for piece in pieces for each in piece[name]] for name in pieces[0]}
 
 
 def _alternatives(token: TokenLogprobs) -> dict[str, float] | None:
@@ -173,17 +124,33 @@ class OpenAiWriter:
     """The part of a writer that chats and completions share."""
 
     media_type = EVENT_STREAM
-    kind: str
+    chunk_kind: str
     """``object`` of the chunks."""
 
     def __init__(self, ask: Ask, header: Header) -> None:
         self.tells_logprobs = ask.logprobs is not None
         self.choices = [Choice() for _ in range(len(ask.prompts) * ask.candidates)]
-        # For each choice that has begun, what comes before and after a piece of its text: an
-        # envelope is made once, and a token costs no more than its own text.
-        self.envelopes: dict[int, tuple[bytes, bytes]] = {}
         self._header = header
         self._include_usage = ask.include_usage
+        self._begun: set[int] = set()
+        # For each choice that has text, what comes before and after a piece of it: an envelope is
+        # made once, and a token costs no more than its own text.
+        self._envelopes: dict[int, tuple[bytes, bytes]] = {}
+
+    def beginning(self, index: int) -> bytes:
+        """What comes before the first chunk of a choice."""
+        return b""
+
+    def choice(self, index: int, piece: Piece) -> Json | None:
+        """The choice of the chunk that a piece becomes; None if it becomes none."""
+        raise NotImplementedError
+
+    def piece(self, index: int, piece: Piece) -> bytes:
+        if type(piece) is Text and not self.tells_logprobs:
+            before, after = self._envelopes.get(index) or self._envelope(index)
+            return before + orjson.dumps(piece.text) + after
+        choice = self.choice(index, piece)
+        return b"" if choice is None else self.beginning(index) + self.chunk(choice)
 
     def collect(self, index: int, piece: Piece) -> None:
         self.choices[index].add(piece)
@@ -191,19 +158,19 @@ class OpenAiWriter:
     def end(self, usage: Usage) -> bytes:
         if not self._include_usage:
             return DONE
-        return event(self.object(self.kind, [], usage)) + DONE
+        return event(self.object(self.chunk_kind, [], usage)) + DONE
 
     def failed(self, error: ApiError) -> bytes:
         return event(error_body(error))
 
-    def chunk(self, choice: Any) -> bytes:
+    def chunk(self, choice: Json) -> bytes:
         """The event with a piece of a choice."""
-        chunk = self.object(self.kind, [choice])
+        chunk = self.object(self.chunk_kind, [choice])
         if self._include_usage:
             chunk["usage"] = None
         return event(chunk)
 
-    def object(self, kind: str, choices: list[Any], usage: Usage | None = None) -> dict[str, Any]:
+    def object(self, kind: str, choices: list[Json], usage: Usage | None = None) -> Json:
         """A chunk, or the whole answer."""
         made = {
             "id": self._header.id,
@@ -214,3 +181,12 @@ class OpenAiWriter:
             "choices": choices,
         }
         return made if usage is None else {**made, "usage": usage_object(usage)}
+
+    def _envelope(self, index: int) -> tuple[bytes, bytes]:
+        """What comes around the first piece of text; keeps what comes around all others."""
+        choice = self.choice(index, Text(_HOLE))
+        assert choice is not None
+        # The last of them: a model may have such a name.
+        before, _, after = self.chunk(choice).rpartition(orjson.dumps(_HOLE))
+        self._envelopes[index] = before, after
+        return self.beginning(index) + before, after

@@ -66,18 +66,6 @@ OTHER_NAMES = {
 Of what OpenAI does not define, only this is refused: whoever sends it relies on it.
 """
 
-INDIFFERENT = frozenset(
-    {
-        "metadata",
-        "prompt_cache_key",
-        "prompt_cache_options",
-        "prompt_cache_retention",
-        "safety_identifier",
-        "user",
-    }
-)
-"""Parameters of OpenAI's that say nothing about the text: accepted with any value, unused."""
-
 SHORT_FORM_MAX_TOKENS = 250
 """The limit of a request that names no model and sets no limit."""
 

@@ -1,23 +1,21 @@
 """Questions about tokens, in llama-server's form and in vLLM's; they need no generation."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
 from pydantic import Field
-from typing_extensions import NotRequired, TypedDict  # pydantic reads no other before Python 3.12
 
-from gateway.ask import NO_TOOLS, ChatPrompt, Prompt, TextPrompt, ToolUse
+from gateway.ask import IdsPrompt, Prompt, text_prompt
 from gateway.dialects import Endpoint
-from gateway.dialects.chat import CHAT, EXAMPLE, ChatRequest
+from gateway.dialects.chat import CHAT, ChatRequest
 from gateway.dialects.fields import Body, checked, refused
 from gateway.errors import ApiError
 from shared.errors import ErrorCode
+from shared.messages import Chat, Prepare, Prepared
 
 TEXT_FIELDS = ("content", "prompt", "messages")
 """What ``/tokenize`` takes, one of them at a time."""
-_CHAT = {"messages": EXAMPLE["messages"]}
 
 
 class TokenizeRequest(Body):
@@ -46,122 +44,65 @@ class DetokenizeRequest(Body):
     tokens: Annotated[list[Annotated[int, Field(ge=0)]], Field(fail_fast=True)]
 
 
-class TokenPiece(TypedDict):
-    """A token and what it stands for; what is no character alone is a replacement character."""
-
-    id: int
-    piece: str
-
-
-class TokenizeResponse(TypedDict):
-    """The answer of ``/tokenize``."""
-
-    tokens: list[int] | list[TokenPiece]
-    count: int
-    max_model_len: int
-    token_strs: NotRequired[list[str]]
-
-
-class DetokenizeResponse(TypedDict):
-    """The answer of ``/detokenize``: the text, under either name."""
-
-    content: str
-    prompt: str
-
-
-class TemplateResponse(TypedDict):
-    """The answer of ``/apply-template``."""
-
-    prompt: str
-
-
-class InputTokens(TypedDict):
-    """The answer of ``/v1/chat/completions/input_tokens``."""
-
-    object: Literal["response.input_tokens"]
-    input_tokens: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class TokenQuestion:
     """What is asked of a prompt, or of token ids."""
 
     model: str | None
-    param: str  #: the field that it is about
-    prompt: Prompt | None = None
-    ids: tuple[int, ...] = ()  #: where there is no prompt
-    tools: ToolUse = NO_TOOLS
-    begins: bool = True  #: whether the token that begins a sequence is put in front
-    wants_pieces: bool = False  #: the text of each token
-    wants_text: bool = False  #: the text of the prompt
+    prompt: Prompt
     options: Any = None  #: for the endpoint's own `TokenDialect.write`
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What was found out."""
-
-    ids: tuple[int, ...]
-    texts: tuple[str, ...]  #: what each token stands for, if that was asked for
-    text: str  #: of the prompt, or what the ids stand for together
-    n_ctx: int  #: the context length of the model
-
-
-@dataclass(frozen=True, slots=True)
-class TokenDialect:
+@dataclass(frozen=True, kw_only=True)
+class TokenDialect(Endpoint):
     """An endpoint that answers such questions."""
 
-    endpoint: Endpoint
+    tag: str = "tokens"
     read: Callable[[Mapping[str, Any]], TokenQuestion]
-    write: Callable[[TokenQuestion, Known], Any]
+    write: Callable[[Any, Prepared, int], Any]  #: takes the options and the context length, too
 
 
 def _read_text(body: Mapping[str, Any]) -> TokenQuestion:
     request, param = checked(TokenizeRequest, body), _text_field(body)
+    if param == "messages":
+        prompt = _chat(body)
+    else:
+        text = request.prompt if request.content is None else request.content
+        parses_special = request.parse_special is not False
+        prompt = text_prompt(text or "", param, parses_special=parses_special)
     begins = request.add_special
     if begins is None:
         begins = request.add_special_tokens
-    prompt: Prompt
-    if param == "messages":
-        prompt, tools = _chat(body)
-    else:
-        text = request.prompt if request.content is None else request.content
-        has_specials = request.parse_special is not False
-        prompt = TextPrompt(text or "", has_specials=has_specials, param=param)
-        tools = NO_TOOLS
-    return TokenQuestion(
-        model=request.model,
-        param=param,
-        prompt=prompt,
-        tools=tools,
+    asked = replace(
+        prompt,
         begins=param != "content" if begins is None else begins,
         wants_pieces=request.with_pieces is True or request.return_token_strs is True,
-        options=request,
     )
+    return TokenQuestion(request.model, asked, request)
 
 
-def _write_tokens(question: TokenQuestion, known: Known) -> TokenizeResponse:
-    request: TokenizeRequest = question.options
-    tokens: list[int] | list[TokenPiece] = list(known.ids)
+def _write_tokens(request: TokenizeRequest, found: Prepared, n_ctx: int) -> dict[str, Any]:
+    tokens: list[Any] = list(found.ids)
     if request.with_pieces:
-        pairs = zip(known.ids, known.texts, strict=True)
-        tokens = [TokenPiece(id=token, piece=text) for token, text in pairs]
-    response = TokenizeResponse(tokens=tokens, count=len(known.ids), max_model_len=known.n_ctx)
+        pairs = zip(found.ids, found.pieces, strict=True)
+        tokens = [{"id": token, "piece": text} for token, text in pairs]
+    answer = {"tokens": tokens, "count": len(tokens), "max_model_len": n_ctx}
     if request.return_token_strs:
-        response["token_strs"] = list(known.texts)
-    return response
+        answer["token_strs"] = list(found.pieces)
+    return answer
 
 
 def _read_ids(body: Mapping[str, Any]) -> TokenQuestion:
     request = checked(DetokenizeRequest, body)
-    return TokenQuestion(model=request.model, param="tokens", ids=tuple(request.tokens))
+    return TokenQuestion(request.model, IdsPrompt(request.tokens, "tokens"))
 
 
-def _read_chat(body: Mapping[str, Any], *, wants_text: bool = False) -> TokenQuestion:
-    prompt, tools = _chat(body)
-    return TokenQuestion(
-        model=body.get("model"), param="messages", prompt=prompt, tools=tools, wants_text=wants_text
-    )
+def _read_chat(body: Mapping[str, Any]) -> TokenQuestion:
+    return TokenQuestion(body.get("model"), _chat(body))
+
+
+def _read_template(body: Mapping[str, Any]) -> TokenQuestion:
+    return TokenQuestion(body.get("model"), replace(_chat(body), wants_text=True))
 
 
 def _text_field(body: Mapping[str, Any]) -> str:
@@ -176,12 +117,11 @@ def _text_field(body: Mapping[str, Any]) -> str:
     return present[0]
 
 
-def _chat(body: Mapping[str, Any]) -> tuple[ChatPrompt, ToolUse]:
+def _chat(body: Mapping[str, Any]) -> Prepare:
     """The prompt that ``/v1/chat/completions`` would make of a body."""
-    ask = CHAT.read(body)
-    (prompt,) = ask.prompts
-    assert isinstance(prompt, ChatPrompt)
-    last = prompt.messages[-1]
+    (prompt,) = CHAT.read(body).prompts
+    assert isinstance(prompt, Prepare) and isinstance(prompt.prompt, Chat)
+    last = prompt.prompt.messages[-1]
     continues = last["role"] == "assistant" and not last.get("tool_calls")
     # vLLM's two ways to say how a prompt ends; here it goes by the last message.
     for name, right in (
@@ -191,65 +131,50 @@ def _chat(body: Mapping[str, Any]) -> tuple[ChatPrompt, ToolUse]:
         if body.get(name) not in (None, right):
             said = f"is {str(right).lower()} here: it follows from the last message"
             raise refused(name, said, ErrorCode.UNSUPPORTED_PARAMETER)
-    return prompt, ask.tools
+    return prompt
 
 
 TOKENIZE = TokenDialect(
-    Endpoint(
-        path="/tokenize",
-        name="tokenize",
-        tag="tokens",
-        description=(
-            "Say which tokens a text has, or the prompt that a chat becomes.\n\n"
-            "The text is `content`, as for llama-server, or `prompt`, as for vLLM; a chat is"
-            " `messages`."
-        ),
-        bodies=(TokenizeRequest, ChatRequest),
-        example={"content": "Hello"},
-        answer=TokenizeResponse,
+    path="/tokenize",
+    description=(
+        "Say which tokens a text has, or the prompt that a chat becomes.\n\n"
+        "The text is `content`, as for llama-server, or `prompt`, as for vLLM; a chat is"
+        " `messages`."
     ),
-    _read_text,
-    _write_tokens,
+    bodies=(TokenizeRequest, ChatRequest),
+    example={"content": "Hello"},
+    answer="`tokens`, their `count`, and the context length as `max_model_len`.",
+    read=_read_text,
+    write=_write_tokens,
 )
 DETOKENIZE = TokenDialect(
-    Endpoint(
-        path="/detokenize",
-        name="detokenize",
-        tag="tokens",
-        description="Say which text tokens stand for; control tokens are shown by their names.",
-        bodies=(DetokenizeRequest,),
-        example={"tokens": [1, 2, 3]},
-        answer=DetokenizeResponse,
-    ),
-    _read_ids,
-    lambda question, known: DetokenizeResponse(content=known.text, prompt=known.text),
+    path="/detokenize",
+    description="Say which text tokens stand for; control tokens are shown by their names.",
+    bodies=(DetokenizeRequest,),
+    example={"tokens": [1, 2, 3]},
+    answer="The text, as `content` and as `prompt`.",
+    read=_read_ids,
+    write=lambda _, found, n_ctx: {"content": found.text, "prompt": found.text},
 )
 APPLY_TEMPLATE = TokenDialect(
-    Endpoint(
-        path="/apply-template",
-        name="apply_template",
-        tag="tokens",
-        description="Say which prompt a chat becomes.",
-        bodies=(ChatRequest,),
-        example=_CHAT,
-        answer=TemplateResponse,
-    ),
-    partial(_read_chat, wants_text=True),
-    lambda question, known: TemplateResponse(prompt=known.text),
+    path="/apply-template",
+    description="Say which prompt a chat becomes.",
+    bodies=(ChatRequest,),
+    example=CHAT.example,
+    answer="The text, as `prompt`.",
+    read=_read_template,
+    write=lambda _, found, n_ctx: {"prompt": found.text},
 )
 INPUT_TOKENS = TokenDialect(
-    Endpoint(
-        path="/v1/chat/completions/input_tokens",
-        name="count_input_tokens",
-        tag="tokens",
-        description="Say how many tokens the prompt of a chat has; the body is that of the chat.",
-        bodies=(ChatRequest,),
-        example=_CHAT,
-        answer=InputTokens,
-    ),
-    _read_chat,
-    lambda question, known: InputTokens(
-        object="response.input_tokens", input_tokens=len(known.ids)
-    ),
+    path="/v1/chat/completions/input_tokens",
+    description="Say how many tokens the prompt of a chat has; the body is that of the chat.",
+    bodies=(ChatRequest,),
+    example=CHAT.example,
+    answer="Their number, as `input_tokens`.",
+    read=_read_chat,
+    write=lambda _, found, n_ctx: {
+        "object": "response.input_tokens",
+        "input_tokens": len(found.ids),
+    },
 )
 TOKEN_DIALECTS = (TOKENIZE, DETOKENIZE, APPLY_TEMPLATE, INPUT_TOKENS)

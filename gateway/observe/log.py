@@ -39,12 +39,9 @@ class RequestLog:
         endpoints: Collection[str] = (),
         observers: Sequence[Callable[[RequestRecord], None]] = (),
     ) -> None:
-        """Wrap ``app``.
+        """Call ``observers`` with each request's record when its answer has ended.
 
-        Args:
-            app: the rest of the application.
-            endpoints: paths of routes, to name also requests that are refused before routing.
-            observers: called with each request's record when its answer has ended.
+        ``endpoints`` are the paths of routes: they name requests that are refused before routing.
         """
         self._app = app
         self._endpoints = frozenset(endpoints)
@@ -96,25 +93,22 @@ def log(record: RequestRecord) -> None:
     is_routine = record.endpoint in _MONITORED and not record.error_code
     level = logging.DEBUG if is_routine else logging.INFO
     if logger.isEnabledFor(level):
-        details = _details(record)
+        total_ms = round(record.total_s * 1000, 1)
         fields = {
             "request_id": record.request_id,
             "method": record.method,
             "path": record.path,
             "status": record.status,
-            "total_ms": round(record.total_s * 1000, 1),
+            "total_ms": total_ms,
         }
+        details = _details(record)
+        shown = "".join(f" {name}={_shown(value)}" for name, value in details.items())
         logger.log(
             level,
             "%s %s %d %.1f ms %s%s",
-            record.method,
-            record.path,
-            record.status,
-            record.total_s * 1000,
-            record.request_id,
-            "".join(f" {name}={_shown(value)}" for name, value in details.items()),
+            record.method, record.path, record.status, total_ms, record.request_id, shown,
             extra={"fields": fields | details},
-        )
+        )  # fmt: skip
     for transcript in record.transcripts:
         texts = {"prompt": transcript.prompt, "completion": transcript.completion}
         prompt_logger.info(
@@ -127,30 +121,26 @@ def log(record: RequestRecord) -> None:
 
 def _details(record: RequestRecord) -> dict[str, Any]:
     """What only some requests have: key, error, generations."""
-    details: dict[str, Any] = {}
-    if record.key_name is not None:
-        details["key"] = record.key_name
-    if record.error_code:
-        details["error"] = record.error_code
-    generations = record.generations
-    if not generations:
-        return details
-    # Each worker once: a request may embed a thousand texts.
-    workers = dict.fromkeys(each.worker_id for each in generations if each.worker_id is not None)
-    details |= {
-        "stream": record.is_stream,
-        "outcome": record.outcome,
-        "workers": list(workers),
-        "prompt_tokens": record.prompt_tokens,
-        "cached_tokens": record.cached_tokens,
-        "completion_tokens": record.completion_tokens,
-    }
-    for name, seconds in (("queue_ms", record.queue_s), ("ttft_ms", record.ttft_s)):
-        if seconds is not None:
-            details[name] = round(seconds * 1000, 1)
-    if any(each.runs > 1 for each in generations):
-        details["runs"] = sum(each.runs for each in generations)
-    return details
+    details: dict[str, Any] = {"key": record.key_name, "error": record.error_code or None}
+    if record.generations:
+        workers = [each.worker_id for each in record.generations if each.worker_id is not None]
+        runs = [each.runs for each in record.generations]
+        details |= {
+            "stream": record.is_stream,
+            "outcome": record.outcome,
+            "workers": list(dict.fromkeys(workers)),  # a request may embed a thousand texts
+            "prompt_tokens": record.prompt_tokens,
+            "cached_tokens": record.cached_tokens,
+            "completion_tokens": record.completion_tokens,
+            "queue_ms": _milliseconds(record.queue_s),
+            "ttft_ms": _milliseconds(record.ttft_s),
+            "runs": sum(runs) if max(runs) > 1 else None,
+        }
+    return {name: value for name, value in details.items() if value is not None}
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 1)
 
 
 def _shown(value: Any) -> str:

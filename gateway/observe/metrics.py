@@ -60,13 +60,6 @@ class Present(NamedTuple):
         return self.pools[-1]
 
 
-def _if_evaluated(
-    value_of: Callable[[GenerationRecord], float | None],
-) -> Callable[[GenerationRecord], float | None]:
-    """None for a generation whose prompt was never evaluated to its end."""
-    return lambda generation: None if generation.first_s is None else value_of(generation)
-
-
 # Each table has the name (with its labels), the help, and how the value is read.
 # Histograms of requests that asked for generations; None is not counted.
 _OF_REQUESTS: tuple[tuple[str, str, Callable[[RequestRecord], float | None]], ...] = (
@@ -77,19 +70,17 @@ _OF_REQUESTS: tuple[tuple[str, str, Callable[[RequestRecord], float | None]], ..
      "From the headers of a request to the end of its answer, if that is complete.",
      lambda record: None if record.error_code or record.is_cut_off else record.total_s),
 )  # fmt: skip
-# Histograms of their generations.
+# Histograms of their generations whose prompts were evaluated.
 _OF_GENERATIONS: tuple[tuple[str, str, Callable[[GenerationRecord], float | None]], ...] = (
-    ("request_queue_time_seconds", "Time that a generation waited for a worker.",
-     lambda generation: generation.queue_s),
     ("request_prefill_time_seconds",
      "Time a worker took to evaluate what it had not cached of a prompt.",
-     _if_evaluated(lambda generation: generation.prefill_ms / 1000)),
+     lambda generation: generation.prefill_ms / 1000),
     ("request_decode_time_seconds", "Time a worker took for all tokens after the first.",
-     _if_evaluated(lambda generation: generation.decode_ms / 1000 or None)),  # 0 if cut short
+     lambda generation: generation.decode_ms / 1000 or None),  # 0 if cut short
     ("request_prompt_tokens", "Tokens in the prompt of a generation.",
-     _if_evaluated(lambda generation: generation.prompt_tokens)),
+     lambda generation: generation.prompt_tokens),
     ("request_generation_tokens", "Tokens generated, by one generation.",
-     _if_evaluated(lambda generation: generation.completion_tokens)),
+     lambda generation: generation.completion_tokens),
 )  # fmt: skip
 _GAUGES: tuple[tuple[str, str, Callable[[Present], Values]], ...] = (
     ("build_info{version,model,family}",
@@ -163,6 +154,9 @@ class Metrics(Collector):
             name: self._histogram(name, text, _TOKENS if name.endswith("_tokens") else _SECONDS)
             for name, text, _ in (*_OF_REQUESTS, *_OF_GENERATIONS)
         }
+        self._queue_time = self._histogram(
+            "request_queue_time_seconds", "Time that a generation waited for a worker.", _SECONDS
+        )
         self._lag = self._histogram(
             "gateway_event_loop_lag_seconds",
             "How late the event loop does what is due, looked at once a second.",
@@ -192,8 +186,8 @@ class Metrics(Collector):
         for name, _, value_of in _OF_REQUESTS:
             self._fill(name, value_of(record))
         for generation in record.generations:
-            for name, _, value_in in _OF_GENERATIONS:
-                self._fill(name, value_in(generation))
+            if generation.queue_s is not None:
+                self._queue_time.observe(generation.queue_s)
             if generation.first_s is not None:
                 self._count(generation)
 
@@ -202,7 +196,6 @@ class Metrics(Collector):
         self._counted["requests_rejected"][code.value,] += 1
 
     def note_lag_s(self, lag_s: float) -> None:
-        """Count how late the event loop was."""
         self._lag.observe(lag_s)
 
     def text(self) -> bytes:
@@ -237,6 +230,8 @@ class Metrics(Collector):
             self._histograms[name].observe(value)
 
     def _count(self, generation: GenerationRecord) -> None:
+        for name, _, value_in in _OF_GENERATIONS:
+            self._fill(name, value_in(generation))
         for place, count in enumerate(generation.gap_counts):
             self._gap_counts[place] += count
         self._gaps_s += generation.gaps_s

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from starlette.types import Scope
 
-from shared.messages import Delta, Event, Finished, Prefilled
+from shared.messages import Failed, Finished, Prefilled
 from shared.times import TEXT_GAP_BOUNDS_S, Times
 
 _KEY = "gateway.record"
@@ -23,7 +23,6 @@ class Transcript:
     completion: str = ""
 
     def add(self, text: str) -> None:
-        """Note further text of the completion."""
         self.completion += text
 
 
@@ -51,11 +50,8 @@ class GenerationRecord:
     #: The finish reason, or the code of the error; ``cancelled`` until it has ended.
     outcome: str = "cancelled"
 
-    def note(self, event: Event) -> None:
-        """Take note of its next event."""
-        if isinstance(event, Delta):
-            self.completion_tokens += event.tokens
-            return
+    def note(self, event: Prefilled | Finished | Failed) -> None:
+        """Take note of an event that is no `Delta`: those come one for each token."""
         if isinstance(event, Prefilled):
             self.first_s = time.monotonic()
             self.prompt_tokens, self.cached_tokens = event.prompt_tokens, event.cached_tokens

@@ -1,129 +1,39 @@
 """The command line of the benchmarks: ``./scripts/bench``."""
 
 import argparse
-import json
-import resource
-import signal
 import sys
-import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
-from gateway import demo_model
-from scripts.benchmarks import chats, compare, engines, overload, processes, streams, structured
-from scripts.benchmarks.setup import RequestFailed, Setup, describe_machine
-from scripts.figures import Axes, Results, draw, table
-from scripts.server import ROOT, ServerFailed
-from shared.errors import UsageError
-
-Measure = Callable[[Setup, Results], None]
-PARTS: dict[str, tuple[str, Measure]] = {
-    "throughput": ("tokens/s at 1 to 8 streams, bare engine", streams.measure_throughput),
-    "chats": ("chats of many turns: reuse, and TTFT with and without", chats.measure_chats),
-    "shared": ("a shared system prompt: tokens evaluated", chats.measure_shared),
-    "latency": ("TTFT of an idle server", streams.measure_latency),
-    "lengths": ("TTFT by prompt length, with and without reuse", streams.measure_lengths),
-    "workers": ("memory and start of workers, sampler", processes.measure_workers),
-    "gateway": ("the gateway's CPU time, memory and stalls", processes.measure_gateway),
-    "validity": ("structured output of 200 schemas, checked", structured.measure_validity),
-    "masks": ("what schemas and log probabilities cost", structured.measure_masks),
-    "overload": ("ten times the load that can be served", overload.measure_overload),
-    "native": ("a native build of the engine against the wheel's", engines.measure_native),
-    "tokenizers": ("100 KB of text, each family's tokenizer", engines.measure_tokenizers),
-    "families": ("models of a billion parameters; only if named", engines.measure_families),
-}
-PLOTS = {
-    "throughput": Axes("Throughput", "streams at once", "output tokens/s", log_x=True),
-    "ttft": Axes("Time to first token", "prompt, words (about tokens)", "seconds"),
-    "memory": Axes("Memory of all processes", "workers", "MB (Pss)"),
-    "cpu": Axes("Gateway CPU time", "streams at once", "µs per token", log_x=True),
-    "compare-throughput": Axes(
-        "Throughput, in turn in one run", "streams at once", "output tokens/s", log_x=True
-    ),
-    "compare-ttft": Axes(
-        "Time to first token, in turn in one run", "prompt, words (about tokens)", "seconds"
-    ),
+PARTS = {
+    "throughput": "tokens/s at 1 to 8 streams, bare engine",
+    "chats": "chats of many turns: tokens reused",
+    "shared": "a shared system prompt: tokens evaluated",
+    "lengths": "TTFT by prompt length, with and without reuse",
+    "workers": "memory and start of workers",
+    "gateway": "the gateway's CPU time, memory and stalls",
+    "masks": "what schemas and log probabilities cost",
+    "overload": "ten times the load that can be served",
+    "native": "a native build of the engine against the wheel's",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    chosen = options.only.split(",") if options.only else [n for n in PARTS if n != "families"]
-    if (options.compare or options.against) and not options.only:
-        chosen = []
-    unknown = [name for name in chosen if name not in PARTS]
-    if unknown:
+    parts = options.only.split(",") if options.only else list(PARTS)
+    if unknown := [name for name in parts if name not in PARTS]:
         print(f"bench: --only {unknown[0]}: it must be of {', '.join(PARTS)}", file=sys.stderr)
         return 2
-    # So that servers are ended, as they are after Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    try:
-        # Servers run in another folder.
-        model = options.model.resolve() if options.model else demo_model.fetch()
-        setup = Setup(str(model), options.rounds or (1 if options.quick else 7), options.quick)
-        name = options.model.name if options.model else "SmolLM2-135M-Instruct Q4_1"
-        results = Results(describe_machine(name))
-        print(results.machine, flush=True)
-        try:
-            for name in chosen:
-                _run(name, PARTS[name][0], PARTS[name][1], setup, results)
-            if options.compare:
-                urls = [url.rstrip("/") for url in options.compare.split(",")]
-                measure = partial(compare.measure_urls, urls=urls)
-                _run("compare", f"against {', '.join(urls)}, in turn", measure, setup, results)
-            if options.against:
-                tree = str(options.against.resolve())
-                measure = partial(compare.measure_tree, tree=tree)
-                _run("against", f"against {tree}, in turn", measure, setup, results)
-        finally:
-            # Also when it ends early; but nothing is no reason to replace an older file.
-            if results.figures or results.notes:
-                _finish(results, options)
-    except (UsageError, ServerFailed, OSError) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    if (options.compare or options.against) and not options.only:
+        parts = []
+    # Help needs no installation, all that follows does.
+    from scripts.benchmarks.run import run
 
-
-def _run(name: str, what: str, measure: Measure, setup: Setup, results: Results) -> None:
-    print(f"{name}: {what} ...", file=sys.stderr, flush=True)
-    started_s, before = time.monotonic(), len(results.figures)
-    try:
-        measure(setup, results)
-    except (RequestFailed, ServerFailed, OSError) as error:
-        if name == "compare":
-            raise
-        # What the other parts measure is worth having all the same.
-        results.notes.append(f"{name} was given up: {error}")
-    print(f"{name}: {time.monotonic() - started_s:.0f} s", file=sys.stderr, flush=True)
-    if len(results.figures) > before:
-        print(f"\n{table(results.figures[before:])}", flush=True)
-
-
-def _finish(results: Results, options: argparse.Namespace) -> None:
-    for note in results.notes:
-        print(f"\nNote: {note}")
-    written: list[Path] = []
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(results.as_json(), indent=2, ensure_ascii=False, allow_nan=False)
-        options.json.write_text(text + "\n", "utf-8")
-        written.append(options.json)
-    for name, axes in PLOTS.items() if options.plots else ():
-        curves = [curve for curve in results.series if curve.plot == name]
-        paths = [options.plots / f"{name}.{suffix}" for suffix in options.formats.split(",")]
-        written += [draw(axes, curves, path) for path in paths if curves]
-    if written:
-        print("\nwritten: " + ", ".join(map(str, written)), file=sys.stderr)
+    return run(options, parts)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parts = "\n".join(f"  {name:<11} {what}" for name, (what, _) in PARTS.items())
+    parts = "\n".join(f"  {name:<11} {what}" for name, what in PARTS.items())
     parser = argparse.ArgumentParser(
         prog="bench",
         description="Measure the server in this tree, print tables in Markdown, draw plots.\n"
@@ -137,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     rounds = "of each measurement (default: 7; quick: 1)"
     add("--rounds", type=int, choices=range(1, 1000), metavar="N", help=rounds)
     add("--quick", action="store_true", help="short texts: a trial, no figures")
-    add("--only", default="", metavar="PART[,PART]", help="default: all parts but families")
+    add("--only", default="", metavar="PART[,PART]", help="default: all parts")
     others = "measure against other OpenAI-style servers, which run already"
     add("--compare", default="", metavar="URL[,URL]", help=others)
     tree = "measure against another checkout of this project, with its .venv; with this or"
@@ -145,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--against", type=Path, metavar="DIR", help=tree)
     add("--model", type=Path, metavar="FILE", help="default: the demo model")
     add("--json", type=Path, metavar="FILE", help="write the results there")
-    folder = ROOT / "docs" / "benchmarks"
+    folder = Path(__file__).parents[2] / "docs" / "benchmarks"
     plots = "write plots there (default folder: docs/benchmarks)"
     add("--plots", type=Path, metavar="FOLDER", nargs="?", const=folder, help=plots)
     add("--formats", default="svg", metavar="svg,png", help="of the plots")

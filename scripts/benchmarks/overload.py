@@ -7,8 +7,7 @@ from scripts.benchmarks.setup import COMPLETIONS, RequestFailed, Setup, serve_ec
 from scripts.campaign.asks import Ask
 from scripts.campaign.exchange import PROMPT, exchange
 from scripts.client import Answer
-from scripts.figures import Results
-from scripts.load.metrics import percentile
+from scripts.figures import Results, percentile
 from scripts.prompts import arrivals, unlike_any
 from scripts.transcript import outcome
 

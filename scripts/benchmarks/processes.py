@@ -2,25 +2,20 @@
 
 import json
 import math
-import multiprocessing
 import statistics
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.connection import Connection as Pipe
-from multiprocessing.synchronize import Event
 from typing import Any
 
-from scripts.benchmarks.setup import COMPLETIONS, CORES, Setup, Target, serve_echo
+from scripts.benchmarks.setup import CHAT, COMPLETIONS, CORES, Setup, Target, serve_echo
 from scripts.client import Answer, Connection, play, request
 from scripts.figures import Results, Series
 from scripts.processes import cpu_seconds, footprint, mib, peak_mib
 from scripts.prompts import unlike_any, words
-from scripts.server import START_S, Server, ServerFailed, environment, launch
+from scripts.server import START_S, Server, environment, launch
 from scripts.transcript import outcome
-from shared.sampling import SamplingParams
 
 _MB = (1 << 20) / 1e6
 PARKED = 16
@@ -53,8 +48,6 @@ def measure_workers(setup: Setup, results: Results) -> None:
     results.add("workers", name, first_s * 1e3, unit="ms", digits=0)
     name = f"{n_rest} more of them ready after"
     results.add("workers", name, rest_s * 1e3, unit="ms", digits=0, goal="≤ 1000")
-    name = "sampler per token, vocabulary 49,152, default parameters"
-    results.add("workers", name, _sampler_ms(), unit="ms", digits=3, goal="≤ 0.5")
 
 
 def pss_mib(server: Server) -> float:
@@ -84,36 +77,21 @@ def _start_times(model: str, workers: int, parked: int) -> tuple[float, float, i
     Raises:
         ServerFailed: a worker was not ready in time.
     """
-    started_s, first_s = time.monotonic(), 0.0
     settings = {"MODEL_NAME": model, "WORKERS": str(workers), "PARKED": str(parked)}
+    started_s = time.monotonic()
     server = Server(launch(env=environment(LOG_LEVEL="warning", **settings)))
     try:
         server.wait_until_ready()
-        while (now_s := time.monotonic()) < started_s + START_S:
-            states = [worker["state"] for worker in server.ready()["workers"]]
-            if "idle" in states:
-                first_s = first_s or now_s
-                if set(states) == {"idle"}:
-                    return first_s - started_s, now_s - first_s, len(states) - 1
-            time.sleep(0.002)
-        raise ServerFailed(f"not all workers were ready within {START_S:.0f} s")
+        server.wait_until(lambda status: "idle" in _states(status), START_S)
+        first_s = time.monotonic()
+        status = server.wait_until(lambda status: set(_states(status)) == {"idle"}, START_S)
+        return first_s - started_s, time.monotonic() - first_s, len(_states(status)) - 1
     finally:
         server.kill()
 
 
-def _sampler_ms() -> float:
-    """Time to draw a token with the default parameters, median."""
-    import numpy as np
-
-    from worker.sampling.sampler import Sampler
-
-    logits = np.random.default_rng(0).normal(0, 3, 49_152).astype(np.float32)
-    sampler, times = Sampler(SamplingParams(), range(500)), []
-    for _ in range(2000):
-        started = time.perf_counter()
-        sampler.sample(logits)
-        times.append(time.perf_counter() - started)
-    return statistics.median(times) * 1e3
+def _states(status: dict[str, Any]) -> list[str]:
+    return [worker["state"] for worker in status["workers"]]
 
 
 @dataclass(frozen=True)
@@ -192,40 +170,31 @@ def measure_gateway(setup: Setup, results: Results) -> None:
     add(f"{n_open:,} open streams on {workers} workers: errors", many.errors, digits=0, goal="≤ 0")
     name = "the same: gateway memory for each"
     add(name, many.kib_per_stream * 1.024, unit="KB", digits=0, goal="≤ 50")
-    if not setup.quick:
-        longest = _stalls()
-        name = "longest stall while bodies of 1 MB arrive, of all kinds"
-        add(name, max(longest.values()), unit="ms", digits=1, goal="≤ 20")
-        add("the same, while none arrive", longest["nothing"], unit="ms")
+    longest = _stalls()
+    name = "longest stall while bodies of 1 MB arrive, of all kinds"
+    add(name, max(longest.values()), unit="ms", digits=1, goal="≤ 20")
+    add("the same, while none arrive", longest["nothing"], unit="ms")
 
 
 def _large_bodies() -> dict[str, tuple[str, bytes]]:
     """Bodies of a megabyte, each with where it is sent, by what is in them."""
-
-    def chat(*contents: Any) -> tuple[str, bytes]:
-        messages = [{"role": "user", "content": content} for content in contents]
-        body = json.dumps({"messages": messages, "max_tokens": 1}, separators=(",", ":"))
-        return "/v1/chat/completions", body.encode()
-
-    def prompt(text: Any) -> tuple[str, bytes]:
-        return COMPLETIONS, json.dumps({"prompt": text, "max_tokens": 1}).encode()
-
-    text, empty = {"type": "text", "text": "x" * 60}, {"type": "text", "text": ""}
-    chats = {"messages": [[{"role": "user", "content": "x"}]] * 28_000}
+    message = {"role": "user", "content": "x" * 60}
+    parts = [{"type": "text", "text": ""}] * 30_000
+    contents: dict[str, tuple[str, object]] = {
+        "one long message": (CHAT, {"messages": [{**message, "content": "é" * (_MIB // 6 - 20)}]}),
+        "10,000 messages": (CHAT, {"messages": [message] * 10_000}),
+        "30,000 parts": (CHAT, {"messages": [{**message, "content": parts}]}),
+        "10,000 conversations": ("/v2/chat/completions", {"messages": [[message]] * 10_000}),
+        "special tokens": (COMPLETIONS, {"prompt": "<|im_end|>" * (_MIB // 10 - 10)}),
+        "200,000 prompts": (COMPLETIONS, {"prompt": ["x"] * 200_000}),
+        "70,000 objects": (COMPLETIONS, {"prompt": {str(i): {} for i in range(70_000)}}),
+    }
+    bodies = {name: (path, json.dumps(body).encode()) for name, (path, body) in contents.items()}
     return {
-        "one long message": chat("x" * (_MIB - 100)),
-        "one long message, not ASCII": chat("é" * (_MIB // 6 - 20)),
-        "10,000 messages": chat(*["x" * 60] * 10_000),
-        "30,000 messages": chat(*[""] * 30_000),
-        "10,000 parts": chat([text] * 10_000),
-        "9,900 messages of 3 empty text parts": chat(*[[empty] * 3] * 9_900),
-        "28,000 conversations": ("/v2/chat/completions", json.dumps(chats).encode()),
-        "one long prompt": prompt("x" * (_MIB - 100)),
-        "special tokens": prompt("<|im_end|>" * (_MIB // 10 - 10)),
-        "200,000 prompts": prompt(["x"] * 200_000),
+        "nothing": (COMPLETIONS, b""),
+        **bodies,
         "not JSON": (COMPLETIONS, b'{"prompt":"' + b"x" * _MIB),
         "deep nesting": (COMPLETIONS, b'{"prompt":' + b"[" * _MIB),
-        "70,000 objects": prompt({str(i): {} for i in range(70_000)}),
     }
 
 
@@ -236,46 +205,20 @@ def _stalls() -> dict[str, float]:
     """
     longest = {}
     settings = {"CHAT_TEMPLATE": "chatml", "CONTEXT_LENGTH": str(_MIB)}
-    with serve_echo(2, 0, 8, **settings) as server:
-        sender = Connection(server.url)
-        for name, (path, body) in {"nothing": ("", b""), **_large_bodies()}.items():
-            with _probed(server.url) as times_ms:
-                if not body:
-                    time.sleep(1)
-                for _ in range(_STALL_REPEATS if body else 0):
-                    sender.exchange(Answer(time.monotonic()), "POST", path, body)
+    with serve_echo(2, 0, 8, **settings) as server, ThreadPoolExecutor(1) as sender:
+        sending, probe = Connection(server.url), Connection(server.url)
+
+        def send(path: str, body: bytes) -> None:
+            for _ in range(_STALL_REPEATS):
+                sending.exchange(Answer(time.monotonic()), "POST", path, body)
+                time.sleep(0.1)
+
+        for name, (path, body) in _large_bodies().items():
+            sent, times_ms = sender.submit(send, path, body), list[float]()
+            while not sent.done():
+                started_s = time.perf_counter()
+                probe.get("/health")
+                times_ms.append((time.perf_counter() - started_s) * 1e3)
+                time.sleep(0.001)
             longest[name] = max(times_ms)
-        sender.close()
     return longest
-
-
-@contextmanager
-def _probed(url: str) -> Iterator[list[float]]:
-    """Ask ``/health`` over and over during a block, from a process of its own.
-
-    Yields a list that holds what each answer took, in milliseconds, after the block.
-    """
-    spawn = multiprocessing.get_context("spawn")
-    began, ended, times_ms = spawn.Event(), spawn.Event(), list[float]()
-    ours, theirs = spawn.Pipe()
-    probing = spawn.Process(target=_probe, args=(url, began, ended, theirs), daemon=True)
-    probing.start()
-    if not began.wait(START_S):
-        raise ServerFailed("/health does not answer")
-    try:
-        yield times_ms
-    finally:
-        ended.set()
-        times_ms += ours.recv()
-        probing.join()
-
-
-def _probe(url: str, began: Event, ended: Event, pipe: Pipe) -> None:
-    times_ms, connection = list[float](), Connection(url)
-    while not ended.is_set():
-        started_s = time.perf_counter()
-        connection.get("/health")
-        times_ms.append((time.perf_counter() - started_s) * 1e3)
-        began.set()
-        time.sleep(0.001)
-    pipe.send(times_ms)

@@ -30,7 +30,6 @@ class Ask:
     texts: tuple[str, ...] = ()  #: the undisturbed text of each choice
     finish_reasons: tuple[str, ...] = ()  #: why each of them ends
     headers: tuple[tuple[str, str], ...] = ()
-    method: str = "POST"
 
     @property
     def content(self) -> bytes:
@@ -41,73 +40,40 @@ class Ask:
         """Whether it asks for less time in all than the server gives."""
         return any(name == "x-request-timeout" for name, _ in self.headers)
 
-    @property
-    def has_own_bounds(self) -> bool:
-        """Whether it asks for less time than the server gives, in all or in the queue."""
-        return any(name.endswith("-timeout") for name, _ in self.headers)
-
 
 @dataclass(frozen=True, slots=True)
 class Rubbish:
-    """A request that must be refused, with one of ``statuses``."""
+    """A request that must be refused, with a status."""
 
     name: str  #: what is wrong with it
     path: str
     content: bytes
-    statuses: tuple[int, ...] = (400,)
+    status: int = 400
     headers: tuple[tuple[str, str], ...] = ()
-    method: str = "POST"
 
 
 _HELLO = b'{"prompt": "a", "messages": [{"role": "user", "content": "a"}], '
-BODIES: tuple[Rubbish, ...] = tuple(
-    Rubbish(name, path, content, (status,))
-    for path in (COMPLETIONS, CHAT, CHATS)
-    for name, content, status in (
-        ("nothing", b"", 400),
-        ("no JSON", b"{'prompt': 5}", 400),
-        ("half a body", b'{"prompt": "Hi", "messages": [{"role"', 400),
-        ("a number", b"5", 400),
-        ("wrong types", json.dumps({"prompt": {"a": 1}, "messages": 5}).encode(), 400),
-        ("deep", b"[" * _DEEP, 400),
-        ("deep and closed", b'{"prompt":' * _DEEP + b"1" + b"}" * _DEEP, 400),
-        ("bad UTF-8", b'{"prompt": "\xff\xfe", "messages": "\xff"}', 400),
-        ("a lone surrogate", b'{"prompt": 1, "messages": 1, "stop": "\\ud800"}', 400),
-        ("a huge number", b'{"prompt": "a", "max_tokens": 1' + b"0" * 5000 + b"}", 400),
-        ("NaN", b'{"prompt": "a", "temperature": NaN}', 400),
-        ("no such model", _HELLO + b'"model": "gpt-0"}', 404),
-        ("n absurd", _HELLO + b'"n": 1000000}', 400),
-        ("too large", b" " * (3 << 20), 413),
-    )
-)
-"""Bodies with the statuses that refuse them, for the default of ``MAX_BODY_BYTES``."""
 _FORM = (("Content-Type", "application/x-www-form-urlencoded"),)
-_PLACES = (
-    Rubbish("no such place", "/v1/nothing", b"{}", (404,)),
-    Rubbish("no such method", COMPLETIONS, b"{}", (405,), method="PUT"),
-    Rubbish("a form", COMPLETIONS, b"prompt=a", (415,), _FORM),
-)
-
-
-def draw_rubbish(source: random.Random) -> Rubbish:
-    """A request with a bad body, or to a place that does not exist."""
-    return source.choice(_PLACES if source.random() < 0.15 else BODIES)
-
-
-def draw_bytes(source: random.Random) -> bytes:
-    """Bytes that are no HTTP request, though some begin like one."""
-    noise = source.randbytes(source.randint(1, 400))
-    return source.choice(
-        (
-            noise,
-            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + noise,
-            b"GET / HTTP/9.9\r\n\r\n",
-            b"POST /v1/completions HTTP/1.1\r\nContent-Length: -5\r\n\r\n" + noise,
-            b"GET /" + noise.replace(b"\n", b"") + b" HTTP/1.1\r\n\r\n",
-            b"\r\n\r\n\r\n\r\n" + noise,
-            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+RUBBISH: tuple[Rubbish, ...] = (
+    Rubbish("no such place", "/v1/nothing", b"{}", 404),
+    Rubbish("a form", COMPLETIONS, b"prompt=a", 415, _FORM),
+    *(
+        Rubbish(name, path, content, status)
+        for path in (COMPLETIONS, CHAT, CHATS)
+        for name, content, status in (
+            ("nothing", b"", 400),
+            ("half a body", b'{"prompt": "Hi", "messages": [{"role"', 400),
+            ("wrong types", b'{"prompt": {"a": 1}, "messages": 5}', 400),
+            ("deep", b'{"prompt":' * _DEEP + b"1" + b"}" * _DEEP, 400),
+            ("bad UTF-8", b'{"prompt": "\xff\xfe", "messages": "\xff"}', 400),
+            ("a huge number", b'{"prompt": "a", "max_tokens": 1' + b"0" * 5000 + b"}", 400),
+            ("no such model", _HELLO + b'"model": "gpt-0"}', 404),
+            ("n absurd", _HELLO + b'"n": 1000000}', 400),
+            ("too large", b" " * (3 << 20), 413),
         )
-    )
+    ),
+)
+"""With the statuses that refuse it, for the default of ``MAX_BODY_BYTES``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +99,12 @@ class Traffic:
         ask, draw = _made_unique(source.choice(self._asks), source), source.random()
         if draw < 0.05:
             bound_s = round(source.uniform(0.2, 2.0), 2)
-            header = ("x-request-timeout", str(bound_s))
-            return replace(ask, deadline_s=bound_s, headers=(*ask.headers, header))
+            return replace(ask, deadline_s=bound_s, headers=(("x-request-timeout", str(bound_s)),))
         if draw < 0.1:
             bound_s = round(source.uniform(0.1, 1.0), 2)
-            header = ("x-queue-timeout", str(bound_s))
-            return replace(ask, queue_timeout_s=bound_s, headers=(*ask.headers, header))
+            return replace(
+                ask, queue_timeout_s=bound_s, headers=(("x-queue-timeout", str(bound_s)),)
+            )
         return ask
 
     def short(self, source: random.Random) -> Ask:
@@ -164,17 +130,17 @@ async def learn(port: int, model: str, limits: Limits, seed: int) -> Traffic:
     for number in range(_N_PROMPTS):
         for length, n_tokens in (("short", limits.short), ("long", limits.long)):
             texts = [prompts.text(number, length, side) for side in range(2)]
+            common = {"model": model, "temperature": 0, "max_tokens": n_tokens, "stream": False}
             for name, path, content in _kinds(texts):
                 ask = Ask(
                     name=f"{name}, {length}",
                     path=path,
-                    body={"model": model, "temperature": 0, "max_tokens": n_tokens, **content,
-                          "stream": False},
+                    body={**common, **content},
                     shape="chat" if "chat" in path else "completion",
                     is_stream=False,
                     deadline_s=limits.request_timeout_s,
                     queue_timeout_s=limits.queue_timeout_s,
-                )  # fmt: skip
+                )
                 asks += await _forms(port, ask)
     return Traffic(asks)
 

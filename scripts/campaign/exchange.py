@@ -21,8 +21,6 @@ class Sendable(Protocol):
     """What can be sent."""
 
     @property
-    def method(self) -> str: ...
-    @property
     def path(self) -> str: ...
     @property
     def content(self) -> bytes: ...
@@ -116,23 +114,15 @@ async def _converse(
     with contextlib.suppress(ConnectionError):
         await _send(writer, ask, manner)
     answer.sent_s = time.monotonic()
-    leaves_at_s = answer.sent_s + manner.after if manner.leaves == "waiting" else None
-    ending = Ending()
-    while True:
-        if manner.reads_slowly:
-            await asyncio.sleep(_SLOW_READ_S)
-            answer.own_delay_s += _SLOW_READ_S
-        piece = await _read(reader, manner, leaves_at_s)
-        if piece:
-            answer.raw.append((time.monotonic(), piece))
-        if not piece or ending.feed(piece):
-            return
-        if manner.leaves == "reading" and len(answer.raw) >= manner.after:
-            raise _Left
+    waits_s = manner.after if manner.leaves == "waiting" else None
+    try:
+        await asyncio.wait_for(read_answer(reader, manner, answer), waits_s)
+    except asyncio.TimeoutError:
+        raise _Left from None
 
 
 async def _send(writer: asyncio.StreamWriter, ask: Sendable, manner: Manner) -> None:
-    content = request(ask.method, ask.path, ask.content, ask.headers)
+    content = request("POST", ask.path, ask.content, ask.headers)
     if manner.leaves == "sending":
         writer.write(content[: len(content) - len(ask.content) // 2])
         await writer.drain()
@@ -149,16 +139,21 @@ async def _send(writer: asyncio.StreamWriter, ask: Sendable, manner: Manner) -> 
     await writer.drain()
 
 
-async def _read(reader: asyncio.StreamReader, manner: Manner, leaves_at_s: float | None) -> bytes:
+async def read_answer(reader: asyncio.StreamReader, manner: Manner, answer: Answer) -> None:
+    """Read the first answer; what is pipelined behind it is not waited for."""
+    ending = Ending()
     n_bytes = _SLOW_PIECE_BYTES if manner.reads_slowly else _PIECE_BYTES
-    if leaves_at_s is None:
-        return await reader.read(n_bytes)
-    try:
-        return await asyncio.wait_for(
-            reader.read(n_bytes), max(0.0, leaves_at_s - time.monotonic())
-        )
-    except asyncio.TimeoutError:
-        raise _Left from None
+    while True:
+        if manner.reads_slowly:
+            await asyncio.sleep(_SLOW_READ_S)
+            answer.own_delay_s += _SLOW_READ_S
+        piece = await reader.read(n_bytes)
+        if piece:
+            answer.raw.append((time.monotonic(), piece))
+        if not piece or ending.feed(piece):
+            return
+        if manner.leaves == "reading" and len(answer.raw) >= manner.after:
+            raise _Left
 
 
 class Probe:

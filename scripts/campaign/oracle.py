@@ -7,7 +7,7 @@ has its cause in what was done to the server. Whatever else there is, is a viola
 import json
 from bisect import bisect_right
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from scripts.campaign.asks import Ask, Rubbish
 from scripts.client import Answer
@@ -26,20 +26,6 @@ _STATUSES = {
 }
 """Of the errors that a request which can be served may come to."""
 _OWN_DEATHS, _OUTSIDE_DEATHS = 2, 11
-
-Kind = Literal["outcome", "killed", "other"]
-"""Of a violation.
-
-``outcome``: there was none, it was wrong, or it came too late. ``killed``: it was an error, by the
-death of workers, though nothing had been emitted. ``other``: whatever else must not be.
-"""
-
-
-class Violation(NamedTuple):
-    """What must not be."""
-
-    kind: Kind
-    text: str
 
 
 @dataclass(slots=True)
@@ -65,15 +51,14 @@ class Verdict:
     """What a request came to."""
 
     outcome: str  #: ``answered``, ``left``, or the status and code of an error
-    violations: tuple[Violation, ...] = ()
+    violations: tuple[str, ...] = ()
 
 
 def judge(ask: Ask, answer: Answer, faults: FaultLog) -> Verdict:
     """Judge a request that the server could serve; of a client that left, as far as it read."""
     wrong = _transport(answer)
     if answer.took_s > ask.deadline_s + GRACE_S:
-        text = f"late: {answer.took_s:.2f} s, deadline {ask.deadline_s:g} s"
-        wrong.append(Violation("outcome", text))
+        wrong.append(f"late: {answer.took_s:.2f} s, deadline {ask.deadline_s:g} s")
     if answer.status == 0:
         outcome = "no answer"
     elif answer.status == 200:
@@ -89,19 +74,18 @@ def judge(ask: Ask, answer: Answer, faults: FaultLog) -> Verdict:
 def judge_rubbish(rubbish: Rubbish, answer: Answer, within_s: float, faults: FaultLog) -> Verdict:
     wrong = _transport(answer)
     if answer.took_s > within_s:
-        wrong.append(Violation("outcome", f"late: a refusal took {answer.took_s:.2f} s"))
+        wrong.append(f"late: a refusal took {answer.took_s:.2f} s")
     if answer.status == 0:
         return Verdict("no answer", tuple(wrong))
     code = _judge_refusal(answer, wrong)
     if code is ErrorCode.QUEUE_FULL:
         wrong += _crowding(answer, faults)
-    elif answer.status not in rubbish.statuses:
-        text = f"status {answer.status} for {rubbish.name}, not {rubbish.statuses}"
-        wrong.append(Violation("other", text))
+    elif answer.status != rubbish.status:
+        wrong.append(f"status {answer.status} for {rubbish.name}, not {rubbish.status}")
     return Verdict(f"{answer.status} {code.value if code else '?'}", tuple(wrong))
 
 
-def _transport(answer: Answer) -> list[Violation]:
+def _transport(answer: Answer) -> list[str]:
     wrong = []
     if answer.end == "not_connected":
         wrong.append(f"nobody listens: {answer.why}")
@@ -111,33 +95,27 @@ def _transport(answer: Answer) -> list[Violation]:
         wrong.append(f"the connection broke: {answer.why}; so far {answer.body[-200:]!r}")
     if answer.trailing:
         wrong.append(f"behind the answer: {answer.trailing[:200]!r}")
-    return [Violation("outcome", text) for text in wrong]
+    return wrong
 
 
-def _judge_ok(ask: Ask, answer: Answer, faults: FaultLog, wrong: list[Violation]) -> str:
+def _judge_ok(ask: Ask, answer: Answer, faults: FaultLog, wrong: list[str]) -> str:
     """Judge a response with status 200; returns the outcome."""
     transcript = read(answer, ask.shape, ask.is_stream)
-    wrong += [Violation("outcome", text) for text in transcript.disorder]
+    is_complete = answer.end == "complete" and transcript.error is None
+    wrong += transcript.disorder
+    wrong += _complete(ask, transcript) if is_complete else _text_so_far(ask, transcript)
     if transcript.error is None:
-        if answer.end == "complete":
-            texts = _complete(ask, transcript)
-        else:
-            texts = _text_so_far(ask, transcript)
-        wrong += [Violation("outcome", text) for text in texts]
-        return "answered" if answer.end == "complete" else "unfinished"
-    wrong += [Violation("outcome", text) for text in _text_so_far(ask, transcript)]
-    code, mistakes = _error_body(transcript.error)
-    wrong += [Violation("other", text) for text in mistakes]
-    if (
-        code is not None
-        and error_type(_STATUSES.get(code, 500)) != transcript.error["error"]["type"]
-    ):
-        wrong.append(Violation("other", f"type of {transcript.error}"))
+        return "answered" if is_complete else "unfinished"
+    code = _error_body(transcript.error, wrong)
+    if code is None:
+        return "stream ?"
+    if error_type(_STATUSES.get(code, 500)) != transcript.error["error"]["type"]:
+        wrong.append(f"type of {transcript.error}")
     if code is ErrorCode.QUEUE_FULL:
-        wrong.append(Violation("other", "queue_full after the response had begun"))
-    elif code is not None:
+        wrong.append("queue_full after the response had begun")
+    else:
         wrong += _cause(code, ask, answer, faults, emitted=any(transcript.texts.values()))
-    return f"stream {code.value if code else '?'}"
+    return f"stream {code.value}"
 
 
 def _complete(ask: Ask, transcript: Transcript) -> list[str]:
@@ -163,49 +141,46 @@ def _complete(ask: Ask, transcript: Transcript) -> list[str]:
 
 
 def _text_so_far(ask: Ask, transcript: Transcript) -> list[str]:
-    wrong = []
-    for index, text in transcript.texts.items():
-        if index >= len(ask.texts) or not ask.texts[index].startswith(text):
-            wrong.append(f"wrong text: choice {index} begins {text!r}")
-    return wrong
+    return [
+        f"wrong text: choice {index} begins {text!r}"
+        for index, text in transcript.texts.items()
+        if index >= len(ask.texts) or not ask.texts[index].startswith(text)
+    ]
 
 
-def _judge_refusal(answer: Answer, wrong: list[Violation]) -> ErrorCode | None:
+def _judge_refusal(answer: Answer, wrong: list[str]) -> ErrorCode | None:
     """Judge the form of an error response; returns its code if it can be known."""
-    mistakes = []
     if answer.status in (429, 503) and not answer.headers.get("retry-after", "").isdecimal():
-        mistakes.append(f"status {answer.status} without Retry-After")
+        wrong.append(f"status {answer.status} without Retry-After")
     if answer.status == 500 and answer.headers.get("x-should-retry") != "false":
-        mistakes.append("status 500 without x-should-retry: false")
-    code = None
+        wrong.append("status 500 without x-should-retry: false")
     try:
         body = json.loads(answer.body)
     except ValueError:
         # Who leaves need not have read all of it.
         if answer.end != "left":
-            mistakes.append(f"status {answer.status} without JSON: {answer.body[:200]!r}")
-    else:
-        code, more = _error_body(body)
-        mistakes += more
-        if code is not None and _STATUSES.get(code, answer.status) != answer.status:
-            mistakes.append(f"status {answer.status} with code {code.value}")
-        if code is not None and body["error"]["type"] != error_type(answer.status):
-            mistakes.append(f"type {body['error']['type']!r} with status {answer.status}")
-    wrong += [Violation("other", text) for text in mistakes]
+            wrong.append(f"status {answer.status} without JSON: {answer.body[:200]!r}")
+        return None
+    code = _error_body(body, wrong)
+    if code is not None and _STATUSES.get(code, answer.status) != answer.status:
+        wrong.append(f"status {answer.status} with code {code.value}")
+    if code is not None and body["error"]["type"] != error_type(answer.status):
+        wrong.append(f"type {body['error']['type']!r} with status {answer.status}")
     return code
 
 
-def _error_body(body: Any) -> tuple[ErrorCode | None, list[str]]:
+def _error_body(body: Any, wrong: list[str]) -> ErrorCode | None:
     error = body.get("error") if isinstance(body, dict) else None
     if not isinstance(error, dict) or set(error) != {"message", "type", "param", "code"}:
-        return None, [f"an error that has not OpenAI's shape: {str(body)[:200]}"]
+        wrong.append(f"an error that has not OpenAI's shape: {str(body)[:200]}")
+        return None
     if not error["message"] or "Traceback" in error["message"]:
-        return None, [f"an error message of no use: {error['message'][:200]!r}"]
+        wrong.append(f"an error message of no use: {error['message'][:200]!r}")
     try:
-        code = ErrorCode(error["code"])
+        return ErrorCode(error["code"])
     except ValueError:
-        return None, [f"unknown code {error['code']!r}"]
-    return code, []
+        wrong.append(f"unknown code {error['code']!r}")
+        return None
 
 
 def error_type(status: int) -> str:
@@ -217,66 +192,53 @@ def error_type(status: int) -> str:
 
 def _cause(
     code: ErrorCode, ask: Ask, answer: Answer, faults: FaultLog, *, emitted: bool
-) -> list[Violation]:
-    """What is wrong with an error of ``code``, given what was done to the server."""
+) -> list[str]:
+    """What is wrong with an error of ``code``, after what was done to the server."""
     took_s = answer.ended_s - answer.began_s
     match code:
         case ErrorCode.QUEUE_FULL:
             return _crowding(answer, faults)
-        case ErrorCode.QUEUE_TIMEOUT:
-            if took_s < ask.queue_timeout_s - _EARLY_S:
-                return [Violation("other", f"queue_timeout after only {took_s:.2f} s")]
-            if answer.took_s > ask.queue_timeout_s + GRACE_S:
-                text = f"late: queue_timeout after {answer.took_s:.2f} s"
-                return [Violation("outcome", text)]
+        case ErrorCode.QUEUE_TIMEOUT if took_s < ask.queue_timeout_s - _EARLY_S:
+            return [f"queue_timeout after only {took_s:.2f} s"]
+        case ErrorCode.QUEUE_TIMEOUT if answer.took_s > ask.queue_timeout_s + GRACE_S:
+            return [f"late: queue_timeout after {answer.took_s:.2f} s"]
+        case ErrorCode.REQUEST_TIMEOUT if not ask.has_own_deadline:
+            # There is nothing that takes so long, if nothing hangs.
+            return [f"hangs: only the server's own bound of {ask.deadline_s:g} s has ended it"]
+        case ErrorCode.REQUEST_TIMEOUT if took_s < ask.deadline_s - _EARLY_S:
+            return [f"request_timeout after only {took_s:.2f} s"]
+        case ErrorCode.QUEUE_TIMEOUT | ErrorCode.REQUEST_TIMEOUT:
             return []
-        case ErrorCode.REQUEST_TIMEOUT:
-            if not ask.has_own_deadline:
-                # There is nothing that takes so long, if nothing hangs.
-                text = f"hangs: only the server's own bound of {ask.deadline_s:g} s has ended it"
-                return [Violation("outcome", text)]
-            early = took_s < ask.deadline_s - _EARLY_S
-            text = f"request_timeout after only {took_s:.2f} s"
-            return [Violation("other", text)] if early else []
         case ErrorCode.MODEL_UNAVAILABLE:
             # It is run again only so often.
             n_deaths = _during(answer, faults.outside) + _during(answer, faults.own)
-            if n_deaths >= _OUTSIDE_DEATHS:
-                return []
-            return [Violation("killed", f"given up after {n_deaths} deaths")]
+            return [] if n_deaths >= _OUTSIDE_DEATHS else [f"given up after {n_deaths} deaths"]
         case ErrorCode.WORKER_CRASHED:
             return _crash(answer, faults, emitted)
         case _:
-            return [Violation("other", f"{code.value}: {answer.body[-300:]!r}")]
+            return [f"{code.value}: {answer.body[-300:]!r}"]
 
 
-def _crash(answer: Answer, faults: FaultLog, emitted: bool) -> list[Violation]:
+def _crash(answer: Answer, faults: FaultLog, emitted: bool) -> list[str]:
     outside, own = _during(answer, faults.outside), _during(answer, faults.own)
     if emitted:
         # The client has had text, so it cannot be run again; but something must have died.
-        if outside + own:
-            return []
-        return [Violation("outcome", "worker_crashed, and nothing was done to any worker")]
-
+        return [] if outside + own else ["worker_crashed, and nothing was done to any worker"]
     # The first such death is forgiven.
     if own >= _OWN_DEATHS:
         return []
-    text = (
-        f"a request that had emitted nothing failed, with {outside} deaths from outside and"
-        f" {own} of its own meanwhile"
-    )
-    return [Violation("killed", text)]
+    text = "a request that had emitted nothing failed, with"
+    return [f"{text} {outside} deaths from outside and {own} of its own meanwhile"]
 
 
-def _crowding(answer: Answer, faults: FaultLog) -> list[Violation]:
+def _crowding(answer: Answer, faults: FaultLog) -> list[str]:
     """Whether a full queue cannot be, so few generations had been asked for."""
     first = max(0, bisect_right(faults.crowd, (answer.began_s, 0)) - 1)
     there = (n for at_s, n in faults.crowd[first:] if at_s <= answer.ended_s)
     most = max(there, default=0)
     if most > faults.max_queue:
         return []
-    text = f"queue_full, and only {most} generations were asked for, of which as many may wait"
-    return [Violation("other", text)]
+    return [f"queue_full, and only {most} generations were asked for, of which as many may wait"]
 
 
 def _during(answer: Answer, times: list[float]) -> int:

@@ -1,92 +1,140 @@
-"""A campaign's report: a table for people, JSON for machines."""
+"""What a campaign has found: figures for people, JSON for machines."""
 
-import math
-from collections.abc import Sequence
-from dataclasses import asdict
-from statistics import median
+from collections import Counter
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from scripts.campaign.clients import LEAST_SHARE, SLOW_S, Report
-from scripts.campaign.oracle import GRACE_S, Kind
-from scripts.campaign.soak import GROWING, GROWTH_GOAL_PERCENT, Sample, growth_percent
-from scripts.figures import Figure, table
-from scripts.load.metrics import percentile
+from scripts.campaign.asks import Limits
+from scripts.campaign.faults import Faults, Schedule
+from scripts.campaign.memory import GROWING, Sample, growth
+from scripts.campaign.oracle import GRACE_S, Verdict
+from scripts.client import Answer
+from scripts.figures import Figure, percentile, table
 
+PART_S = 15.0
+"""As long as from burst to burst, so that each part of a campaign has one."""
+LEAST_SHARE = 0.1
+"""Of the requests that could be answered, those that must be, in every part.
+
+With bursts that fill the queue a real model on two cores answers a fifth of them and more, the echo
+engine two thirds; a pool that has lost its workers answers none.
+"""
+_SLOW_S = 1.0  # of /ready, which is asked all the time: a gateway that is alive answers soon
 _SHOWN = 20
-_KINDS: dict[Kind, str] = {
-    "outcome": "with no outcome, wrong text, or past their deadline",
-    "killed": "failed by kills that had emitted nothing",
-    "other": "other violations",
-}
 
 
-def as_json(report: Report, samples: Sequence[Sample] = ()) -> dict[str, Any]:
-    return {
-        "plan": asdict(report.plan),
-        "figures": [figure.as_json() for figure in figures(report, samples)],
-        "outcomes": dict(sorted(report.outcomes.items())),
-        "faults": dict(report.faults.counts) if report.faults else {},
-        "shares": report.shares,
-        "violations": report.violations,
-        "before": asdict(report.before) if report.before else None,
-        "after": asdict(report.after) if report.after else None,
-        "exit_s": report.exit_s,
-        "samples": [asdict(each) for each in samples],
-    }
+@dataclass(slots=True)
+class Plan:
+    """What a campaign does."""
+
+    seconds: float  #: of traffic
+    seed: int  #: of all chance
+    settings: dict[str, str]  #: of the server
+    limits: Limits
+    schedule: Schedule
+    clients: int = 12  #: that ask at the same time, besides bursts
+    burst_s: float = PART_S  #: between bursts; 0 for none
+    burst: int = 200  #: requests in one
+    reload: bool = False  #: whether the server loads its model again in the middle
+    sample_s: float = 5.0  #: between samples of memory
 
 
-def figures(report: Report, samples: Sequence[Sample] = ()) -> list[Figure]:
-    found: list[Figure] = []
+@dataclass(slots=True)
+class Report:
+    """What a campaign has found."""
 
-    def add(name: str, value: float, unit: str = "", digits: int = 0, goal: str = "") -> None:
-        found.append(Figure("campaign", name, (value,), unit, digits, goal))
+    plan: Plan
+    outcomes: Counter[str] = field(default_factory=Counter)
+    violations: list[tuple[str, ...]] = field(default_factory=list)  #: what, and its evidence
+    latest_s: float = float("-inf")  #: the longest that a request took beyond its deadline
+    #: requests by part of the time, of clients that ask all the time, stay, and set no bounds
+    asked: Counter[int] = field(default_factory=Counter)
+    answered: Counter[int] = field(default_factory=Counter)
+    ready_s: list[float] = field(default_factory=list)  #: what ``/ready`` took
+    samples: list[Sample] = field(default_factory=list)
+    faults: Faults | None = None
+    exit_s: float = 0.0  #: how long it took to end
 
-    add("requests", sum(report.outcomes.values()))
-    faults = report.faults
-    add("faults", sum(faults.counts.values()) if faults else 0)
-    for kind, name in _KINDS.items():
-        add(name, sum(kind in each["kinds"] for each in report.violations), goal="≤ 0")
-    if math.isfinite(report.latest_s):
-        goal = f"≤ {GRACE_S:g}"
-        add("the latest answer, after its deadline", report.latest_s, "s", 2, goal)
-    if report.asked:
+    def violate(self, what: str, *evidence: str) -> None:
+        self.violations.append((what, *evidence))
+
+    def take(self, what: str, verdict: Verdict, answer: Answer, note: str) -> None:
+        self.outcomes[verdict.outcome] += 1
+        if verdict.violations:
+            self.violate(what, *verdict.violations, note, f"at {answer.ended_s:.3f} s")
+
+    def note(self, at_s: float, is_answered: bool) -> None:
+        """Count a request that ended ``at_s`` seconds after the traffic began."""
+        # A rest that is shorter than a part belongs to the last one.
+        part = min(self._n_parts - 1, int(at_s // PART_S))
+        self.asked[part] += 1
+        self.answered[part] += is_answered
+
+    @property
+    def _n_parts(self) -> int:
+        return max(1, int(self.plan.seconds // PART_S))
+
+    @property
+    def shares(self) -> list[float]:
+        """The share of the answered, by part; 0 where nothing has ended."""
+        return [self.answered[n] / max(1, self.asked[n]) for n in range(self._n_parts)]
+
+    def check_shares(self) -> None:
+        """A server that refuses everything would otherwise do nothing wrong."""
+        for part, share in enumerate(self.shares):
+            if share < LEAST_SHARE:
+                text = f"from {part * PART_S:g} s on only {self.answered[part]} of"
+                text += f" {self.asked[part]}, and {LEAST_SHARE:.0%} must be"
+                self.violate("hardly anything was answered", text)
+
+    def figures(self) -> list[Figure]:
+        found: list[Figure] = []
+
+        def add(name: str, value: float, unit: str = "", digits: int = 0, goal: str = "") -> None:
+            found.append(Figure("campaign", name, (value,), unit, digits, goal))
+
+        faults = self.faults
+        add("requests", sum(self.outcomes.values()))
+        add("faults", sum(faults.counts.values()) if faults else 0)
+        add("violations", len(self.violations), goal="≤ 0")
+        add("the latest answer, after its deadline", self.latest_s, "s", 2, f"≤ {GRACE_S:g}")
         name = "answered of those that stay, in the worst quarter of a minute"
-        add(name, 100 * min(report.shares), "%", 0, f"≥ {100 * LEAST_SHARE:g}")
-    if report.ready_s:
-        slow = sum(took_s > SLOW_S for took_s in report.ready_s)
-        add(f"`/ready` slower than {SLOW_S:g} s", slow, goal="≤ 0")
-        add("`/ready`, the slowest", max(report.ready_s) * 1e3, "ms", 1)
-    if faults and faults.successor_ms:
-        name, times = "worker dead → successor ready, p", sorted(faults.successor_ms)
-        add(f"{name}50", percentile(times, 50), "ms", 1, "≤ 50")
-        add(f"{name}99", percentile(times, 99), "ms", 1, "≤ 200")
-    if faults and faults.after_zygote_ms:
-        name = "worker dead → successor ready, no zygote meanwhile, p99"
-        add(name, percentile(sorted(faults.after_zygote_ms), 99), "ms", 1)
-    for what, unit in (("decode", "token"), ("prefill", "chunk")):
-        if times := report.release.get(what, []):
-            name = f"client gone in {what} → worker free, p99"
-            goal = f"≤ {median(report.release[unit]) + 5:.1f}"
-            add(name, percentile(sorted(times), 99), "ms", 1, goal)
-    if report.before and report.after:
-        growth = 100 * (report.after.rss_mib / report.before.rss_mib - 1)
-        add("gateway memory, after against before", growth, "%", 1)
-    for name, label in GROWING.items() if samples else ():
-        mib = getattr(samples[-1], name)
-        growth, goal = growth_percent(samples, name), f"≤ {GROWTH_GOAL_PERCENT:g}"
-        add(f"{label}, {mib:.1f} MiB at the end: growth", growth, "%", 2, goal)
-    return found
+        add(name, 100 * min(self.shares), "%", 0, f"≥ {100 * LEAST_SHARE:g}")
+        slow = sum(took_s > _SLOW_S for took_s in self.ready_s)
+        add(f"`/ready` slower than {_SLOW_S:g} s", slow, goal="≤ 0")
+        if faults and faults.successor_ms:
+            name, times = "worker dead → successor ready, p", faults.successor_ms
+            add(f"{name}50", percentile(times, 50), "ms", 1, "≤ 50")
+            add(f"{name}99", percentile(times, 99), "ms", 1, "≤ 200")
+        if faults and faults.after_zygote_ms:
+            name = "worker dead → successor ready, no zygote meanwhile, p99"
+            add(name, percentile(faults.after_zygote_ms, 99), "ms", 1)
+        for name, label in GROWING.items():
+            was, now = growth(self.samples, name)
+            add(f"{label}, {now:.1f} MiB at the end: growth", 100 * (now / was - 1), "%", 2)
+        return found
 
+    def text(self) -> str:
+        lines = [table(self.figures())]
+        counts = self.faults.counts if self.faults else Counter()
+        for head, some in (("outcome | requests", self.outcomes), ("fault | times", counts)):
+            lines += ["", f"| {head} |", "|---|---|"]
+            lines += [f"| {name} | {n} |" for name, n in sorted(some.items())]
+        lines += ["", f"seed {self.plan.seed}"]
+        for what, *evidence in self.violations[:_SHOWN]:
+            lines += ["", f"VIOLATION: {what}", *evidence]
+        if len(self.violations) > _SHOWN:
+            lines.append(f"... and {len(self.violations) - _SHOWN} more")
+        return "\n".join(lines)
 
-def text(report: Report, samples: Sequence[Sample] = ()) -> str:
-    lines = [table(figures(report, samples)), "", "| outcome | requests |", "|---|---|"]
-    lines += [f"| {outcome} | {n} |" for outcome, n in sorted(report.outcomes.items())]
-    lines += ["", "| done to the server | times |", "|---|---|"]
-    counts = report.faults.counts if report.faults else {}
-    lines += [f"| {fault} | {n} |" for fault, n in sorted(counts.items())]
-    lines += ["", f"seed {report.plan.seed}"]
-    for violation in report.violations[:_SHOWN]:
-        lines += ["", f"VIOLATION: {violation['what']}", *map(str, violation["evidence"])]
-    if len(report.violations) > _SHOWN:
-        lines.append(f"... and {len(report.violations) - _SHOWN} more")
-    return "\n".join(lines)
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "plan": asdict(self.plan),
+            "figures": [figure.as_json() for figure in self.figures()],
+            "outcomes": dict(self.outcomes),
+            "faults": dict(self.faults.counts) if self.faults else {},
+            "shares": self.shares,
+            "violations": self.violations,
+            "exit_s": self.exit_s,
+            "samples": [asdict(each) for each in self.samples],
+        }

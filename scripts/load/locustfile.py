@@ -7,9 +7,13 @@ options. What locust shows while they run includes the warm-up; the report at th
 # Neither library tells its types.
 # mypy: disable-error-code="import-untyped, no-untyped-call, untyped-decorator"
 
+import itertools
+import json
 import logging
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,48 +28,67 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 from scripts.client import Answer, Connection, model_of  # noqa: E402
 from scripts.load import report  # noqa: E402
 from scripts.load.options import Options, add_to  # noqa: E402
-from scripts.load.scenario import Request, Run, Scenario  # noqa: E402
-from scripts.prompts import arrivals  # noqa: E402
+from scripts.prompts import Prompts, arrivals  # noqa: E402
 from scripts.transcript import Outcome, outcome  # noqa: E402
 
-_PAUSE_AFTER_BURST_S = 1.0
-_SUFFIXES = {"refused": "_429", "unavailable": "_503", "disconnected": "_closed"}
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+_SUFFIXES = {"refused": "_429", "unavailable": "_503"}
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(slots=True)
+class Run:
+    """One test, and what its users see."""
+
+    options: Options
+    url: str
+    model: str
+    outcomes: list[Outcome] = field(default_factory=list)  #: one for each request that was sent
+    users: Iterator[int] = field(default_factory=itertools.count)  #: numbers for them
+    steps: list[tuple[int, float]] = field(default_factory=list)  #: users, and when it began
+    end_s: float = 0.0
+
+    def begin_step(self, users: int) -> None:
+        self.steps.append((users, time.monotonic()))
+
+    def summaries(self) -> list[report.Summary]:
+        """The figures of each step, without its warm-up."""
+        ends_s = [*(start_s for _, start_s in self.steps[1:]), self.end_s]
+        found = []
+        for (users, start_s), end_s in zip(self.steps, ends_s, strict=True):
+            window = report.Window(min(start_s + self.options.warmup, end_s), end_s)
+            users = 0 if self.options.rate else users
+            limits = self.options.limits()
+            found.append(report.summarize(self.outcomes, window, limits, users))
+        return found
+
+
 @events.init_command_line_parser.add_listener
 def add_options(parser: Any, **_: Any) -> None:
-    add_to(parser)
+    add_to(parser, {"is_secret": True})
 
 
 @events.init.add_listener
 def check(environment: Any, **_: Any) -> None:
     """Refuse what cannot be run before anything is."""
-    if environment.parsed_options is None:
+    parsed = environment.parsed_options
+    if parsed is None:
         return
     if not isinstance(environment.runner, LocalRunner):
         sys.exit("the report needs all requests in one process: leave out --master, --worker and"
                  " --processes")  # fmt: skip
     try:
-        options = Options.read(vars(environment.parsed_options))
-        if options.sweep:
-            _refuse_beside_sweep(environment.parsed_options)
+        options = Options.read(parsed)
+        beside = parsed.num_users, parsed.spawn_rate, parsed.run_time
+        if options.sweep and any(value is not None for value in beside):
+            raise ValueError("-u, -r and -t have no meaning with --sweep, which lists the users of"
+                             " each step; --step-time says how long each takes")  # fmt: skip
         if environment.web_ui is None or options.sweep:
-            server = _server_of(environment, options)
-            users = options.steps(server[2])
+            users = options.steps(_server_of(environment, options)[2])
             environment.shape_class = Sweep(users, options.step_time) if users else None
     except (ValueError, OSError) as error:
         sys.exit(f"load test: {error}")
-
-
-def _refuse_beside_sweep(parsed: Any) -> None:
-    for name, option in (("num_users", "-u"), ("spawn_rate", "-r"), ("run_time", "-t")):
-        if getattr(parsed, name, None) is not None:
-            raise ValueError(
-                f"{option} has no meaning with --sweep, which lists the users of each step;"
-                " --step-time says how long each takes"
-            )
 
 
 def _server_of(environment: Any, options: Options) -> tuple[str, str, int]:
@@ -84,9 +107,8 @@ def _server_of(environment: Any, options: Options) -> tuple[str, str, int]:
         raise ConnectionError(f"no OpenAI-style server answers at {url}: {error}") from error
     finally:
         connection.close()
-    state = ready if isinstance(ready, dict) else {}
     # A server that says nothing counts as one.
-    return url, model, state.get("slots") or len(state.get("workers") or ()) or 1
+    return url, model, (ready if isinstance(ready, dict) else {}).get("slots") or 1
 
 
 class Sweep(LoadTestShape):
@@ -96,24 +118,17 @@ class Sweep(LoadTestShape):
 
     def __init__(self, users: list[int], step_time_s: float) -> None:
         super().__init__()
-        self._users = users
-        self._step_time_s = step_time_s
-        self._number = 0
-
-    def reset_time(self) -> None:
-        """Begin with the first step; locust calls this at the start of each test."""
-        super().reset_time()
-        self._number = 0
+        self._users, self._step_time_s = users, step_time_s
 
     def tick(self) -> tuple[int, float] | None:
         """The users at this moment; None at the end."""
         number = int(self.get_run_time() // self._step_time_s)
         if number >= len(self._users):
             return None
+        run = LoadUser.current
         # `start` has begun the first.
-        if LoadUser.current is not None and number != self._number:
-            LoadUser.current.begin_step(self._users[number])
-            self._number = number
+        if run is not None and number == len(run.steps):
+            run.begin_step(self._users[number])
         return self._users[number], 1000.0
 
 
@@ -121,15 +136,15 @@ class Sweep(LoadTestShape):
 def start(environment: Any, **_: Any) -> None:
     LoadUser.current = None
     try:
-        options = Options.read(vars(environment.parsed_options))
-        url, model, slots = _server_of(environment, options)
+        options = Options.read(environment.parsed_options)
+        url, model, n_slots = _server_of(environment, options)
     except (ValueError, OSError) as error:
         logger.error("%s", error)
         environment.process_exit_code = 2
         gevent.spawn(environment.runner.stop)
         return
     LoadUser.current = Run(options, url, model)
-    users = options.steps(slots) or [int(environment.parsed_options.num_users or 1)]
+    users = options.steps(n_slots) or [int(environment.parsed_options.num_users or 1)]
     LoadUser.current.begin_step(users[0])
 
 
@@ -137,7 +152,7 @@ def start(environment: Any, **_: Any) -> None:
 def stop(**_: Any) -> None:
     """End what is measured; what still runs is cut off."""
     if LoadUser.current is not None:
-        LoadUser.current.end()
+        LoadUser.current.end_s = time.monotonic()
 
 
 @events.test_stop.add_listener
@@ -145,18 +160,17 @@ def finish(environment: Any, **_: Any) -> None:
     run = LoadUser.current
     if run is None:
         return
-    summaries, checks = run.summaries(), run.checks()
+    summaries, options = run.summaries(), asdict(run.options)
     print(f"\n{run.options.scenario} on {run.url}, {run.model}\n")
-    print(report.table(summaries, checks), flush=True)
-    if run.options.report:
+    print(report.table(summaries), flush=True)
+    if path := options["report"]:
+        del options["api_key"]
         try:
-            paths = report.write(Path(run.options.report), run.settings(), summaries, checks)
-            print("\nwritten: " + ", ".join(map(str, paths)), flush=True)
+            report.write(Path(path), {**options, "url": run.url, "model": run.model}, summaries)
+            print(f"\nwritten: {path}", flush=True)
         except OSError as error:
             logger.error("the report cannot be written: %s", error)
             environment.process_exit_code = 1
-    if not all(check.passed for check in checks):
-        environment.process_exit_code = 1
 
 
 class LoadUser(User):
@@ -170,12 +184,13 @@ class LoadUser(User):
             gevent.sleep(1e6)  # the test is being stopped
         assert run is not None
         self._run, options = run, run.options
-        user = next(run.users)
-        self._scenario = Scenario(options, run.model, user)
+        self._number, self._asked = next(run.users), itertools.count()
+        self._prompts = Prompts(options.seed, options.prompt_tokens, options.shared_prefix)
         self._free: list[Connection] = []
         self._requests = Group()
         share = options.rate / max(1, self.environment.runner.target_user_count)
-        self._pauses = arrivals(share, options.burstiness, options.seed, user) if share else None
+        pauses = arrivals(share, options.burstiness, options.seed, self._number)
+        self._pauses = pauses if share else None
 
     def on_stop(self) -> None:
         """Cut off what is still running."""
@@ -187,69 +202,73 @@ class LoadUser(User):
     @task
     def act(self) -> None:
         """Do the next thing that the scenario has this user do."""
-        scenario, options = self._scenario, self._run.options
-        if self._pauses is not None:
-            gevent.sleep(next(self._pauses))
-            self._requests.spawn(self._send, scenario.single())
+        key = self._number, next(self._asked)
+        name = self._run.options.scenario
+        if name == "multi-turn":
+            self._hold_chat(*key)
             return
-        match options.scenario:
-            case "burst":
-                for _ in range(options.burst_size):
-                    self._requests.spawn(self._send, scenario.single())
-                self._requests.join()
-                gevent.sleep(_PAUSE_AFTER_BURST_S)
-            case "disconnect":
-                self._send(scenario.single())
-                # Had the worker not come back, this would wait.
-                self._send(scenario.staying())
-            case "multi-turn":
-                for _ in scenario.chat(self._send):
-                    pass
-            case _:
-                self._send(scenario.single())
+        request: tuple[str, dict[str, Any]] = CHAT, {"messages": self._prompts.opening(*key)}
+        if name == "completions":
+            request = COMPLETIONS, {"prompt": self._prompts.completion(*key)}
+        if self._pauses is None:
+            self._send(name, *request)
+        else:
+            gevent.sleep(next(self._pauses))
+            self._requests.spawn(self._send, name, *request)
 
-    def _send(self, request: Request) -> Outcome:
+    def _hold_chat(self, *key: int) -> None:
+        """Hold a chat of several turns; it ends early if a turn is not complete."""
+        messages = self._prompts.opening(*key)
+        for turn in range(1, self._run.options.turns + 1):
+            seen = self._send(f"turn-{turn}", CHAT, {"messages": messages})
+            if seen.kind != "completed":
+                return
+            question = self._prompts.text(*key, turn + 1)
+            messages = [
+                *messages,
+                {"role": "assistant", "content": seen.text},
+                {"role": "user", "content": question},
+            ]
+
+    def _send(self, name: str, path: str, content: dict[str, Any]) -> Outcome:
         options = self._run.options
+        body = {
+            "model": self._run.model, "max_tokens": options.max_tokens, "temperature": 0,
+            "seed": options.seed, "stream": True, "stream_options": {"include_usage": True},
+            **({"ignore_eos": True} if options.ignore_eos else {}), **content,
+        }  # fmt: skip
         if self._free:
             connection = self._free.pop()
         else:
             connection = Connection(self._run.url, options.api_key, options.request_timeout)
         answer = Answer(time.monotonic())
-        content = request.content()
         try:
-            connection.exchange(answer, "POST", request.path, content, request.close_after)
+            connection.exchange(answer, "POST", path, json.dumps(body).encode())
         finally:
             # Also when the end of the test kills this greenlet.
             if answer.end == "running":
                 answer.finish("running")
-            seen = outcome(request.name, answer, request.path, options.max_tokens)
+            seen = outcome(name, answer, path, options.max_tokens)
             self._run.outcomes.append(seen)
         self._free.append(connection)
-        self._tell_locust(seen)
+        self._show(seen)
         return seen
 
-    def _tell_locust(self, seen: Outcome) -> None:
+    def _show(self, seen: Outcome) -> None:
+        """Fire locust's events, for its own page, CSV and HTML."""
         name = seen.name + _SUFFIXES.get(seen.kind, "")
-        error = (
-            RuntimeError(f"{seen.code} {seen.detail}".strip()) if seen.kind == "failed" else None
-        )
-        self._fire(name, seen.e2el_s, seen.completion_tokens, error)
+        failure = f"{seen.code} {seen.detail}".strip() if seen.kind == "failed" else ""
+        times_s = [("", seen.e2el_s)]
         if seen.kind == "completed":
-            if seen.ttft_s is not None:
-                self._fire(f"{name}_ttft", seen.ttft_s)
-            if seen.tpot_s is not None:
-                self._fire(f"{name}_tpot", seen.tpot_s)
-            for gap_s in seen.gaps_s:
-                self._fire(f"{name}_itl", gap_s)
-
-    def _fire(
-        self, name: str, seconds: float, length: int = 0, error: Exception | None = None
-    ) -> None:
-        self.environment.events.request.fire(
-            request_type="POST",
-            name=name,
-            response_time=seconds * 1e3,
-            response_length=length,
-            exception=error,
-            context={},
-        )
+            single = (("_ttft", seen.ttft_s), ("_tpot", seen.tpot_s))
+            times_s += [(suffix, value) for suffix, value in single if value is not None]
+            times_s += [("_itl", gap_s) for gap_s in seen.gaps_s]
+        for suffix, seconds in times_s:
+            self.environment.events.request.fire(
+                request_type="POST",
+                name=f"{name}{suffix}",
+                response_time=seconds * 1e3,
+                response_length=0 if suffix else seen.completion_tokens,
+                exception=RuntimeError(failure) if failure else None,
+                context={},
+            )

@@ -1,128 +1,157 @@
-"""Shows the figures of a load test: a table to read, JSON and CSV to go on with."""
+"""The figures of a load test, from its outcomes. Pure but for `write`.
 
-import csv
+Latencies are those of requests that began in the window and are complete. Inter-token latencies and
+rates are pooled over the window: every gap and every token in it counts once, whichever request it
+belongs to, also one that the window's end cut off.
+"""
+
 import json
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from io import StringIO
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
-from scripts.load.metrics import Summary
+from scripts.figures import percentile
+from scripts.load.options import LATENCIES
+from scripts.transcript import Kind, Outcome
 
-LATENCIES = ("ttft", "tpot", "itl", "e2el")
-_COLUMNS = ("mean", "median", "std", "p50", "p90", "p95", "p99")
+_PERCENTS = (50, 90, 95, 99)
+
+
+class Window(NamedTuple):
+    """The time that is measured, in seconds on the outcomes' clock; before it is the warm-up."""
+
+    start_s: float
+    end_s: float
+
+    def holds(self, at_s: float) -> bool:
+        return self.start_s <= at_s <= self.end_s
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
-    """Something that must be so after a scenario."""
+class Summary:
+    """A load test, or one step of a sweep. Counts are of requests that began in the window."""
 
-    name: str
-    passed: bool
-    detail: str  #: what was seen
+    users: int  #: 0 for an open loop
+    seconds: float  #: the length of the window
+    counts: dict[Kind, int]
+    short: int  #: complete with fewer tokens than were asked for
+    requests_per_s: float  #: ends of complete requests
+    good_requests_per_s: float  #: the same, of those that keep to the objectives
+    output_tokens_per_s: float
+    prompt_tokens: int  #: of complete requests, as the next two
+    cached_tokens: int
+    completion_tokens: int
+    latencies_ms: dict[str, dict[str, float]]  #: of each kind the mean and percentiles; NaN of none
+    errors: dict[str, int]  #: by code
 
 
-def table(summaries: Sequence[Summary], checks: Sequence[Check] = ()) -> str:
+def summarize(
+    outcomes: Sequence[Outcome], window: Window, limits: Mapping[str, float], users: int = 0
+) -> Summary:
+    """Compute the figures of a window from all outcomes of a test, in any order."""
+    seconds = max(window.end_s - window.start_s, 1e-9)
+    begun = [outcome for outcome in outcomes if window.holds(outcome.started_s)]
+    completed = [outcome for outcome in begun if outcome.kind == "completed"]
+    ended = [o for o in outcomes if o.kind == "completed" and window.holds(o.ended_s)]
+    n_output, gaps_s = _flow(outcomes, window)
+    latencies_s = {
+        "ttft": (o.ttft_s for o in completed if o.ttft_s is not None),
+        "tpot": (o.tpot_s for o in completed if o.tpot_s is not None),
+        "itl": gaps_s,
+        "e2el": (o.e2el_s for o in completed),
+    }
+    return Summary(
+        users=users,
+        seconds=seconds,
+        counts=dict(Counter(outcome.kind for outcome in begun)),
+        short=sum(outcome.is_short for outcome in completed),
+        requests_per_s=len(ended) / seconds,
+        good_requests_per_s=sum(is_good(outcome, limits) for outcome in ended) / seconds,
+        output_tokens_per_s=n_output / seconds,
+        prompt_tokens=sum(outcome.prompt_tokens for outcome in completed),
+        cached_tokens=sum(outcome.cached_tokens for outcome in completed),
+        completion_tokens=sum(outcome.completion_tokens for outcome in completed),
+        latencies_ms={name: _spread(values) for name, values in latencies_s.items()},
+        errors=dict(sorted(Counter(o.code for o in begun if o.kind == "failed").items())),
+    )
+
+
+def is_good(outcome: Outcome, limits: Mapping[str, float]) -> bool:
+    """Whether a complete request keeps to every limit.
+
+    One without text has no first token to wait for, and so fails a limit on that; one of a single
+    token has no time per further token, and so keeps to any.
+    """
+    tpot_s = outcome.tpot_s or 0.0
+    ttft_s = math.inf if outcome.ttft_s is None else outcome.ttft_s
+    found_s = {"ttft": ttft_s, "tpot": tpot_s, "e2el": outcome.e2el_s}
+    return all(found_s[name] * 1e3 <= limit_ms for name, limit_ms in limits.items())
+
+
+def _flow(outcomes: Sequence[Outcome], window: Window) -> tuple[float, list[float]]:
+    """Generated tokens, and gaps between chunks, of what came in the window."""
+    n_output, gaps_s = 0.0, list[float]()
+    for outcome in outcomes:
+        n_output += sum(map(window.holds, outcome.content_s)) * outcome.tokens_per_chunk
+        ends = zip(outcome.gaps_s, outcome.content_s[1:], strict=True)
+        gaps_s += [gap for gap, at_s in ends if window.holds(at_s)]
+    return n_output, gaps_s
+
+
+def _spread(seconds: Iterable[float]) -> dict[str, float]:
+    values = [value * 1e3 for value in seconds]
+    mean = fmean(values) if values else math.nan
+    return {"mean": mean, **{f"p{percent}": percentile(values, percent) for percent in _PERCENTS}}
+
+
+def table(summaries: Sequence[Summary]) -> str:
     blocks = [_block(summary) for summary in summaries]
     if len(summaries) > 1:
         blocks.append(_steps(summaries))
-    lines = [f"{'passed' if c.passed else 'FAILED'}: {c.name}: {c.detail}" for c in checks]
-    return "\n\n".join([*blocks, *(["\n".join(lines)] if lines else [])])
+    return "\n\n".join(blocks)
 
 
-def as_json(
-    settings: dict[str, Any], summaries: Sequence[Summary], checks: Sequence[Check]
-) -> dict[str, Any]:
-    """The report as JSON; what could not be measured is null."""
-    report = {
-        "settings": settings,
-        "steps": [asdict(summary) for summary in summaries],
-        "checks": [asdict(check) for check in checks],
-    }
-    cleaned: dict[str, Any] = _without_nan(report)
-    return cleaned
-
-
-def as_csv(summaries: Sequence[Summary]) -> str:
-    """A line for each step, a column for each figure, e.g. ``ttft_p99_ms``."""
-    rows = [_flat(summary) for summary in summaries]
-    output = StringIO()
-    writer = csv.DictWriter(output, list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return output.getvalue()
-
-
-def write(
-    prefix: Path, settings: dict[str, Any], summaries: Sequence[Summary], checks: Sequence[Check]
-) -> list[Path]:
-    """Write ``PREFIX.json`` and ``PREFIX.csv``; their folder is made if need be.
-
-    Raises:
-        OSError: they cannot be written.
-    """
-    prefix.parent.mkdir(parents=True, exist_ok=True)
-    paths = [prefix.with_name(f"{prefix.name}.{suffix}") for suffix in ("json", "csv")]
-    text = json.dumps(as_json(settings, summaries, checks), indent=2, allow_nan=False)
-    paths[0].write_text(text + "\n", "utf-8")
-    paths[1].write_text(as_csv(summaries), "utf-8")
-    return paths
+def write(path: Path, settings: dict[str, Any], summaries: Sequence[Summary]) -> None:
+    """Write JSON, in which what could not be measured is null; an `OSError` if that fails."""
+    report = _without_nan({"settings": settings, "steps": [asdict(each) for each in summaries]})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", "utf-8")
 
 
 def _block(summary: Summary) -> str:
     who = f"{summary.users} users" if summary.users else "open loop"
+    counts = ", ".join(f"{kind} {n}" for kind, n in summary.counts.items()) or "no requests"
     lines = [
-        f"{who}, {summary.seconds:.1f} s, at most {summary.peak_concurrency} requests at once",
-        f"  completed {summary.completed}, failed {summary.failed}, 429 {summary.refused},"
-        f" 503 {summary.unavailable}, disconnected {summary.disconnected},"
-        f" incomplete at the end {summary.incomplete}, shorter than asked for {summary.short}",
-        f"  requests/s {summary.request_throughput:,.2f},"
-        f" good requests/s {summary.request_goodput:,.2f},"
-        f" output tokens/s {summary.output_throughput:,.2f},"
-        f" total tokens/s {summary.total_token_throughput:,.2f},"
-        f" tokens/s per user {summary.output_throughput_per_user:,.2f}",
-        f"  tokens: prompt {summary.prompt_tokens} (cached {summary.cached_tokens}), completion"
-        f" {summary.completion_tokens}; counted by {summary.tokens_counted_by}",
-        f"  {'ms':<6}" + "".join(f"{name:>10}" for name in _COLUMNS),
+        f"{who}, {summary.seconds:.1f} s: {counts}, shorter than asked for {summary.short}",
+        f"  requests/s {summary.requests_per_s:,.2f},"
+        f" good requests/s {summary.good_requests_per_s:,.2f},"
+        f" output tokens/s {summary.output_tokens_per_s:,.2f}",
+        f"  tokens: prompt {summary.prompt_tokens} (cached {summary.cached_tokens}),"
+        f" completion {summary.completion_tokens}",
+        f"  {'ms':<6}" + "".join(f"{name:>10}" for name in summary.latencies_ms["ttft"]),
     ]
     for name in LATENCIES:
-        values = asdict(getattr(summary, name))
-        row = "".join(f"{_number(values[column], 1):>10}" for column in _COLUMNS)
-        lines.append(f"  {name.upper():<6}{row}")
-    if summary.error_code_frequency:
-        errors = (f"{code} {count}" for code, count in summary.error_code_frequency.items())
-        lines.append("  errors: " + ", ".join(errors))
-    if summary.refused_without_retry_after:
-        lines.append(f"  429 without Retry-After: {summary.refused_without_retry_after}")
+        values = summary.latencies_ms[name].values()
+        lines.append(f"  {name.upper():<6}" + "".join(f"{_number(v):>10}" for v in values))
+    if summary.errors:
+        lines.append("  errors: " + ", ".join(f"{c} {n}" for c, n in summary.errors.items()))
     return "\n".join(lines)
 
 
 def _steps(summaries: Sequence[Summary]) -> str:
-    lines = [
-        "| users | requests/s | output tokens/s | TTFT p50 ms | TPOT p50 ms | failed | 429 |",
-        "|" + "---|" * 7,
-    ]
+    head = "| users | requests/s | output tokens/s | TTFT p50 ms | TPOT p50 ms | failed | 429 |"
+    lines = [head, "|" + "---|" * 7]
     lines += [
-        f"| {s.users} | {s.request_throughput:,.2f} | {s.output_throughput:,.1f}"
-        f" | {_number(s.ttft.p50, 0)} | {_number(s.tpot.p50, 1)} | {s.failed} | {s.refused} |"
+        f"| {s.users} | {s.requests_per_s:,.2f} | {s.output_tokens_per_s:,.1f}"
+        f" | {_number(s.latencies_ms['ttft']['p50'])} | {_number(s.latencies_ms['tpot']['p50'])}"
+        f" | {s.counts.get('failed', 0)} | {s.counts.get('refused', 0)} |"
         for s in summaries
     ]
     return "\n".join(lines)
-
-
-def _flat(summary: Summary) -> dict[str, Any]:
-    row: dict[str, Any] = {}
-    for name, value in asdict(summary).items():
-        if name in LATENCIES:
-            for key, number in value.items():
-                row[f"{name}_{key}" if key == "count" else f"{name}_{key}_ms"] = number
-        elif name == "error_code_frequency":
-            row[name] = " ".join(f"{code}:{count}" for code, count in value.items())
-        else:
-            row[name] = value
-    return {name: "" if _is_nan(value) else value for name, value in row.items()}
 
 
 def _without_nan(value: Any) -> Any:
@@ -130,12 +159,8 @@ def _without_nan(value: Any) -> Any:
         return {key: _without_nan(each) for key, each in value.items()}
     if isinstance(value, list):
         return [_without_nan(each) for each in value]
-    return None if _is_nan(value) else value
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
-
-
-def _number(value: float, digits: int) -> str:
-    return "-" if math.isnan(value) else f"{value:,.{digits}f}"
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:,.1f}"

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from shared.errors import ModelFileError
+from shared.errors import ModelFileError, reason_of
 
 INT_MAX = (1 << 31) - 1
 Data = mmap.mmap | bytes
@@ -34,8 +34,7 @@ def mapped(path: Path | str) -> Iterator[Data]:
                 return
             data = mmap.mmap(file.fileno(), n_bytes, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ModelFileError(f"{path}: cannot be read: {reason}") from error
+        raise ModelFileError(f"{path}: cannot be read: {reason_of(error)}") from error
     with data:
         yield data
 

@@ -3,10 +3,9 @@
 import asyncio
 import json
 
-from scripts.campaign import report as reports
 from scripts.campaign.asks import Limits
-from scripts.campaign.clients import Plan
 from scripts.campaign.faults import Schedule
+from scripts.campaign.report import Plan
 from scripts.campaign.run import run
 
 SETTINGS = {
@@ -31,10 +30,10 @@ def test_nothing_is_lost_wrong_or_late_while_workers_die() -> None:
         clients=8,
         burst_s=2.5,
         burst=60,
-        n_releases=2,
+        sample_s=1.0,
     )
-    found, samples = asyncio.run(run(plan, every_s=1.0))
-    assert found.violations == [], reports.text(found)
+    found = asyncio.run(run(plan))
+    assert found.violations == [], found.text()
     # It has done what it is for.
     assert found.outcomes["answered"] >= 10, found.outcomes
     assert found.outcomes["left"] >= 5, found.outcomes
@@ -42,5 +41,5 @@ def test_nothing_is_lost_wrong_or_late_while_workers_die() -> None:
     counts = found.faults.counts
     assert counts["SIGKILL"] >= 2 and counts["zygote SIGKILL"] >= 1, counts
     assert found.exit_s > 0
-    assert len(samples) >= 3 and all(sample.workers_mib > 0 for sample in samples)
-    json.dumps(reports.as_json(found, samples))
+    assert len(found.samples) >= 3 and all(each.workers_mib > 0 for each in found.samples)
+    json.dumps(found.as_json())

@@ -56,14 +56,6 @@ def check_json_mode() -> None:
     assert isinstance(answer, Anything)
 
 
-def check_the_completion_beside_the_model() -> None:
-    weather, completion = client(Mode.TOOLS).chat.completions.create_with_completion(
-        **ASK, messages=WEATHER, response_model=GetWeather
-    )
-    assert isinstance(weather, GetWeather)
-    assert completion.usage.completion_tokens > 0
-
-
 def check_partial_models() -> None:
     for mode in (Mode.TOOLS, Mode.JSON_SCHEMA):
         pieces = list(

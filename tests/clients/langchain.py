@@ -5,7 +5,6 @@ from typing import Any
 
 from langchain_core.exceptions import ContextOverflowError
 from langchain_core.messages import HumanMessage, ToolMessage
-from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
 
 from tests.clients.subjects import (
@@ -19,10 +18,8 @@ from tests.clients.subjects import (
     QUESTION,
     TIMEOUT_S,
     URL,
-    WEATHER_SCHEMA,
     GetWeather,
     Trip,
-    Unit,
     is_weather,
 )
 
@@ -37,12 +34,6 @@ chat: Any = ChatOpenAI(**OPTIONS, temperature=0, max_completion_tokens=400, stre
 brief: Any = ChatOpenAI(**OPTIONS, temperature=0, max_completion_tokens=24, stream_usage=True)
 
 
-@tool
-def get_weather(city: str, unit: Unit) -> str:
-    """Get the weather in a city."""
-    return f"21 degrees {unit.value} in {city}"
-
-
 def check_invoke_and_stream() -> None:
     answer = brief.invoke(QUESTION)
     assert answer.text == ANSWER
@@ -54,11 +45,6 @@ def check_invoke_and_stream() -> None:
     for chunk in chunks[1:]:
         whole += chunk
     assert whole.usage_metadata["total_tokens"] == answer.usage_metadata["total_tokens"]
-
-
-def check_batch() -> None:
-    answers = brief.batch([QUESTION, "Say hello."])
-    assert len(answers) == 2 and all(answer.text for answer in answers)
 
 
 async def check_async() -> None:
@@ -98,14 +84,6 @@ def check_tool_message_round_trip() -> None:
     assert answer.text or answer.tool_calls
 
 
-def check_tool_that_runs() -> None:
-    """The tool makes its own message of a call."""
-    asked = chat.bind_tools([get_weather], tool_choice="get_weather").invoke(ASK_WEATHER)
-    result = get_weather.invoke(asked.tool_calls[0])
-    assert "21 degrees" in result.content
-    assert brief.invoke([HumanMessage(ASK_WEATHER), asked, result]).text
-
-
 def check_structured_output() -> None:
     for kind, question, method, strict in (
         (Trip, ASK_TRIP, "json_schema", None),
@@ -117,13 +95,6 @@ def check_structured_output() -> None:
         assert answer["parsing_error"] is None and isinstance(answer["parsed"], kind), method
 
 
-def check_structured_output_of_a_schema() -> None:
-    schema = {"title": "weather", "description": "The weather.", **WEATHER_SCHEMA}
-    for method in ("json_schema", "function_calling"):
-        answer = chat.with_structured_output(schema, method=method).invoke(ASK_WEATHER)
-        assert is_weather(answer), method
-
-
 def check_structured_output_by_json_mode() -> None:
     answer = chat.with_structured_output(None, method="json_mode").invoke(JSON_QUESTION)
     assert isinstance(answer, dict)
@@ -132,12 +103,6 @@ def check_structured_output_by_json_mode() -> None:
 def check_streamed_structured_output() -> None:
     pieces = list(chat.with_structured_output(GetWeather).stream(ASK_WEATHER))
     assert isinstance(pieces[-1], GetWeather)
-
-
-def check_logprobs() -> None:
-    answer = brief.bind(logprobs=True, top_logprobs=2).invoke(QUESTION)
-    content = answer.response_metadata["logprobs"]["content"]
-    assert all(len(token["top_logprobs"]) == 2 for token in content)
 
 
 def check_completions() -> None:
@@ -157,11 +122,6 @@ def check_embeddings() -> None:
     assert len(vectors) == 3 and len({len(vector) for vector in vectors}) == 1
     alone = embed.embed_query(texts[0])
     assert math.dist(alone, vectors[0]) < 1e-3
-
-
-async def check_async_embeddings() -> None:
-    embed = OpenAIEmbeddings(**OPTIONS, check_embedding_ctx_length=False)
-    assert len(await embed.aembed_documents(["Paris", "London"])) == 2
 
 
 def check_errors() -> None:

@@ -1,6 +1,5 @@
 """litellm, which many gateways and agents call OpenAI-style servers with."""
 
-import json
 from typing import Any
 
 import litellm
@@ -9,7 +8,6 @@ from tests.clients.subjects import (
     ANSWER,
     BEGINNING,
     CONTINUATION,
-    JSON_QUESTION,
     MODEL,
     PARIS,
     TIMEOUT_S,
@@ -107,17 +105,6 @@ def check_json_schema() -> None:
     assert is_weather(litellm.completion(**ask).choices[0].message.content)
     ask = ASK | {"messages": TRIP, "response_format": Trip, "max_tokens": 400}
     Trip.model_validate_json(litellm.completion(**ask).choices[0].message.content)
-
-
-def check_json_object() -> None:
-    ask = ASK | {"response_format": {"type": "json_object"}, "max_tokens": 400}
-    ask["messages"] = [{"role": "user", "content": JSON_QUESTION}]
-    json.loads(litellm.completion(**ask).choices[0].message.content)
-
-
-def check_logprobs() -> None:
-    choice = litellm.completion(**ASK, logprobs=True, top_logprobs=2).choices[0]
-    assert all(len(token.top_logprobs) == 2 for token in choice.logprobs.content)
 
 
 def check_text_completion() -> None:

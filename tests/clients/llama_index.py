@@ -101,11 +101,6 @@ def check_tool_round_trip() -> None:
     assert brief.chat([question, answer.message, result]).message.content
 
 
-def check_predict_and_call() -> None:
-    answer = chat.predict_and_call([TOOL], user_msg=ASK_WEATHER, tool_required=True)
-    assert "21 degrees" in answer.response
-
-
 def check_structured_predict_by_function_calling() -> None:
     answer = chat.structured_predict(GetWeather, PromptTemplate("{ask}"), ask=ASK_WEATHER)
     assert isinstance(answer, GetWeather)
@@ -116,10 +111,3 @@ def check_structured_predict_by_response_format() -> None:
     assert isinstance(trip, Trip)
     pieces = structured.stream_structured_predict(Trip, PromptTemplate("{ask}"), ask=ASK_TRIP)
     assert list(pieces)[-1] == trip
-
-
-def check_logprobs() -> None:
-    answer = brief.chat([ChatMessage(content=QUESTION)], logprobs=True, top_logprobs=2)
-    assert answer.logprobs and all(len(tops) == 2 for tops in answer.logprobs)
-    completed = text_only.complete(BEGINNING, logprobs=2)
-    assert completed.logprobs

@@ -17,7 +17,6 @@ from tests.clients.subjects import (
     ASK_WEATHER,
     BEGINNING,
     CONTINUATION,
-    JSON_QUESTION,
     MODEL,
     QUESTION,
     TIMEOUT_S,
@@ -80,11 +79,6 @@ def check_prompt() -> None:
     assert logged["input_tokens"] > 0 and logged["output_tokens"] > 0
 
 
-def check_conversation() -> None:
-    assert ask(QUESTION).strip()
-    assert ask("--continue", "And of Italy?").strip()
-
-
 def check_completion() -> None:
     assert ask(BEGINNING, model="ours-text", max_tokens=8) == f"{CONTINUATION}\n"
 
@@ -93,11 +87,6 @@ def check_schema() -> None:
     schema = json.dumps(WEATHER_SCHEMA)
     assert is_weather(ask(ASK_WEATHER, "--schema", schema, max_tokens=120))
     assert is_weather(ask(ASK_WEATHER, "--schema", schema, "--no-stream", max_tokens=120))
-
-
-def check_json_object() -> None:
-    text = ask(JSON_QUESTION, "-o", "json_object", "1", max_tokens=400)
-    assert isinstance(json.loads(text), dict)
 
 
 def check_tools() -> None:

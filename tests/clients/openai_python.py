@@ -325,13 +325,3 @@ async def check_async_structured() -> None:
         assert "tool_calls.function.arguments.done" in kinds
         (call,) = final.choices[0].message.tool_calls
         assert isinstance(call.function.parsed_arguments, GetWeather)
-
-
-async def check_async_errors() -> None:
-    async with asynchronous() as client:
-        try:
-            await client.chat.completions.create(**ASK | {"model": "gpt-4o"}, stream=True)
-        except openai.NotFoundError as error:
-            assert error.code == "model_not_found"
-        else:
-            raise AssertionError("there is no such model")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from shared.model.inspect import inspect
-from tests.serving import ROOT, Server
+from tests.serving import ROOT, Server, chat, streamed, text_of
 from worker.prompt.special import SpecialTokens
 from worker.tokenizer.tokenizer import build_tokenizer
 from worker.tokenizer.vocabulary import Vocabulary
@@ -85,3 +85,19 @@ def test_greedy_text_on_all_workers_at_once(demo_server: Server, expected: list[
     assert [answer["choices"][0]["text"] for answer in answers] == expected
     body = {"prompt": PROMPTS, "max_tokens": MAX_TOKENS, "temperature": 0}
     assert demo_server.http.post("/v1/completions", json=body).json() == expected
+
+
+def test_many_chats_are_those_alone_and_run_side_by_side(demo_server: Server) -> None:
+    questions = ["What is the capital of France?", "Write about dogs.", "Count from one to ten."]
+    greedy: dict[str, Any] = {"max_tokens": MAX_TOKENS, "temperature": 0}
+    post = demo_server.http.post
+    alone = [post("/v1/chat/completions", json=chat(q, **greedy, stream=False)) for q in questions]
+    texts = [answer.json()["choices"][0]["message"]["content"] for answer in alone]
+    many = {"messages": [chat(question)["messages"] for question in questions], **greedy}
+    whole = post("/v2/chat/completions", json={**many, "stream": False}).json()
+    assert [choice["message"]["content"] for choice in whole["choices"]] == texts
+    with streamed(demo_server, many, "/v2/chat/completions") as stream:
+        *chunks, done = stream
+    assert done == "[DONE]" and [text_of(chunks, index) for index in range(3)] == texts
+    order = [chunk["choices"][0]["index"] for chunk in chunks]
+    assert order != sorted(order)

@@ -28,19 +28,6 @@ def test_check(check: str, found: dict[str, str | None]) -> None:
     assert found[check] is None, found[check]
 
 
-def test_a_client_that_leaves_frees_its_worker(demo_server: Server) -> None:
-    demo_server.wait_until_idle()
-    model = demo_server.model
-    with openai.OpenAI(base_url=f"{demo_server.url}/v1", **OPTIONS) as client:
-        with pytest.raises(openai.APITimeoutError):
-            client.with_options(timeout=0.2).completions.create(model=model, **LONG)
-        demo_server.wait_until_idle(timeout=5)
-        with client.completions.create(model=model, **LONG, stream=True) as stream:
-            assert next(stream).choices
-            assert demo_server.ready()["running"] == 1
-        demo_server.wait_until_idle(timeout=5)
-
-
 def test_some_of_many_leave(demo_server: Server) -> None:
     ask: dict[str, Any] = {
         "model": demo_server.model,

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import jsonschema
 import pytest
 
-from scripts.benchmarks.schemas import schemas
+from tests.made_schemas import schemas
 from tests.serving import Server, chat
 
 CHATS = "/v1/chat/completions"
@@ -173,14 +173,6 @@ def test_a_prompt_is_told_of_by_its_letters(demo_server: Server) -> None:
     ):
         assert others[name] == value and 5 <= len(others) <= 6
         assert sum(map(math.exp, others.values())) < 1 + 1e-6
-
-
-def test_what_is_likely_is_found_likely(demo_server: Server) -> None:
-    def likelihood(end: str) -> float:
-        told = told_of(demo_server, f"The capital of France is{end}")["logprobs"]
-        return float(told["token_logprobs"][-1])
-
-    assert likelihood(" Paris") > likelihood(" London") > likelihood(" seven") > likelihood("x")
 
 
 def test_looking_at_a_prompt_changes_nothing_of_what_follows(demo_server: Server) -> None:

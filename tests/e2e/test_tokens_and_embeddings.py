@@ -3,10 +3,8 @@
 import base64
 import math
 import struct
-from collections.abc import Iterator
 from typing import Any
 
-import openai
 import pytest
 
 from tests.golden.tokens import TOKENS_OF_LINES, tokens_of_lines
@@ -20,14 +18,6 @@ TEXTS = [
     "a<|im_end|>b",
     "\0\x01",
 ]
-
-
-@pytest.fixture
-def client(demo_server: Server) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(
-        base_url=f"{demo_server.url}/v1", api_key="none", max_retries=0, timeout=60
-    ) as client:
-        yield client
 
 
 def post(server: Server, path: str, **body: Any) -> Any:
@@ -122,16 +112,3 @@ def test_several_texts_are_as_each_alone(demo_server: Server) -> None:
         return sum(x * y for x, y in zip(a, b, strict=True))
 
     assert likeness(cat, mat) > likeness(cat, rates)
-
-
-def test_openais_client_reads_them(client: openai.OpenAI, demo_server: Server) -> None:
-    model = demo_server.model
-    answer = client.embeddings.create(model=model, input=["Hello", "Bye"])  # asks for Base64
-    assert [each.index for each in answer.data] == [0, 1]
-    assert [each.embedding for each in answer.data] == vectors(demo_server, ["Hello", "Bye"])
-    assert answer.usage.prompt_tokens == answer.usage.total_tokens > 0
-    with pytest.raises(openai.BadRequestError) as error:
-        client.embeddings.create(model=model, input="Hello", dimensions=577)
-    assert error.value.param == "dimensions"
-    with pytest.raises(openai.NotFoundError):
-        client.embeddings.create(model="text-embedding-3-small", input="Hello")

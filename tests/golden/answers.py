@@ -1,7 +1,11 @@
-"""Reads the golden answers: per request the status, some headers, and a body in lines."""
+"""Reads the golden answers: per request the status, some headers, and a body in lines.
+
+And what clients make of answers, in one piece or in many.
+"""
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,3 +39,47 @@ def parsed(block: str) -> Golden:
         return Golden(int(status), False, json.loads(lines[-1]) if is_json else None)
     data = [line.removeprefix("data: ") for line in lines[:-1] if line.startswith("data: ")]
     return Golden(int(status), True, [json.loads(line) for line in data])
+
+
+def joined(pieces: Iterable[Any]) -> list[Any] | None:
+    """Lists one after the other; None if there is none."""
+    there = [piece for piece in pieces if piece is not None]
+    return [item for piece in there for item in piece] if there else None
+
+
+def folded(choices: list[Any]) -> dict[str, Any]:
+    """The pieces of one choice put together, as the whole answer has them."""
+    logprobs = [choice["logprobs"] or {} for choice in choices]
+    columns = sorted({name for piece in logprobs for name in piece})
+    told = {name: joined(piece.get(name) for piece in logprobs) for name in columns}
+    ending = {"finish_reason": choices[-1]["finish_reason"], "logprobs": told or None}
+    if "text" in choices[0]:
+        return {"text": "".join(choice["text"] for choice in choices), **ending}
+    deltas = [choice["delta"] for choice in choices]
+    calls: list[Any] = []
+    for piece in (piece for delta in deltas for piece in delta.get("tool_calls", ())):
+        if piece["index"] == len(calls):
+            calls.append({"name": piece["function"]["name"], "arguments": ""})
+            assert piece["id"] and piece["type"] == "function"
+        else:
+            assert piece["index"] == len(calls) - 1
+            assert "id" not in piece and "name" not in piece["function"]
+        calls[-1]["arguments"] += piece["function"]["arguments"]
+    content = "".join(delta.get("content") or "" for delta in deltas)
+    return {"content": content, "calls": calls, **ending}
+
+
+def essence(choice: dict[str, Any]) -> dict[str, Any]:
+    """The same of a choice of the whole answer."""
+    logprobs = choice["logprobs"] or {}
+    ending = {
+        "finish_reason": choice["finish_reason"],
+        "logprobs": logprobs if any(logprobs.values()) else None,
+    }
+    if "text" in choice:
+        return {"text": choice["text"], **ending}
+    message = choice["message"]
+    calls = [call["function"] for call in message.get("tool_calls", ())]
+    assert (choice["finish_reason"] == "tool_calls") <= bool(calls)
+    assert message["content"] is not None or calls
+    return {"content": message["content"] or "", "calls": calls, **ending}

@@ -101,6 +101,10 @@ def _without_model(body: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in body.items() if name != "model"}
 
 
+# What other servers call what an answer is bound to.
+OTHER_NAMES = (
+    "ebnf", "grammar", "guided_whitespace_pattern", "json_schema", "regex", "structural_tag",
+)  # fmt: skip
 CHAT_BODIES: dict[str, dict[str, Any]] = {
     "plain": chat("Hello, Wörld 🙂!"),
     "in parts": {"model": "echo", "messages": [user([
@@ -128,17 +132,29 @@ CHAT_BODIES: dict[str, dict[str, Any]] = {
     "stop at once": chat("at the start", stop="at"),
     "stop_token_ids": chat("up to a # sign", stop_token_ids=[35]),
     "min_tokens": chat("ab", min_tokens=3, max_tokens=3, temperature=0),
+    "min_tokens of max_completion_tokens": chat("ab", min_tokens=2, max_tokens=1,
+        max_completion_tokens=2),
     "n": chat("thrice", n=3, seed=1, max_tokens=5),
     "sampling": chat("as it is", temperature=0, top_p=0.5, top_k=3, min_p=0.1, seed=7,
         presence_penalty=1, frequency_penalty=-1, repetition_penalty=1.1, logit_bias={"32": -1}),
     "neutral parameters": chat("for somebody", user="u", metadata={"a": "b"}, store=False,
         service_tier="auto", tools=[], foo={"bar": 1}, temperature=None),
     "logprobs": chat("né", logprobs=True),
+    "no logprobs": chat("x", logprobs=False, top_logprobs=0),
     "top_logprobs": chat("hi", logprobs=True, top_logprobs=1),
     "json_object": chat('{"a": [1, null, true]}', response_format={"type": "json_object"}),
     "json_schema": chat(OSLO, response_format=CITY_FORMAT),
     "json_schema cut": chat(OSLO, response_format=CITY_FORMAT, max_tokens=9),
     "text format": chat("just text", response_format={"type": "text"}),
+    "json_object of a schema": chat(OSLO, response_format={"type": "json_object", "schema": CITY}),
+    "json_schema without one": chat("{}", response_format={"type": "json_schema",
+        "json_schema": {}}),
+    "json_schema in its place": chat(OSLO, response_format={"type": "json_schema",
+        "json_schema": CITY}),
+    "a schema or calls": chat(OSLO, tools=TOOLS, response_format=CITY_FORMAT),
+    "calls or a schema": chat(PARIS, tools=TOOLS, response_format=CITY_FORMAT),
+    "tools none and a choice": chat("yes", tools=TOOLS, tool_choice="none", guided_choice=["yes"]),
+    "neutral and bound": chat("yes", guided_choice=["yes"], ignore_eos=None, min_tokens=None),
     "guided_json": chat(OSLO, guided_json=CITY),
     "guided_json as text, and more": chat(f"{OSLO} and more", guided_json=json.dumps(CITY)),
     "guided_regex": chat("2026-01-31", guided_regex=r"\d{4}-\d\d-\d\d"),
@@ -155,6 +171,8 @@ CHAT_BODIES: dict[str, dict[str, Any]] = {
     "tools parallel": chat(BOTH, tools=TOOLS, tool_choice="required"),
     "tools not parallel": chat(BOTH, tools=TOOLS, parallel_tool_calls=False),
     "tools cut": chat(PARIS, tools=TOOLS, tool_choice="required", max_tokens=50),
+    "a tool followed as far as it goes": chat(call("f", '{"a": 1}'), tools=[tool("f",
+        a={"not": {}})]),
     "tools and half a mark": chat("No. <tool", tools=TOOLS),
     "tools stopped": chat(PARIS, tools=TOOLS, stop="Par"),
     "tools n": chat(PARIS, tools=TOOLS, tool_choice="required", n=2),
@@ -163,8 +181,41 @@ COMPLETION_BODIES: dict[str, dict[str, Any]] = {
     "plain": prompt("Once upon a time, in a land far away"),
     "short": prompt("Brief"),
     "to the end": prompt(LONG, max_tokens=500),
+    "limits, low": prompt(
+        "x",
+        max_tokens=0,
+        temperature=0,
+        top_p=0,
+        top_k=-1,
+        min_p=0,
+        repetition_penalty=0.01,
+        presence_penalty=-2,
+        seed=-(2**63),
+        n=1,
+    ),
+    "limits, high": prompt(
+        "x",
+        max_tokens=0,
+        temperature=2,
+        top_p=1,
+        top_k=2**62,
+        min_p=1,
+        repetition_penalty=10,
+        frequency_penalty=2,
+        seed=2**63 - 1,
+        stop=["x" * 256] * 16,
+        logit_bias={"256": 1, "0": -1},
+        stop_token_ids=[0, 256],
+    ),
+    "as many as are asked for": prompt("x", n=2, best_of=2),
+    "an empty suffix": prompt("x", echo=True, suffix=""),
     "several prompts": prompt(["First", "Second"], n=2),
     "token ids": prompt([72, 105, 33]),
+    "texts and token ids": prompt(["So", [72, 105]]),
+    "nearly all of the context": prompt("x" * 8191),
+    "all of the context": prompt("x" * 8192, max_tokens=0),
+    "logprobs of no tokens": prompt("x", max_tokens=0, logprobs=0),
+    "other servers' names, empty": prompt("x", **{name: {} for name in OTHER_NAMES}),
     "lists of token ids": prompt([[74, 97], [78, 111]]),
     "echo": prompt("again ", echo=True, max_tokens=5),
     "echo of token ids": prompt([65, 255, 66], echo=True),
@@ -188,12 +239,35 @@ TOKENIZE: dict[str, Any] = {
     "with_pieces": {"content": "né", "with_pieces": True},
     "return_token_strs": {"prompt": "né", "return_token_strs": True},
     "nothing": {"content": ""},
+    "null everywhere": {
+        "content": "né",
+        **dict.fromkeys(
+            [
+                "model",
+                "prompt",
+                "messages",
+                "tools",
+                "add_special",
+                "add_special_tokens",
+                "parse_special",
+                "with_pieces",
+                "return_token_strs",
+            ]
+        ),
+    },
+    "how a chat ends": {
+        "messages": [user("né")],
+        "add_generation_prompt": None,
+        "continue_final_message": False,
+    },
 }
 EMBEDDED: dict[str, Any] = {
     "a text": {"input": "Hello"},
     "texts": {"input": ["Hello", "World"], "encoding_format": "float"},
     "token ids": {"input": [1, 2, 3], "dimensions": 4},
     "lists of token ids": {"input": [[1, 2], [3]], "encoding_format": "base64"},
+    "all of the context": {"input": "a" * 8192, "dimensions": 1},
+    "as many as there are": {"input": ["a", [98]], "dimensions": 16, "user": None},
     "base64": {"input": "Hello", "encoding_format": "base64", "dimensions": 5},
 }
 
@@ -222,6 +296,16 @@ def cases() -> Iterator[tuple[str, Case]]:
                 yield name, Case(path, change({**body, **more}))
     for name, body in TOKENIZE.items():
         yield f"tokenize: {name}", Case("/tokenize", body)
+    for media in ("Application/JSON; charset=utf-8", "application/vnd.api+json"):
+        yield (
+            f"sent as {media}",
+            Case(COMPLETIONS, {"prompt": "x"}, headers={"content-type": media}),
+        )
+    for what, name in (("its own", "abc-1"), ("too long an", "x" * 129), ("a wrong", "a b")):
+        headers = {"x-request-id": name}
+        yield f"{what} id", Case("/health", method="GET", headers=headers)
+    yield "echo in the short form", Case(COMPLETIONS, {"prompt": "x", "echo": True, "n": 2})
+    yield "detokenize nothing", Case("/detokenize", {"tokens": []})
     yield "detokenize", Case("/detokenize", {"tokens": [72, 105, 195, 169, 255, 256]})
     yield "apply-template", Case("/apply-template", {"messages": CONVERSATION, "tools": TOOLS})
     yield "input_tokens", Case(INPUT_TOKENS, {"messages": CONVERSATION, "tools": TOOLS})

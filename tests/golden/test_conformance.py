@@ -14,7 +14,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel
 
 from tests import openai_schemas as schemas
-from tests.golden.answers import Golden, blocks, parsed
+from tests.golden.answers import Golden, blocks, essence, folded, parsed
 
 ANSWERS = {name: parsed(block) for name, block in blocks().items()}
 # By the name that an answer has for itself: OpenAI's description, and the client's type.
@@ -108,46 +108,6 @@ def check_stream(chunks: list[Any]) -> None:
         if is_chat:
             roles = [choice["delta"].get("role") for choice in choices]
             assert roles == ["assistant", *[None] * (len(roles) - 1)]
-
-
-def joined(pieces: Iterable[Any]) -> list[Any] | None:
-    """Lists one after the other; None if there is none."""
-    there = [piece for piece in pieces if piece is not None]
-    return [item for piece in there for item in piece] if there else None
-
-
-def folded(choices: list[Any]) -> dict[str, Any]:
-    """The pieces of one choice put together, as the whole answer has them."""
-    logprobs = [choice["logprobs"] or {} for choice in choices]
-    columns = sorted({name for piece in logprobs for name in piece})
-    told = {name: joined(piece.get(name) for piece in logprobs) for name in columns}
-    ending = {"finish_reason": choices[-1]["finish_reason"], "logprobs": told or None}
-    if "text" in choices[0]:
-        return {"text": "".join(choice["text"] for choice in choices), **ending}
-    deltas = [choice["delta"] for choice in choices]
-    calls: list[Any] = []
-    for piece in (piece for delta in deltas for piece in delta.get("tool_calls", ())):
-        if piece["index"] == len(calls):
-            calls.append({"name": piece["function"]["name"], "arguments": ""})
-            assert piece["id"] and piece["type"] == "function"
-        else:
-            assert piece["index"] == len(calls) - 1
-            assert "id" not in piece and "name" not in piece["function"]
-        calls[-1]["arguments"] += piece["function"]["arguments"]
-    content = "".join(delta.get("content") or "" for delta in deltas)
-    return {"content": content, "calls": calls, **ending}
-
-
-def essence(choice: dict[str, Any]) -> dict[str, Any]:
-    """The same of a choice of the whole answer."""
-    ending = {name: choice[name] for name in ("finish_reason", "logprobs")}
-    if "text" in choice:
-        return {"text": choice["text"], **ending}
-    message = choice["message"]
-    calls = [call["function"] for call in message.get("tool_calls", ())]
-    assert (choice["finish_reason"] == "tool_calls") <= bool(calls)
-    assert message["content"] is not None or calls
-    return {"content": message["content"] or "", "calls": calls, **ending}
 
 
 @pytest.mark.parametrize("name", STREAMED)

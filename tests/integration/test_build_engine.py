@@ -53,9 +53,16 @@ def refusal(*options: str, cache: Path, status: int = 1, **variables: str) -> st
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache with a native build; the only one that these tests make."""
+    """A cache with a native build; the only one that these tests make.
+
+    The kernels are in C, and built as for a user. What puts them together is in C++: it takes 19 s
+    to compile instead of 47 s if it is not optimised.
+    """
     cache = tmp_path_factory.mktemp("cache")
-    ended = build_engine(cache=cache)
+    compiler = tmp_path_factory.mktemp("compiler") / "c++"
+    compiler.write_text('#!/bin/bash\nexec c++ "${@/#-O3/-O0}"\n')
+    compiler.chmod(0o755)
+    ended = build_engine(cache=cache, CXX=str(compiler))
     assert ended.returncode == 0, ended.stderr
     assert "agree to rounding" in ended.stderr
     return cache

@@ -6,7 +6,6 @@ What variants of a family compute is compared in tests/unit/worker/test_engine_f
 import json
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gateway.answer.constraint import constraint_of
-from gateway.answer.pieces import CallArguments, CallBegun
-from gateway.answer.reader import CallParser
-from gateway.dialects.chat import CHAT
-from scripts.benchmarks.schemas import schemas
 from tests.golden.tokens import TOKENS_OF_LINES, tokens_of_lines
+from tests.made_schemas import schemas
 from tests.models.reference import FOLDER, Reference, references, tokenized_texts
 from tests.models.source import read_safetensors
 from tests.serving import Server, served
@@ -90,21 +85,6 @@ def test_greedy_text_is_the_reference(case: Case) -> None:
     # What ggcc files' cache holds cannot be continued exactly, so it is not.
     is_ggcc = case.path.read_bytes()[:4] == b"ccgg"
     assert cached == (0 if is_ggcc else len(reference.prompt_ids) - 1)
-
-
-def test_another_prompt_between_changes_nothing(case: Case) -> None:
-    prompt = case.reference.prompt
-    expected = said(case.complete())
-    for other in (prompt[: len(prompt) // 2], "something else", prompt + "!", prompt[1:]):
-        case.complete(other)
-        assert said(case.complete()) == expected
-
-
-def test_two_workers_at_once_say_the_same(case: Case) -> None:
-    expected = said(case.complete())
-    with ThreadPoolExecutor(4) as clients:
-        answers = list(clients.map(lambda _: case.complete(), range(6)))
-    assert [said(answer) for answer in answers] == [expected] * 6
 
 
 def test_the_context_ends_where_the_model_does(case: Case) -> None:
@@ -184,29 +164,6 @@ def test_json_of_a_schema(case: Case) -> None:
     assert n_whole >= 3
 
 
-def test_calls_of_tools(case: Case) -> None:
-    n_whole = 0
-    for seed, schema in enumerate(SCHEMAS):
-        # The form of calls alone: to tell of the tools takes more tokens than there is context.
-        tools = [{"type": "function", "function": {"name": f"f{i}", "parameters": schema}}
-                 for i in range(2)]  # fmt: skip
-        ask = CHAT.read(
-            {"messages": [{"role": "user", "content": "x"}], "tools": tools,
-             "tool_choice": "required", "parallel_tool_calls": False}
-        )  # fmt: skip
-        grammar = constraint_of(ask).grammar
-        assert grammar is not None
-        text = completed(case, seed, guided_grammar=grammar.source)
-        if text is None:
-            continue
-        n_whole += 1
-        begun, *pieces = CallParser().push(text)
-        assert isinstance(begun, CallBegun) and begun.name in ("f0", "f1")
-        said = "".join(piece.text for piece in pieces if isinstance(piece, CallArguments))
-        jsonschema.validate(json.loads(said), schema, cls=jsonschema.Draft202012Validator)
-    assert n_whole >= 3
-
-
 @pytest.mark.parametrize(
     "regex",
     [r"[A-Z]{2}-[0-9]{3,5}", r"(yes|no|日本|größe 😀)( indeed)?\.", r"[a-zé]{5,10}\n\t[^a-z]{3}"],
@@ -217,12 +174,6 @@ def test_a_regular_expression(case: Case, regex: str) -> None:
         assert text is not None and re.fullmatch(regex, text), text
     whole = completed(case, 0, guided_regex=regex, temperature=0)
     assert whole is not None and re.fullmatch(regex, whole)
-
-
-def test_a_choice(case: Case) -> None:
-    choices = ["a", "ab", "é", "日本語", "😀", 'q"\\', " ", "\n"]
-    said = {completed(case, seed, guided_choice=choices) for seed in range(8)}
-    assert said <= set(choices) and len(said) > 1
 
 
 def asked_for(case: Case, ids: list[int], token: int) -> float:

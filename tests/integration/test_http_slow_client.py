@@ -9,7 +9,7 @@ from contextlib import closing
 from tests.integration.raw_http import connected, post
 from tests.serving import DEADLINE_S, chat, served_echo
 
-N_TOKENS = 40_000
+N_TOKENS = 10_000
 TEXT = "".join(f"{number:05}" for number in range(N_TOKENS // 5))
 
 

@@ -37,13 +37,14 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(str(Path(file)), trusted)
 
 
-@contextlib.contextmanager
-def served_tls(authority: Authority, *options: str) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def tls_server(authority: Authority) -> Iterator[Server]:
+    """Few connections, and little time for what arrives."""
     with launched(
-        "--workers", "1", "--drain-timeout", "2", "--max-connections", str(MOST), *options,
-        MODEL_TYPE="echo", SSL_CERTFILE=authority.certificate,
+        "--workers", "1", "--drain-timeout", "2", "--max-connections", str(MOST),
+        "--receive-timeout", "0.5", MODEL_TYPE="echo", SSL_CERTFILE=authority.certificate,
     ) as server:  # fmt: skip
-        port = server.wait_for_output(r"is ready on https://\S+?:(\d+)\n", timeout=START_S)[1]
+        port = server.wait_for_output(r"is ready on https://localhost:(\d+)\n", timeout=START_S)[1]
         server.url = f"https://127.0.0.1:{port}"
         server.http.close()
         server.http = httpx.Client(
@@ -63,34 +64,34 @@ def is_refused(connection: Connection) -> bool:
         return True
 
 
-def test_a_handshake_has_to_end_in_time(authority: Authority) -> None:
-    with served_tls(authority, "--receive-timeout", "0.5") as server:
-        with connected(server) as silent, connected(server) as begun:
-            begun.send(b"\x16\x03\x01\x02\x00")
-            assert is_refused(silent) and is_refused(begun)
-        with connected(server, tls=authority.trusted) as connection:
-            connection.send(head(b"Content-Length: 100"))
-            assert connection.answer().error == (408, "receive_timeout")
+def test_a_handshake_has_to_end_in_time(authority: Authority, tls_server: Server) -> None:
+    with connected(tls_server) as silent, connected(tls_server) as begun:
+        begun.send(b"\x16\x03\x01\x02\x00")
+        assert is_refused(silent) and is_refused(begun)
+    with connected(tls_server, tls=authority.trusted) as connection:
+        connection.send(head(b"Content-Length: 100"))
+        assert connection.answer().error == (408, "receive_timeout")
 
 
-def test_handshakes_that_fail_leave_nothing_behind(authority: Authority) -> None:
-    with served_tls(authority) as server:
-        for turn in range(2 * MOST):
-            with connected(server) as connection:
-                if turn % 2:
-                    connection.send(GET)  # is no TLS
-                    with contextlib.suppress(ConnectionResetError):
-                        connection.rest()
-        assert server.http.get("/health").status_code == 200
+def test_handshakes_that_fail_leave_nothing_behind(tls_server: Server) -> None:
+    for turn in range(2 * MOST):
+        with connected(tls_server) as connection:
+            if turn % 2:
+                connection.send(GET)  # is no TLS
+                with contextlib.suppress(ConnectionResetError):
+                    connection.rest()
+    assert tls_server.http.post("/v1/completions", json={"prompt": "x"}).json() == "x"
 
 
-def test_too_many_connections_are_told_so_and_do_not_stay(authority: Authority) -> None:
-    with served_tls(authority) as server, ExitStack() as stack:
+def test_too_many_connections_are_told_so_and_do_not_stay(
+    authority: Authority, tls_server: Server
+) -> None:
+    with ExitStack() as stack:
         for _ in range(MOST):
-            kept = stack.enter_context(connected(server, tls=authority.trusted))
+            kept = stack.enter_context(connected(tls_server, tls=authority.trusted))
             kept.send(GET)
             assert kept.answer("GET").status == 200
-        with connected(server, tls=authority.trusted) as last:
+        with connected(tls_server, tls=authority.trusted) as last:
             assert last.answer().error == (503, "too_many_connections")
             began_s = time.monotonic()
             assert last.is_ended()

@@ -40,7 +40,7 @@ def test_parts_give_a_table_json_and_plots(quick_model: Path, tmp_path: Path) ->
     for figure in results["figures"]:
         assert f"| {figure['name']} | {figure['measured']}" in done.stdout
         assert all(value is not None for value in figure["values"])
-    reuse, _ttft = (figure for figure in results["figures"] if figure["part"] == "chats")
+    (reuse,) = (figure for figure in results["figures"] if figure["part"] == "chats")
     assert 0.9 <= reuse["values"][0] <= 1
     cold, warm = results["series"]
     assert cold["x"] == warm["x"]

@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import pytest
-
+from shared.model.description import Family
+from shared.model.inspect import inspect
 from tests.models.reference import FOLDER, references
 from tests.serving import Server, run_main, served
 
@@ -31,47 +31,11 @@ def chat_tokens(server: Server, content: str, **more: Any) -> int:
     return int(response.json()["usage"]["prompt_tokens"])
 
 
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"MODEL_TYPE": "mpt"}, "MODEL_TYPE='mpt', but it is a starcoder model"),
-        ({"MODEL_TYPE": "gguf"}, "MODEL_TYPE='gguf', but it is a starcoder model"),
-        ({"CHAT_TEMPLATE": "chatmll"}, "CHAT_TEMPLATE='chatmll' is not allowed"),
-        ({"CHAT_TEMPLATE": "chatmll"}, "wizardcoder, starchat, falcon-instruct"),
-        ({"TOKENIZER": "/no/tokenizer.json"}, "TOKENIZER=/no/tokenizer.json: no such file"),
-        ({"CONTEXT_LENGTH": "257"}, "CONTEXT_LENGTH=257 is more than the model was trained for"),
-    ],
-)
-def test_a_mistake_is_named(settings: dict[str, str], said: str) -> None:
-    line = said_before_it_ended(2, MODEL_NAME=model("starcoder-mqa.bin"), **settings)
-    assert line.startswith("ggml-fastapi: ") and line.count("\n") == 1
-    assert said in line
-
-
-def test_a_template_file_that_is_none(tmp_path: Path) -> None:
-    (tmp_path / "broken.jinja").write_text("{% if %}")
-    line = said_before_it_ended(
-        2, MODEL_NAME=model("mpt-clip.bin"), CHAT_TEMPLATE=str(tmp_path / "broken.jinja")
-    )
-    assert "broken.jinja: line 1" in line
-
-
 def test_a_tokenizer_of_another_model_is_refused_if_it_was_asked_for() -> None:
     said = said_before_it_ended(
         1, MODEL_NAME=model("starcoder-mqa.bin"), TOKENIZER=model("tokenizers/mpt.json")
     )
     assert "mpt.json" in said and "another model" in said
-
-
-def test_a_tokenizer_beside_the_model_is_left_aside_if_it_is_of_another(tmp_path: Path) -> None:
-    shutil.copy(FOLDER / "starcoder-mqa.bin", tmp_path)
-    shutil.copy(FOLDER / "tokenizers" / "mpt.json", tmp_path / "tokenizer.json")
-    reference = references()["starcoder-mqa"]
-    with served("--workers", "1", MODEL_NAME=str(tmp_path / "starcoder-mqa.bin")) as server:
-        assert "the tokenizer is made from the model file instead" in server.stderr
-        body = {"model": "starcoder-mqa", "prompt": reference.prompt, "max_tokens": 1}
-        usage = server.http.post("/v1/completions", json=body).json()["usage"]
-        assert usage["prompt_tokens"] == len(reference.prompt_ids)
 
 
 def test_a_template_file_with_the_models_tokenizer(tmp_path: Path) -> None:
@@ -95,30 +59,36 @@ def test_a_family_that_only_the_user_knows(tmp_path: Path) -> None:
         content = content.replace(word, b"x" * len(word))
     # Words of several digits are what GPT-2 has.
     path.write_bytes(content.replace(b"<fim_suffix>", b"123456789012"))
-    # A token of StarCoder's, and mere text to GPT-2.
-    for settings, is_token in ({}, False), ({"MODEL_TYPE": "wizardcoder"}, True):
-        with served("--workers", "1", MODEL_NAME=str(path), **settings) as server:
-            (model,) = server.http.get("/v1/models").json()["data"]
-            assert model["family"] == ("starcoder" if is_token else "gpt2")
-            body = {"model": model["id"], "prompt": "<filename>", "max_tokens": 1}
-            usage = server.http.post("/v1/completions", json=body).json()["usage"]
-            assert (usage["prompt_tokens"] == 1) == is_token
+    assert inspect(path).family is Family.GPT2
+    with served("--workers", "1", MODEL_NAME=str(path), MODEL_TYPE="wizardcoder") as server:
+        (model,) = server.http.get("/v1/models").json()["data"]
+        assert model["family"] == "starcoder"
+        # A token of StarCoder's, and mere text to GPT-2.
+        body = {"model": model["id"], "prompt": "<filename>", "max_tokens": 1}
+        usage = server.http.post("/v1/completions", json=body).json()["usage"]
+        assert usage["prompt_tokens"] == 1
 
 
-def test_fill_in_the_middle() -> None:
-    with served("--workers", "1", MODEL_NAME=model("starcoder-mqa.bin")) as server:
-        body = {"model": server.model, "prompt": "def f(", "max_tokens": 1}
+def test_a_tokenizer_of_another_model_beside_it_is_left_aside(tmp_path: Path) -> None:
+    shutil.copy(FOLDER / "starcoder-mqa.bin", tmp_path)
+    shutil.copy(FOLDER / "tokenizers" / "mpt.json", tmp_path / "tokenizer.json")
+    reference = references()["starcoder-mqa"]
+    with served("--workers", "1", MODEL_NAME=str(tmp_path / "starcoder-mqa.bin")) as server:
+        assert "the tokenizer is made from the model file instead" in server.stderr
 
-        def prompt_tokens(**more: str) -> int:
-            response = server.http.post("/v1/completions", json={**body, **more})
+        def prompt_tokens(prompt: str, **more: str) -> int:
+            body = {"model": server.model, "prompt": prompt, "max_tokens": 1, **more}
+            response = server.http.post("/v1/completions", json=body)
             return int(response.json()["usage"]["prompt_tokens"])
 
-        both = prompt_tokens() + prompt_tokens(prompt="return x")
-        assert prompt_tokens(suffix="return x") == both + 3
+        assert prompt_tokens(reference.prompt) == len(reference.prompt_ids)
+        # Fill in the middle.
+        both = prompt_tokens("def f(") + prompt_tokens("return x")
+        assert prompt_tokens("def f(", suffix="return x") == both + 3
         # The same by hand, as editors do it: here special tokens in the prompt are some.
         by_hand = "<fim_prefix>def f(<fim_suffix>return x<fim_middle>"
-        assert prompt_tokens(prompt=by_hand) == both + 3
-        assert prompt_tokens(prompt=by_hand, suffix="!") > both + 8
+        assert prompt_tokens(by_hand) == both + 3
+        assert prompt_tokens(by_hand, suffix="!") > both + 8
 
 
 def chat_usage(server: Server, *contents: str) -> tuple[int, int]:
@@ -148,23 +118,6 @@ def test_a_warm_prompt_is_in_every_workers_cache(quick_model: Path, tmp_path: Pa
         for question in ("Who are you?", "How are you?", "Why?"):
             prompt_tokens, cached_tokens = chat_usage(server, system, question)
             assert n_tokens <= cached_tokens < prompt_tokens
-        metrics = server.http.get("/metrics").text
-        assert f"ggml_zygote_prefix_tokens {n_tokens:.1f}" in metrics
-
-
-def test_a_warm_prompt_must_leave_room_in_the_context(quick_model: Path) -> None:
-    more = {"WARM_PROMPT": "again and " * 300, "CONTEXT_LENGTH": "256"}
-    said = said_before_it_ended(1, MODEL_NAME=str(quick_model), **more)
-    assert "the model cannot be served: WARM_PROMPT: the prefix has" in said
-    assert "fewer than the 256 of the context" in said
-
-
-def test_a_warm_prompt_that_the_chat_template_leaves_out(tmp_path: Path) -> None:
-    (tmp_path / "users.jinja").write_text("{{ messages[-1]['content'] }}")
-    said = said_before_it_ended(
-        1, MODEL_TYPE="echo", WARM_PROMPT="Be kind.", CHAT_TEMPLATE=str(tmp_path / "users.jinja")
-    )
-    assert "WARM_PROMPT: the chat template 'users.jinja' leaves out system messages" in said
 
 
 def test_parked_conversations_go_on_where_they_were(quick_model: Path) -> None:

@@ -4,9 +4,8 @@ import json
 import os
 import shutil
 import signal
-import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,17 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.serving import (
-    DEADLINE_S,
-    START_S,
-    Server,
-    chat,
-    launched,
-    served,
-    streamed,
-    text_of,
-    wait_for_end,
-)
+from tests.integration.raw_http import connected, head
+from tests.serving import DEADLINE_S, START_S, Server, chat, served, streamed, text_of, wait_for_end
 
 MODELS = Path(__file__).parents[1] / "models"
 KEY = {"authorization": "Bearer admin-secret"}
@@ -48,6 +38,15 @@ def served_echo(
     with served("--workers", str(workers), "--echo-delay-ms", str(delay_ms), *options,
                 MODEL_TYPE="echo", ADMIN_KEY="admin-secret", **more) as server:  # fmt: skip
         yield server
+        assert "Traceback" not in server.stderr
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A server that may be reloaded."""
+    with served_echo() as server:
+        yield server
+        server.stop()
 
 
 def reload(server: Server) -> httpx.Response:
@@ -67,49 +66,57 @@ def check_error(response: httpx.Response, status: int, code: str) -> str:
     return str(response.json()["error"]["message"])
 
 
-def test_all_processes_are_new_and_none_of_the_old_are_left() -> None:
-    with served_echo() as server:
-        server.http.post("/v1/completions", json={"prompt": "counted"})
-        before, counted = server.worker_pids(), server.counters()
-        content = reloaded(server)
-        assert (content["model"], content["workers"]) == ("echo", 2)
-        assert content["seconds"] > 0
-        assert not set(before) & set(server.worker_pids())
-        for pid in before:
-            assert wait_for_end(pid)
-        assert server.http.post("/v1/completions", json={"prompt": "x"}).json() == "x"
-        after = server.counters()
-        assert all(after[name] >= value for name, value in counted.items())
-        assert after["ggml_generation_tokens_total"] > counted["ggml_generation_tokens_total"] > 0
-        before = server.worker_pids()
-        server.process.send_signal(signal.SIGHUP)
-        server.wait_for_output("(?s)echo is served from now on.*echo is served", "stderr")
-        server.wait_until_idle()
-        assert not set(before) & set(server.worker_pids())
-        # Those of a terminal that is closed go to all.
-        os.killpg(server.process.pid, signal.SIGHUP)
-        server.wait_for_output("(?s)(echo is served from now on.*){3}", "stderr")
-        server.stop()
-    assert "Traceback" not in server.stderr
+def test_all_processes_are_new_and_none_of_the_old_are_left(server: Server) -> None:
+    server.http.post("/v1/completions", json={"prompt": "counted"})
+    counted, before = server.counters(), server.worker_pids()
+    content = reloaded(server)
+    assert (content["model"], content["workers"]) == ("echo", 2)
+    assert content["seconds"] > 0
+    assert not set(before) & set(server.worker_pids())
+    for pid in before:
+        assert wait_for_end(pid)
+    assert server.http.post("/v1/completions", json={"prompt": "x"}).json() == "x"
+    after = server.counters()
+    assert all(after[name] >= value for name, value in counted.items())
+    assert after["ggml_generation_tokens_total"] > counted["ggml_generation_tokens_total"] > 0
 
 
-def test_the_key_for_it() -> None:
-    with launched(
-        "--workers", "1", MODEL_TYPE="echo", API_KEYS="user-secret", ADMIN_KEY="admin-secret"
-    ) as server:
-        server.wait_until_ready()
-        for name, value in (
-            ("authorization", "Bearer user-secret"),
-            ("authorization", "Basic admin-secret"),
-            ("authorization", "Bearer"),
-            ("x-api-key", "admin-secret"),
-            ("accept", "*/*"),
-        ):
-            response = server.http.post("/admin/reload", headers={name: value})
-            check_error(response, 401, "invalid_api_key")
-            assert response.headers["www-authenticate"] == "Bearer"
-        assert reload(server).status_code == 200
-        check_error(server.http.post("/v1/completions", headers=KEY), 401, "invalid_api_key")
+@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["to the server", "to all"])
+def test_sighup_does_the_same(server: Server, send: Callable[[int, int], None]) -> None:
+    before = server.wait_until_idle()["workers"]
+    # Those of a terminal that is closed go to all.
+    send(server.process.pid, signal.SIGHUP)
+    after = server.wait_until(lambda status: status["workers"] != before)["workers"]
+    assert not {each["pid"] for each in before} & {each["pid"] for each in after}
+    server.wait_until_idle()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"authorization": "Bearer user-secret"},
+        {"authorization": "Basic admin-secret"},
+        {"authorization": "Bearer"},
+        {"x-api-key": "admin-secret"},
+        {},
+    ],
+    ids=["a user's", "not a bearer", "no key", "elsewhere", "none"],
+)
+def test_it_takes_the_key_for_it(server: Server, headers: dict[str, str]) -> None:
+    response = server.http.post("/admin/reload", headers=headers)
+    check_error(response, 401, "invalid_api_key")
+    assert response.headers["www-authenticate"] == "Bearer"
+
+
+def test_a_request_that_has_only_begun_to_arrive(server: Server) -> None:
+    body = json.dumps({"prompt": "slow"}).encode()
+    with connected(server) as connection:
+        connection.send(head(b"Content-Length: %d" % len(body)), body[:5])
+        server.http.get("/health")  # by then that one has been seen
+        reloaded(server)
+        reloaded(server)
+        connection.send(body[5:])
+        assert connection.answer().body == b'"slow"'
 
 
 def test_without_a_key_there_is_nothing(echo_server: Server) -> None:
@@ -173,99 +180,47 @@ def test_what_runs_and_what_waits_ends_where_it_began() -> None:
         server.stop()
 
 
-def test_a_request_that_has_only_begun_to_arrive() -> None:
-    body = json.dumps({"prompt": "slow", "model": "echo"}).encode()
-    head = (
-        "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-    )
-    with served_echo() as server:
-        address = ("127.0.0.1", int(server.url.rsplit(":", 1)[1]))
-        with socket.create_connection(address, START_S) as client:
-            client.sendall(head.encode() + body[:5])
-            server.http.get("/health")  # by then that one has been seen
-            reloaded(server)
-            reloaded(server)
-            client.sendall(body[5:])
-            answer = b""
-            while more := client.recv(1 << 16):
-                answer += more
-        assert answer.startswith(b"HTTP/1.1 200 "), answer
-        assert b'"text":"slow"' in answer
-        server.stop()
-
-
-def test_a_changed_model(tmp_path: Path) -> None:
+def test_a_changed_model_and_files_that_cannot_be_served(tmp_path: Path) -> None:
     path = tmp_path / "model.bin"
     shutil.copy(MODELS / "gpt2.bin", path)
-    with served("--workers", "2", MODEL_NAME=str(path), ADMIN_KEY="admin-secret") as server:
+    with served("--workers", "1", MODEL_NAME=str(path), ADMIN_KEY="admin-secret") as server:
 
         def family() -> str:
+            body = {"prompt": "a", "max_tokens": 4}
+            assert server.http.post("/v1/completions", json=body).status_code == 200
             (entry,) = server.http.get("/v1/models").json()["data"]
             return str(entry["family"])
 
-        assert family() == "gpt2"
+        before = server.worker_pids()
+        for content in (None, b"this is no model" * 100):
+            path.unlink(missing_ok=True)
+            if content is not None:
+                path.write_bytes(content)
+            message = check_error(reload(server), 500, "reload_failed")
+            assert "model.bin" in message and tmp_path.name not in message
+            server.wait_for_output(str(path), "stderr")
+            assert (family(), server.worker_pids()) == ("gpt2", before)
+        # And it can be tried again.
         shutil.copy(MODELS / "mpt-alibi8.bin", tmp_path / "new")
         os.replace(tmp_path / "new", path)
         assert reloaded(server)["model"] == "model"
         assert family() == "mpt"
-        answer = server.http.post("/v1/completions", json={"prompt": "a", "max_tokens": 4})
-        assert answer.status_code == 200
         server.stop()
 
 
-def test_a_file_that_cannot_be_served_changes_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "model.bin"
-    shutil.copy(MODELS / "gpt2.bin", path)
-    with served("--workers", "1", MODEL_NAME=str(path), ADMIN_KEY="admin-secret") as server:
-        before = server.worker_pids()
-        for content in (None, b"this is no model" * 100):
-            path.unlink()
-            if content is not None:
-                path.write_bytes(content)
-            message = check_error(reload(server), 500, "reload_failed")
-            assert "model.bin" in message and str(tmp_path) not in message
-            assert tmp_path.name not in message
-            server.wait_for_output(str(path), "stderr")
-            assert server.worker_pids() == before
-            body = {"prompt": "a", "max_tokens": 4}
-            assert server.http.post("/v1/completions", json=body).status_code == 200
-            # And it can be tried again.
-            shutil.copy(MODELS / "gpt2.bin", tmp_path / "good")
-            os.replace(tmp_path / "good", path)
-        reloaded(server)
-        server.stop()
-
-
-def test_one_at_a_time(tmp_path: Path) -> None:
+def test_one_at_a_time_and_sigterm_wins(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(HOLD)
-    hold = tmp_path / "hold"
     with served_echo(PYTHONPATH=str(tmp_path)) as server, ThreadPoolExecutor(1) as threads:
-        hold.touch()
+        (tmp_path / "hold").touch()
         first = threads.submit(reload, server)
         server.wait_for_output("the zygote is held")
         check_error(reload(server), 409, "reload_running")
         server.process.send_signal(signal.SIGHUP)
         server.wait_for_output("SIGHUP: A model is being loaded already", "stderr")
         assert server.http.post("/v1/completions", json={"prompt": "x"}).json() == "x"
-        hold.unlink()
-        assert first.result(START_S).status_code == 200
-        server.stop()
-
-
-@pytest.mark.parametrize("signals", [1, 2])
-def test_sigterm_wins(signals: int, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(HOLD)
-    with served_echo(PYTHONPATH=str(tmp_path)) as server, ThreadPoolExecutor(1) as threads:
-        (tmp_path / "hold").touch()
-        reloading = threads.submit(reload, server)
-        server.wait_for_output("the zygote is held")
-        for _ in range(signals):
-            server.process.terminate()
+        server.process.terminate()
         assert server.wait_for_exit(DEADLINE_S) == 0, server.log()
         assert server.wait_until_gone(timeout=2) == []
-        if signals == 1:
-            answer = reloading.result(DEADLINE_S)
-            check_error(answer, 503, "shutting_down")
-            assert answer.headers["retry-after"]
-    assert "Traceback" not in server.stderr
+        answer = first.result(DEADLINE_S)
+        check_error(answer, 503, "shutting_down")
+        assert answer.headers["retry-after"]

@@ -13,14 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 import httpx
 import pytest
 
-from tests.serving import (
-    DEADLINE_S,
-    MAIN,
-    ROOT,
-    START_S,
-    environment,
-    processes_of_session,
-)
+from tests.serving import DEADLINE_S, MAIN, ROOT, START_S, environment, processes_of_session
 
 # Makes standard input the terminal of the session that the process leads, and runs a command.
 _WITH_TERMINAL = (
@@ -29,24 +22,20 @@ _WITH_TERMINAL = (
 )
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 @contextmanager
 def started(
     *command: str, terminal: int | None = None
 ) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
     """A server that is ready, in a session of its own; nothing of it outlives the block."""
-    port = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
     process = subprocess.Popen(
         [*command, *MAIN, "--port", str(port)],
         cwd=ROOT,
         env=environment(MODEL_TYPE="echo", WORKERS="1", DRAIN_TIMEOUT="2"),
         start_new_session=True,
         stdin=terminal,
-        stdout=terminal,
+        stdout=subprocess.DEVNULL if terminal else None,
         stderr=subprocess.DEVNULL if terminal else None,
     )
     try:
@@ -77,7 +66,7 @@ def is_gone(process: "subprocess.Popen[bytes]") -> bool:
     return True
 
 
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", ">/dev/full 2>&1"])
+@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", ">/dev/full 2>&1"])
 def test_standard_files_that_are_closed_or_full_harm_nothing(closed: str) -> None:
     with started("sh", "-c", f'exec "$@" {closed}', "sh") as (process, url):
         answer = httpx.post(f"{url}/v1/completions", json={"prompt": "Hi"})
@@ -89,7 +78,9 @@ def test_standard_files_that_are_closed_or_full_harm_nothing(closed: str) -> Non
 
 @pytest.mark.parametrize("outlives", [False, True])
 def test_a_terminal_that_goes_ends_the_server_unless_it_was_to_outlive_that(outlives: bool) -> None:
-    command = (sys.executable, "-c", _WITH_TERMINAL, *(["nohup"] if outlives else []))
+    # With its output elsewhere, or it would leave a file nohup.out.
+    nohup = ["sh", "-c", 'exec nohup "$@" >/dev/null', "sh"] if outlives else []
+    command = (sys.executable, "-c", _WITH_TERMINAL, *nohup)
     with ExitStack() as stack:
         ours, its = pty.openpty()
         stack.callback(os.close, its)

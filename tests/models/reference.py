@@ -4,7 +4,6 @@
 """
 
 import json
-import shutil
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,41 +14,21 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Reference:
-    """What a model computes.
-
-    Attributes:
-        name: of the variant.
-        family: its ``model_type`` in Hugging Face's configuration.
-        prompt: a text.
-        prompt_ids: its tokens.
-        greedy_ids: the likeliest continuation.
-        greedy_text: the same as text.
-        logits: per number of greedy tokens that follow the prompt, the logits of the next one.
-    """
+    """What a model computes."""
 
     name: str
-    family: str
+    family: str  #: its ``model_type`` in Hugging Face's configuration
     prompt: str
     prompt_ids: list[int]
-    greedy_ids: list[int]
+    greedy_ids: list[int]  #: the likeliest continuation
     greedy_text: str
+    #: per number of greedy tokens that follow the prompt, the logits of the next one
     logits: dict[int, list[float]]
 
     @property
     def paths(self) -> list[Path]:
         """The model's files in the layouts that the engine reads."""
         return sorted(path for path in FOLDER.iterdir() if path.stem == self.name)
-
-    @property
-    def tokenizer_path(self) -> Path:
-        """The ``tokenizer.json`` of its family."""
-        return FOLDER / "tokenizers" / f"{self.family}.json"
-
-    def copy_folder(self, parent: Path) -> Path:
-        """Copy the model's Hugging Face folder, with its tokenizer, to below ``parent``."""
-        folder = Path(shutil.copytree(FOLDER / "hf" / self.name, parent / self.name))
-        shutil.copy(self.tokenizer_path, folder / "tokenizer.json")
-        return folder
 
 
 @dataclass(frozen=True)

@@ -69,10 +69,7 @@ def self_test(library: Path, reference: str, scratch: Path) -> float | None:
 
     Its own must be the same to the bit, wherever a prompt is cut into chunks.
 
-    Args:
-        library: the new one.
-        reference: the package's own, or empty if it has none for this machine.
-        scratch: a folder for the models.
+    The reference is the package's own, or empty if it has none for this machine.
 
     Returns:
         The largest difference, as a part of the logits' standard deviation; None without reference.

@@ -37,11 +37,9 @@ class Engine(Protocol):
     batch_size: int
 
     def tokenize(self, prompt: Sequence[str], *, begins: bool = True) -> list[int]:
-        """Turn a prompt into ids: plain text and texts of special tokens by turns.
+        """The ids of a prompt: plain text and texts of special tokens by turns.
 
-        Args:
-            prompt: the parts.
-            begins: whether the token that begins a sequence is put in front, if there is one.
+        The token that begins a sequence is put in front if it ``begins`` and there is one.
         """
 
     def token_bytes(self, token: int) -> bytes:

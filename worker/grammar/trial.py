@@ -38,11 +38,7 @@ class Trial:
     """Some work in a fork of this process, where it may do no harm."""
 
     def __init__(self, work: Callable[[], str]) -> None:
-        """Begin.
-
-        Args:
-            work: says what is wrong. It must not use what a fork does not have: other threads,
-                open files.
+        """Begin work that says what is wrong. It has no other threads and no open files.
 
         Raises:
             OSError: there can be no fork at present.

@@ -117,11 +117,7 @@ def recognised(model_name: str) -> NamedFormat | None:
 
 
 def choose_format(config: WorkerConfig, own: str | None) -> ChatFormat:
-    """The format of the conversations with a model; its ``origin`` says why this one.
-
-    Args:
-        config: the setting, and the model's names.
-        own: the Jinja template in the model's file, if there is one.
+    """The format of a model whose file has this template; its ``origin`` says why this one.
 
     Raises:
         UsageError: as `load_chat_template`.

@@ -25,13 +25,7 @@ class SpecialTokens:
     """The special tokens of one vocabulary."""
 
     def __init__(self, texts: Collection[str], control: Collection[str]) -> None:
-        """Know the tokens by their texts.
-
-        Args:
-            texts: of all of them.
-            control: of those that say something to the model, and that nobody but the template may
-                write into a chat.
-        """
+        """Know the texts of all tokens, and of those that only a template may write into a chat."""
         self._pattern = _longest_of([text for text in texts if text.strip()])
         control = [text for text in control if text.strip()]
         # Without regard to case, which a template may change.

@@ -68,10 +68,7 @@ def with_instructions(
 ) -> list[Message]:
     """The conversation with the tools described in its first message.
 
-    Args:
-        messages: the conversation.
-        tools: what it may use.
-        role: of the message that describes them. Where the first is another's, one is put in front.
+    Where that is of another role than this one, a message is put in front.
     """
     text = instructions(tools)
     first = messages[0]

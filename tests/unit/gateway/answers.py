@@ -5,57 +5,41 @@ from typing import Any
 
 import orjson
 
-from gateway.answer.plan import reader_for
-from gateway.answer.reader import Progress
+from gateway.answer.reader import Progress, reader_for
 from gateway.answer.run import Tally
-from gateway.ask import Ask, TextPrompt
+from gateway.ask import Ask, Prompt
 from gateway.dialects import Dialect, Header, Writer
 from gateway.dialects.chat import MANY_CHATS
 from gateway.dialects.completions import COMPLETIONS
-from shared.logprobs import TokenLogprobs
-from shared.messages import Delta, Finished, Prefilled, Prepared
+from shared.messages import Prepare, Text
 
 HEADER = Header("answer-1", 1, "org/model", "m.gguf@1")
+Asked = tuple[Dialect, Ask]
 Arrival = tuple[int, Progress]
-Logprobs = tuple[TokenLogprobs, ...]
 
 
-def chat(**body: Any) -> tuple[Dialect, Ask]:
+def chat(**body: Any) -> Asked:
     messages = [{"role": "user", "content": "x"}]
     return MANY_CHATS, MANY_CHATS.read({"messages": messages, "model": "m", **body})
 
 
-def completion(**body: Any) -> tuple[Dialect, Ask]:
+def completion(**body: Any) -> Asked:
     return COMPLETIONS, COMPLETIONS.read({"prompt": "x", "model": "m", **body})
 
 
-def events(*texts: str, reason: str = "stop", logprobs: Sequence[Logprobs] = ()) -> list[Progress]:
-    deltas = [
-        Delta("r", text, len(text), logprobs[place] if logprobs else ())
-        for place, text in enumerate(texts)
-    ]
-    return [
-        Prefilled("r", 5, 2, 1.0),
-        *deltas,
-        Finished("r", reason, sum(map(len, texts)), 1.0),
-    ]
-
-
-def single(happened: Sequence[Progress]) -> list[Arrival]:
-    return [(0, event) for event in happened]
+def _text_of(prompt: Prompt) -> str:
+    """The text of a completion's prompt."""
+    asked = prompt.prompt if isinstance(prompt, Prepare) else None
+    return asked.text if isinstance(asked, Text) else ""
 
 
 class Answer:
     """An answer on its way."""
 
-    def __init__(self, asked: tuple[Dialect, Ask], header: Header = HEADER) -> None:
+    def __init__(self, asked: Asked, header: Header = HEADER) -> None:
         dialect, ask = asked
-        texts = [prompt.text if isinstance(prompt, TextPrompt) else "" for prompt in ask.prompts]
-        self.readers = [
-            reader_for(ask, Prepared("", text=text))
-            for text in texts
-            for _ in range(ask.candidates)
-        ]
+        texts = [_text_of(prompt) for prompt in ask.prompts]
+        self.readers = [reader_for(ask, text) for text in texts for _ in range(ask.candidates)]
         self.writer: Writer = dialect.writer(ask, header)
         self.tally = Tally(ask.candidates)
 
@@ -67,7 +51,7 @@ class Answer:
         return sent
 
 
-def streamed(asked: tuple[Dialect, Ask], arrivals: Sequence[Arrival]) -> list[Any]:
+def streamed(asked: Asked, arrivals: Sequence[Arrival]) -> list[Any]:
     """The chunks of a stream."""
     answer = Answer(asked)
     raw = b"".join([answer.send(*arrival) for arrival in arrivals])
@@ -77,7 +61,7 @@ def streamed(asked: tuple[Dialect, Ask], arrivals: Sequence[Arrival]) -> list[An
     return [orjson.loads(block[6:]) for block in blocks]
 
 
-def whole(asked: tuple[Dialect, Ask], arrivals: Sequence[Arrival]) -> Any:
+def whole(asked: Asked, arrivals: Sequence[Arrival]) -> Any:
     answer = Answer(asked)
     for index, event in arrivals:
         for piece in answer.readers[index].read(event):

@@ -1,15 +1,13 @@
 """What is refused before any worker hears of it, and the generations that a request comes to."""
 
-import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from gateway.answer.constraint import Constraint
-from gateway.answer.plan import admit, check_for_model, generations
-from gateway.answer.prompts import questions_of, room_for
-from gateway.ask import Ask, Limit
+from gateway.answer.plan import admit, generations, questions_of
+from gateway.ask import Ask
 from gateway.dialects.chat import CHAT
 from gateway.dialects.completions import COMPLETIONS
 from gateway.dialects.embeddings import EMBEDDINGS
@@ -17,26 +15,12 @@ from gateway.errors import ApiError
 from gateway.pool.base import PoolRefused
 from shared.errors import ErrorCode
 from shared.grammar import Grammar
-from shared.messages import Chat, Detokenize, Generate, Prepared, Text
-from tests.unit.gateway.fakes import MODEL, READY, ScriptedPool, loading
+from shared.messages import Detokenize, Generate, Prepared, Text
+from tests.unit.gateway.fakes import MODEL, READY, ScriptedPool
 
 
 def completion(prompt: Any = "x", **body: Any) -> Ask:
     return COMPLETIONS.read({"prompt": prompt, **body})
-
-
-def test_what_the_pool_refuses_is_refused() -> None:
-    with pytest.raises(PoolRefused) as refused:
-        admit(completion(), ScriptedPool(status=replace(READY, waiting=6)))
-    assert refused.value.code is ErrorCode.QUEUE_FULL
-    with pytest.raises(PoolRefused) as refused:
-        admit(completion(["x"] * 100), ScriptedPool(status=loading()))
-    assert refused.value.code is ErrorCode.MODEL_LOADING
-
-
-def test_what_there_is_room_for() -> None:
-    assert admit(completion(), ScriptedPool(status=replace(READY, waiting=5))) is MODEL
-    assert admit(EMBEDDINGS.read({"input": ["x"] * 100}), ScriptedPool()) is MODEL
 
 
 def test_fan_out_has_a_limit_forever_and_one_for_now() -> None:
@@ -49,30 +33,6 @@ def test_fan_out_has_a_limit_forever_and_one_for_now() -> None:
     with pytest.raises(PoolRefused) as refused:
         admit(completion(n=4), ScriptedPool(status=replace(READY, waiting=3)))
     assert refused.value.code is ErrorCode.QUEUE_FULL
-
-
-@pytest.mark.parametrize(
-    ("body", "param", "said"),
-    [
-        ({"logit_bias": {"300": 1}}, "logit_bias", "below 300, not 300"),
-        ({"logit_bias": {"999999999": 1}}, "logit_bias", "below 300, not 999999999"),
-        ({"stop_token_ids": [0, 300]}, "stop_token_ids[1]", "from 0 to 299, not 300"),
-        ({"stop_token_ids": [2**70]}, "stop_token_ids[0]", "from 0 to 299"),
-        ({"prompt": [0, 300]}, "prompt[1]", "from 0 to 299, not 300"),
-        ({"prompt": [-1]}, "prompt[0]", "from 0 to 299, not -1"),
-        ({"prompt": ["x", [2**80]]}, "prompt[1][0]", "not 1208925819614629174706176"),
-        ({"prompt": [1] * 101}, "prompt", "100 tokens; 'prompt' has 101"),
-    ],
-)
-def test_token_ids_are_of_the_model(body: dict[str, Any], param: str, said: str) -> None:
-    with pytest.raises(ApiError, match=re.escape(said)) as caught:
-        check_for_model(COMPLETIONS.read({"prompt": "x", **body}), MODEL)
-    assert caught.value.param == param
-
-
-def test_token_ids_at_their_limits() -> None:
-    body: dict[str, Any] = {"logit_bias": {"299": 1, "0": -1}, "stop_token_ids": [0, 299]}
-    check_for_model(completion([299] * 100, **body), MODEL)
 
 
 def made(ask: Ask, *prompts: int, stop: tuple[str, ...] = ()) -> list[Generate]:
@@ -109,15 +69,6 @@ def test_what_ends_an_answer_of_a_chat_comes_on_top_of_what_the_client_says() ->
     assert generation.stop == ("\nUser:",)
 
 
-def test_a_prompt_that_cannot_fit_never_crosses() -> None:
-    asked(completion("é" * 1000))
-    with pytest.raises(ApiError, match=r"100 tokens.*2000 bytes.*2001") as caught:
-        asked(completion("é" * 1000, suffix="."))
-    assert caught.value.code is ErrorCode.CONTEXT_LENGTH_EXCEEDED
-    with pytest.raises(ApiError, match="101 messages"):
-        asked(CHAT.read({"messages": [{"role": "user", "content": ""}] * 101}))
-
-
 def asked(ask: Ask, grammar: Grammar | None = None, *, wants_text: bool = False) -> list[Any]:
     return questions_of(ask, MODEL, grammar, wants_text=wants_text)
 
@@ -131,67 +82,3 @@ def test_only_texts_and_chats_are_asked_about() -> None:
     assert isinstance(ids, Detokenize) and ids.ids == (97,)
     (text,) = asked(EMBEDDINGS.read({"input": "<s>"}))
     assert text.prompt == Text("<s>", parses_special=False)
-
-
-GRAMMAR = Grammar("regex", "a")
-
-
-def test_a_grammar_is_tried_once() -> None:
-    questions = asked(completion(["a", "b"]), GRAMMAR)
-    assert [question.grammar for question in questions] == [GRAMMAR, None]
-    ids, trial = asked(completion([97]), GRAMMAR)
-    assert isinstance(ids, Prepared) and (trial.prompt, trial.grammar) == (None, GRAMMAR)
-
-
-@pytest.mark.parametrize(
-    ("n_prompt", "wanted", "param", "said"),
-    [
-        (0, 1, "p", "the prompt is empty"),
-        (100, None, "p", "has 100 in the prompt. Shorten the prompt or lower max_tokens."),
-        (100, 1, "p", "has 100 in the prompt and 1 for the completion."),
-        (101, 0, "p", "has 101 in the prompt. Shorten the prompt."),
-        (60, 41, "max_tokens", "has 60 in the prompt and 41 for the completion."),
-    ],
-)
-def test_what_does_not_fit_into_the_context_is_refused(
-    n_prompt: int, wanted: int | None, param: str, said: str
-) -> None:
-    with pytest.raises(ApiError) as caught:
-        room_for(Prepared("", (1,) * n_prompt), Limit(wanted, False), MODEL, "p")
-    assert caught.value.param == param
-    assert said in caught.value.message
-    if n_prompt:
-        assert caught.value.code is ErrorCode.CONTEXT_LENGTH_EXCEEDED
-
-
-@pytest.mark.parametrize(
-    ("n_prompt", "limit", "room"),
-    [
-        (100, Limit(0, False), 0),
-        (99, Limit(1, False), 1),
-        (99, Limit(250, True), 1),
-        (60, Limit(None, True), 40),
-        (60, Limit(7, True), 7),
-    ],
-)
-def test_how_much_may_be_generated(n_prompt: int, limit: Limit, room: int) -> None:
-    assert room_for(Prepared("", (1,) * n_prompt), limit, MODEL, "p") == room
-
-
-def test_a_conversation_is_what_a_template_sees() -> None:
-    tools = [
-        {"type": "function", "function": {"name": "f", "description": "d", "strict": True}},
-        {"type": "function", "function": {"name": "g", "parameters": {"properties": {}}}},
-    ]
-    user = {"role": "user", "content": "Hi"}
-    (question,) = asked(CHAT.read({"messages": [user], "tools": tools}))
-    empty = {"type": "object", "properties": {}, "additionalProperties": False}
-    assert question.prompt == Chat(
-        (user,),
-        (
-            {"type": "function",
-             "function": {"name": "f", "description": "d", "parameters": empty}},
-            {"type": "function",
-             "function": {"name": "g", "parameters": {"type": "object", "properties": {}}}},
-        ),
-    )  # fmt: skip

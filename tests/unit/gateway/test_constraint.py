@@ -1,18 +1,13 @@
-"""Which tools an answer may use, and what it is bound to be: as data, and as it compiles."""
+"""What an answer is bound to, as it compiles over the bytes of the echo engine."""
 
-import json
 from typing import Any
 
 import pytest
 
-from gateway.answer.constraint import MOST_GRAMMAR_BYTES, Constraint, constraint_of
-from gateway.ask import NO_TOOLS, ToolUse
+from gateway.answer.constraint import constraint_of
 from gateway.dialects.chat import CHAT
-from gateway.dialects.completions import COMPLETIONS
 from gateway.dialects.conversation import MOST_TOOLS
-from gateway.errors import ApiError
 from shared.config import WorkerConfig
-from shared.errors import ErrorCode
 from shared.grammar import Grammar
 from worker.engines.echo import EchoEngine
 from worker.grammar.grammars import Grammars
@@ -41,167 +36,10 @@ def named(*names: str, mode: str | None = None) -> dict[str, Any]:
     return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [*map(tool, names)]}}
 
 
-def used(**body: Any) -> ToolUse:
-    messages = [{"role": "user", "content": "x"}]
-    return CHAT.read({"messages": messages, "tools": TOOLS, **body}).tools
-
-
-def bound(**body: Any) -> Constraint:
-    return constraint_of(CHAT.read({"messages": [{"role": "user", "content": "x"}], **body}))
-
-
-def refusal(**body: Any) -> tuple[str | None, str]:
-    """The field at fault, and what is said of it."""
-    with pytest.raises(ApiError) as caught:
-        bound(**body)
-    assert caught.value.code is ErrorCode.INVALID_VALUE
-    return caught.value.param, caught.value.message
-
-
-@pytest.mark.parametrize(
-    ("choice", "names", "mode", "is_parallel"),
-    [
-        (None, ["weather", "now"], "auto", True),
-        ("auto", ["weather", "now"], "auto", True),
-        ("none", [], "auto", True),
-        ("required", ["weather", "now"], "required", True),
-        (named("now"), ["now"], "required", False),
-        (named("now", mode="auto"), ["now"], "auto", True),
-        (named("now", "weather", "now", mode="required"), ["now", "weather"], "required", True),
-    ],
-)
-def test_what_a_choice_means(choice: Any, names: list[str], mode: str, is_parallel: bool) -> None:
-    use = used(tool_choice=choice)
-    assert [function.name for function in use.functions] == names
-    assert (use.is_required, use.is_parallel) == (mode == "required", is_parallel)
-
-
-@pytest.mark.parametrize("choice", ["auto", "required", named("now", mode="auto")])
-def test_one_call_only(choice: Any) -> None:
-    assert used(tool_choice=choice, parallel_tool_calls=True).is_parallel
-    assert not used(tool_choice=choice, parallel_tool_calls=False).is_parallel
-
-
-@pytest.mark.parametrize("none", [None, []])
-def test_without_tools_there_is_nothing_to_choose(none: Any) -> None:
-    for nothing in (None, "none", "auto"):
-        assert used(tools=none, tool_choice=nothing) == NO_TOOLS
-    for choice in ("required", named("now"), named("now", mode="auto")):
-        param, said = refusal(tools=none, tool_choice=choice)
-        assert param == "tool_choice" and "'tools' has none" in said
-
-
-@pytest.mark.parametrize("choice", [named("later"), named("now", "later", mode="auto")])
-def test_a_choice_of_what_is_not_there_says_what_is(choice: Any) -> None:
-    param, said = refusal(tools=TOOLS, tool_choice=choice)
-    assert param == "tool_choice"
-    assert "'later'" in said and "weather, now" in said
-
-
-def test_a_message_quotes_no_more_than_it_must() -> None:
-    many = [tool(f"function_{place}") for place in range(MOST_TOOLS)]
-    _, said = refusal(tools=many, tool_choice=named("x" * 10_000))
-    assert len(said) < 400
-
-
-def test_two_functions_of_one_name() -> None:
-    param, said = refusal(tools=[*TOOLS, tool("weather")])
-    assert param == "tools[2].function.name" and "'weather'" in said
-
-
-FORMAT = {"type": "json_schema", "json_schema": {"schema": CITY}}
-FORMS: dict[str, tuple[Any, str, Any]] = {
-    "response_format": (FORMAT, "json_schema", CITY),
-    "guided_json": (json.dumps(CITY), "json_schema", CITY),
-    "guided_regex": ("[a-z]+", "regex", "[a-z]+"),
-    "guided_choice": (["a", "b"], "choice", ["a", "b"]),
-    "guided_grammar": ('start: "a"', "lark", 'start: "a"'),
-}
-
-
-@pytest.mark.parametrize("param", FORMS)
-def test_what_an_answer_is_bound_to(param: str) -> None:
-    value, kind, source = FORMS[param]
-    for found in (
-        bound(**{param: value}),
-        constraint_of(COMPLETIONS.read({"prompt": "x", param: value})),
-    ):
-        assert found.param == param
-        assert found.grammar is not None and found.grammar.kind == kind
-        said = found.grammar.source
-        assert (source if isinstance(source, str) else json.dumps(source)) == (
-            said if isinstance(source, str) else json.dumps(json.loads(said))
-        )
-
-
-@pytest.mark.parametrize(
-    ("value", "schema"),
-    [
-        ({"type": "json_object"}, {"type": "object"}),
-        ({"type": "json_object", "schema": CITY}, CITY),
-        ({"type": "json_schema", "json_schema": {}}, {"type": "object"}),
-        ({"type": "json_schema", "json_schema": {"name": "x", "strict": False, "schema": CITY}},
-         CITY),
-        # A schema in the place of what should hold it.
-        ({"type": "json_schema", "json_schema": CITY}, CITY),
-        ({"type": "json_schema", "json_schema": {"name": "x", "schema": None}}, {"type": "object"}),
-    ],
-)  # fmt: skip
-def test_formats_of_an_answer(value: Any, schema: Any) -> None:
-    grammar = bound(response_format=value).grammar
-    assert grammar is not None and json.loads(grammar.source) == schema
-
-
-def test_an_answer_that_is_bound_to_nothing() -> None:
-    free = Constraint(None, "")
-    assert bound() == bound(response_format={"type": "text"}) == free
-    assert bound(tools=TOOLS, tool_choice="none") == free
-    assert bound(ignore_eos=True, min_tokens=3) == free
-
-
-@pytest.mark.parametrize("second", FORMS)
-@pytest.mark.parametrize("first", FORMS)
-def test_an_answer_is_bound_to_one_thing(first: str, second: str) -> None:
-    if first != second:
-        param, said = refusal(**{first: FORMS[first][0], second: FORMS[second][0]})
-        assert param in (first, second)
-        assert f"'{first}'" in said and f"'{second}'" in said
-
-
-@pytest.mark.parametrize("param", FORMS)
-def test_tools_go_with_a_schema_of_the_answer_and_nothing_else(param: str) -> None:
-    body = {"tools": TOOLS, param: FORMS[param][0]}
-    if param == "response_format":
-        assert bound(**body).param == "tools"
-    else:
-        assert refusal(**body) == (param, f"'{param}' and 'tools' exclude each other.")
-    assert bound(**body, tool_choice="none").param == param
-
-
-@pytest.mark.parametrize(("name", "given"), [("ignore_eos", True), ("min_tokens", 1)])
-@pytest.mark.parametrize("param", [*FORMS, "tools"])
-def test_what_says_where_to_end_is_not_overruled(param: str, name: str, given: Any) -> None:
-    value = TOOLS if param == "tools" else FORMS[param][0]
-    refused, said = refusal(**{param: value, name: given})
-    assert refused == name and f"'{param}'" in said
-    bound(**{param: value, name: None})
-
-
-def test_a_grammar_has_an_end() -> None:
-    schema = {"enum": ["x" * MOST_GRAMMAR_BYTES]}
-    for param, body in (
-        ("response_format", {"response_format": {"type": "json_object", "schema": schema}}),
-        ("guided_json", {"guided_json": schema}),
-        ("guided_regex", {"guided_regex": "ü" * (MOST_GRAMMAR_BYTES // 2 + 1)}),
-        ("guided_choice", {"guided_choice": ["x" * MOST_GRAMMAR_BYTES]}),
-        ("tools", {"tools": [tool(parameters={"properties": {"a": schema}})]}),
-    ):
-        refused, said = refusal(**body)
-        assert refused == param and str(MOST_GRAMMAR_BYTES) in said
-    assert bound(guided_regex="x" * MOST_GRAMMAR_BYTES).grammar is not None
-
-
-# From here on: over the bytes of the echo engine.
+def bound(**body: Any) -> Grammar:
+    constraint = constraint_of(CHAT.read({"messages": [{"role": "user", "content": "x"}], **body}))
+    assert constraint.grammar is not None
+    return constraint.grammar
 
 
 @pytest.fixture(scope="module")
@@ -209,9 +47,8 @@ def grammars() -> Grammars:
     return Grammars(EchoEngine(WorkerConfig("echo")))
 
 
-def outcome(grammars: Grammars, grammar: Grammar | None, text: str) -> str:
+def outcome(grammars: Grammars, grammar: Grammar, text: str) -> str:
     """What becomes of a text: ``complete``, ``may end``, ``unfinished``, or how far it gets."""
-    assert grammar is not None
     matcher = grammars.matcher(grammar)
     for place, byte in enumerate(text.encode()):
         if matcher.is_complete:
@@ -227,78 +64,61 @@ def outcome(grammars: Grammars, grammar: Grammar | None, text: str) -> str:
 WEATHER = call_text("weather", '{"city": "Paris"}')
 NOW = call_text("now", {})
 OPEN = "<tool_call>"
-AUTO = (
-    ("", "may end"),
-    ("Hello.\n", "may end"),
-    (WEATHER, "may end"),
-    (NOW, "may end"),
-    (f"Let me see.\n\n{WEATHER}", "may end"),
-    (f"日本 {NOW}\n{WEATHER}", "may end"),
-    (f"{NOW}!", f"refused at {len(NOW)}"),
-    (f"{NOW}\n", "unfinished"),
-    (f"{NOW}\n{NOW}\nHello", f"refused at {2 * len(NOW) + 2}"),
-    ("a < b <tool", "may end"),
-    (f"{OPEN}x", f"refused at {len(OPEN)}"),
-    ('<tool_call>\n{"name": "l', "refused at 22"),
-    ('<tool_call>\n{"name": "now", "arguments": {"', "refused at 42"),
-    ('<tool_<tool_call>\n{"name": "n', "unfinished"),
-    ("</tool_call>", "may end"),
-)
+AUTO: dict[str, Any] = {"tool_choice": "auto"}
+REQUIRED: dict[str, Any] = {"tool_choice": "required"}
+ONCE: dict[str, Any] = {"parallel_tool_calls": False}
+FORMAT = {"response_format": {"type": "json_schema", "json_schema": {"schema": CITY}}}
+# By what is said of the tools: texts, and what becomes of them.
+OUTCOMES: list[tuple[dict[str, Any], dict[str, str]]] = [
+    (AUTO, {
+        "": "may end",
+        "Hello.\n": "may end",
+        WEATHER: "may end",
+        f"Let me see.\n\n{WEATHER}": "may end",
+        f"日本 {NOW}\n{WEATHER}": "may end",
+        f"{NOW}!": f"refused at {len(NOW)}",
+        f"{NOW}\n": "unfinished",
+        f"{NOW}\n{NOW}\nHello": f"refused at {2 * len(NOW) + 2}",
+        "a < b <tool": "may end",
+        f"{OPEN}x": f"refused at {len(OPEN)}",
+        '<tool_call>\n{"name": "l': "refused at 22",
+        '<tool_call>\n{"name": "now", "arguments": {"': "refused at 42",
+        '<tool_<tool_call>\n{"name": "n': "unfinished",
+        "</tool_call>": "may end",
+    }),
+    (REQUIRED, {
+        "": "unfinished",
+        "H": "refused at 0",
+        "\n": "refused at 0",
+        NOW: "may end",
+        f"{NOW}\n{WEATHER}": "may end",
+        f"{NOW}{WEATHER}": f"refused at {len(NOW)}",
+        "\n".join([NOW] * 15): "may end",
+        "\n".join([NOW] * 16): "complete",
+    }),
+    ({"tool_choice": named("now")}, {NOW: "complete", WEATHER: "refused at 22"}),
+    ({**REQUIRED, **ONCE}, {NOW: "complete"}),
+    (ONCE, {NOW: "complete", f"So: {NOW}": "complete", "So": "may end"}),
+    ({"tool_choice": named("weather", mode="auto")},
+     {f"Well. {WEATHER}": "may end", NOW: "refused at 22"}),
+    ({"tool_choice": named("now", "weather", "now", mode="required")},
+     {"Well": "refused at 0", WEATHER: "may end"}),
+    (FORMAT, {
+        '{"city": "Paris"}': "complete",
+        f"{WEATHER}\n{NOW}": "may end",
+        f'{{"city": "Paris"}}{NOW}': "complete at 17",
+        f"a{NOW}": "refused at 0",
+    }),
+    ({**FORMAT, **REQUIRED}, {'{"city": "Paris"}': "refused at 0"}),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "becomes"), AUTO)
-def test_a_call_that_has_begun_is_held_to_its_form(
-    grammars: Grammars, text: str, becomes: str
+@pytest.mark.parametrize(("body", "texts"), OUTCOMES)
+def test_a_call_is_held_to_its_form(
+    grammars: Grammars, body: dict[str, Any], texts: dict[str, str]
 ) -> None:
-    assert outcome(grammars, bound(tools=TOOLS).grammar, text) == becomes
-
-
-@pytest.mark.parametrize(
-    ("text", "becomes"),
-    [
-        ("", "unfinished"),
-        ("H", "refused at 0"),
-        ("\n", "refused at 0"),
-        (NOW, "may end"),
-        (f"{NOW}\n{WEATHER}", "may end"),
-        (f"{NOW}{WEATHER}", f"refused at {len(NOW)}"),
-        ("\n".join([NOW] * 15), "may end"),
-        ("\n".join([NOW] * 16), "complete"),
-    ],
-)
-def test_a_call_that_has_to_be(grammars: Grammars, text: str, becomes: str) -> None:
-    assert outcome(grammars, bound(tools=TOOLS, tool_choice="required").grammar, text) == becomes
-
-
-def test_a_function_by_name(grammars: Grammars) -> None:
-    grammar = bound(tools=TOOLS, tool_choice=named("now")).grammar
-    assert outcome(grammars, grammar, NOW) == "complete"
-    assert outcome(grammars, grammar, WEATHER) == "refused at 22"
-
-
-@pytest.mark.parametrize("choice", ["required", "auto"])
-def test_one_call_ends_an_answer_that_may_have_no_more(grammars: Grammars, choice: str) -> None:
-    grammar = bound(tools=TOOLS, tool_choice=choice, parallel_tool_calls=False).grammar
-    assert outcome(grammars, grammar, NOW) == "complete"
-    if choice == "auto":
-        assert outcome(grammars, grammar, f"So: {NOW}") == "complete"
-        assert outcome(grammars, grammar, "So") == "may end"
-
-
-def test_some_that_are_allowed(grammars: Grammars) -> None:
-    grammar = bound(tools=TOOLS, tool_choice=named("weather", mode="auto")).grammar
-    assert outcome(grammars, grammar, f"Well. {WEATHER}") == "may end"
-    assert outcome(grammars, grammar, NOW) == "refused at 22"
-
-
-def test_an_answer_of_a_schema_or_calls(grammars: Grammars) -> None:
-    grammar = bound(tools=TOOLS, response_format=FORMAT).grammar
-    assert outcome(grammars, grammar, '{"city": "Paris"}') == "complete"
-    assert outcome(grammars, grammar, f"{WEATHER}\n{NOW}") == "may end"
-    assert outcome(grammars, grammar, f'{{"city": "Paris"}}{NOW}') == "complete at 17"
-    assert outcome(grammars, grammar, f"a{NOW}") == "refused at 0"
-    required = bound(tools=TOOLS, response_format=FORMAT, tool_choice="required").grammar
-    assert outcome(grammars, required, '{"city": "Paris"}') == "refused at 0"
+    grammar = bound(tools=TOOLS, **body)
+    assert {text: outcome(grammars, grammar, text) for text in texts} == texts
 
 
 NODE = {
@@ -349,7 +169,7 @@ def test_arguments_of_many_kinds(grammars: Grammars, case: str) -> None:
     other = tool("g", parameters={"properties": {"a": {"$ref": "#/$defs/node"}},
                                   "$defs": {"node": {"type": "null"}}})  # fmt: skip
     for choice in ("required", "auto"):
-        grammar = bound(tools=[tool(**function), other], tool_choice=choice).grammar
+        grammar = bound(tools=[tool(**function), other], tool_choice=choice)
         for text in texts:
             assert outcome(grammars, grammar, call_text("f", text)) == "may end", text
         assert outcome(grammars, grammar, call_text("g", '{"a": null}')) == "may end"
@@ -360,7 +180,7 @@ def test_arguments_of_many_kinds(grammars: Grammars, case: str) -> None:
 
 def test_as_many_functions_as_there_may_be(grammars: Grammars) -> None:
     many = [tool(f"f{place}", parameters=CITY) for place in range(MOST_TOOLS)]
-    grammar = bound(tools=many, tool_choice="required").grammar
+    grammar = bound(tools=many, tool_choice="required")
     for place in (0, 1, 12, 127):
         assert outcome(grammars, grammar, call_text(f"f{place}", '{"city": ""}')) == "may end"
     assert outcome(grammars, grammar, call_text("f128", "{}")).startswith("refused")
@@ -368,6 +188,6 @@ def test_as_many_functions_as_there_may_be(grammars: Grammars) -> None:
 
 @pytest.mark.parametrize("name", ["a.b", "a-b", "_", "9", "x" * 64, "TEXT", "start", "call_0"])
 def test_a_name_is_nothing_but_a_name(grammars: Grammars, name: str) -> None:
-    grammar = bound(tools=[tool(name)], tool_choice="required").grammar
+    grammar = bound(tools=[tool(name)], tool_choice="required")
     assert outcome(grammars, grammar, call_text(name, {})) == "may end"
     assert outcome(grammars, grammar, call_text(f"{name}x", {})).startswith("refused")

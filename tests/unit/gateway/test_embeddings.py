@@ -2,10 +2,6 @@
 
 import asyncio
 import base64
-import http.client
-import json
-import logging
-import math
 import struct
 from collections.abc import AsyncGenerator
 from dataclasses import replace
@@ -25,17 +21,13 @@ from tests.unit.gateway.fakes import (
     bytewise,
     error,
     failed,
-    loading,
     post,
     prefilled,
-    request,
-    served,
     text_of,
 )
 
 PATH = "/v1/embeddings"
 EMBEDS = replace(READY, model=replace(MODEL, n_embd=4))
-UNIT = (0.5, -0.5, 0.5, 0.5)
 
 
 def packed(*numbers: float) -> str:
@@ -65,112 +57,6 @@ def embed(body: dict[str, Any], pool: ScriptedPool | None = None) -> Any:
     return response.json()
 
 
-def test_a_text_becomes_a_vector() -> None:
-    pool = pool_of()
-    answer = embed({"input": "a", "model": "org/model", "user": "me"}, pool)
-    (generation,) = pool.requests
-    assert answer == {
-        "object": "list",
-        "data": [{"object": "embedding", "index": 0, "embedding": [97.0, 0.0, 1.0, -2.0]}],
-        "model": "org/model",
-        "usage": {"prompt_tokens": 5, "total_tokens": 5},  # the scripted pool notes nothing
-    }
-    assert generation.embeds and generation.max_tokens == 0
-    assert text_of(generation.ids) == "a"
-    assert generation.trace_id
-
-
-@pytest.mark.parametrize(
-    ("given", "prompts"),
-    [
-        ("ab", ["ab"]),
-        (["ab"], ["ab"]),
-        (["b", "a", "c"], ["b", "a", "c"]),
-        ([98, 97], ["ba"]),
-        ([[98, 97], [99]], ["ba", "c"]),
-        (["b", [97]], ["b", "a"]),
-        (["</s>"], ["</s>"]),
-    ],
-)
-def test_every_form_of_input(given: Any, prompts: list[Any]) -> None:
-    pool = pool_of()
-    data = embed({"input": given}, pool)["data"]
-    asked = sorted(pool.requests, key=lambda each: int(each.request_id.rpartition("-")[2]))
-    assert [text_of(each.ids) for each in asked] == prompts
-    assert [entry["index"] for entry in data] == list(range(len(prompts)))
-    assert [tuple(entry["embedding"]) for entry in data] == [vector_of(each) for each in asked]
-
-
-def test_base64_is_the_same_numbers() -> None:
-    (as_text,) = embed({"input": "a", "encoding_format": "base64"})["data"]
-    (as_list,) = embed({"input": "a", "encoding_format": "float"})["data"]
-    assert as_text["embedding"] == packed(*as_list["embedding"])
-
-
-def test_fewer_dimensions_are_the_first_ones_scaled() -> None:
-    (entry,) = embed({"input": "a", "dimensions": 3})["data"]
-    length = math.sqrt(97**2 + 1)
-    assert entry["embedding"] == pytest.approx([97 / length, 0, 1 / length], abs=1e-7)
-    (text,) = embed({"input": "a", "dimensions": 3, "encoding_format": "base64"})["data"]
-    assert text["embedding"] == packed(*entry["embedding"])
-    (whole,) = embed({"input": "a", "dimensions": 4})["data"]
-    assert whole == embed({"input": "a"})["data"][0], "nothing was cut off"
-    nothing = pool_of(lambda r: [Finished(r.request_id, "stop", 0, 1.0, packed(0, 0, 0, 1))])
-    assert embed({"input": "a", "dimensions": 2}, nothing)["data"][0]["embedding"] == [0, 0]
-
-
-@pytest.mark.parametrize(
-    ("body", "code", "param"),
-    [
-        ({}, "missing_required_parameter", "input"),
-        ({"input": None}, "invalid_value", "input"),
-        ({"input": ""}, "invalid_value", "input"),
-        ({"input": []}, "invalid_value", "input"),
-        ({"input": 5}, "invalid_value", "input"),
-        ({"input": {}}, "invalid_value", "input"),
-        ({"input": ["a", ""]}, "invalid_value", "input[1]"),
-        ({"input": [[1], []]}, "invalid_value", "input[1]"),
-        ({"input": ["a", 1]}, "invalid_value", "input[1]"),
-        ({"input": ["a", None]}, "invalid_value", "input[1]"),
-        ({"input": [1, "a"]}, "invalid_value", "input[1]"),
-        ({"input": [1, 300]}, "invalid_value", "input[1]"),
-        ({"input": [None]}, "invalid_value", "input[0]"),
-        ({"input": [True]}, "invalid_value", "input[0]"),
-        ({"input": [1.5]}, "invalid_value", "input[0]"),
-        ({"input": [[1], [2, -1]]}, "invalid_value", "input[1][1]"),
-        ({"input": [[1], [10**30]]}, "invalid_value", "input[1][0]"),
-        ({"input": ["a"] * 2049}, "invalid_value", "input"),
-        ({"input": [1] * 101}, "context_length_exceeded", "input"),
-        ({"input": ["a", [1] * 101]}, "context_length_exceeded", "input[1]"),
-        ({"input": "a" * 2001}, "context_length_exceeded", "input"),
-        ({"input": ["a", "a" * 2001]}, "context_length_exceeded", "input[1]"),
-        ({"input": "a", "dimensions": 0}, "invalid_value", "dimensions"),
-        ({"input": "a", "dimensions": 5}, "invalid_value", "dimensions"),
-        ({"input": "a", "dimensions": "2"}, "invalid_value", "dimensions"),
-        ({"input": "a", "encoding_format": "int8"}, "invalid_value", "encoding_format"),
-        ({"input": "a", "model": 1}, "invalid_value", "model"),
-    ],
-)
-def test_what_is_wrong_is_named(body: dict[str, Any], code: str, param: str) -> None:
-    pool = pool_of()
-    config = replace(CONFIG, max_body_bytes=1 << 20)
-    assert error(post(pool, PATH, body, config=config)) == (400, code, param)
-    assert pool.requests == []
-
-
-def test_what_goes_for_every_body_goes_for_this() -> None:
-    pool = pool_of()
-    other = post(pool, PATH, {"input": "a", "model": "gpt-4"})
-    assert error(other) == (404, "model_not_found", "model")
-    assert error(request(pool, "POST", PATH, content=b"[]")) == (400, "invalid_json", None)
-    unready = ScriptedPool(status=loading(reason=None))
-    assert error(post(unready, PATH, {"input": "a"})) == (503, "model_loading", None)
-    full = ScriptedPool(embeds, replace(EMBEDS, workers=(), waiting=4))
-    assert error(post(full, PATH, {"input": "a"})) == (429, "queue_full", None)
-    nulls = dict.fromkeys(("model", "encoding_format", "dimensions", "user"))
-    assert embed({"input": "a", **nulls}) == embed({"input": "a"})
-
-
 def test_a_family_without_embeddings_says_which_have_some() -> None:
     for family in ("starcoder", "mpt", "gpt2", "gpt_neox"):
         status = replace(READY, model=replace(MODEL, family=family))
@@ -194,6 +80,11 @@ def test_a_text_that_fails_is_named(given: Any, param: str) -> None:
     assert response.status_code == 200, "no room is needed for an answer"
     crashed = post(pool_of(lambda r: [failed(r)]), PATH, {"input": given})
     assert error(crashed) == (500, "worker_crashed", None)
+
+
+def test_what_is_nothing_but_what_was_cut_off_stays_nothing() -> None:
+    nothing = pool_of(lambda r: [Finished(r.request_id, "stop", 0, 1.0, packed(0, 0, 0, 1))])
+    assert embed({"input": "a", "dimensions": 2}, nothing)["data"][0]["embedding"] == [0, 0]
 
 
 class CountingPool(ScriptedPool):
@@ -239,26 +130,3 @@ def test_a_refusal_ends_all() -> None:
     assert error(response) == (429, "queue_full", None)
     assert response.headers["retry-after"] == "3"
     assert (pool.running, len(pool.cancelled), len(pool.requests)) == (0, 1, 2)
-
-
-def test_a_client_that_leaves_cancels_what_runs(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    pool = CountingPool(lambda _: [None], EMBEDS)
-    with served(pool) as port:
-        connection = http.client.HTTPConnection("127.0.0.1", port)
-        connection.request("POST", PATH, json.dumps({"input": ["a", "b", "c"]}))
-        assert pool.waiting.wait(10)
-        connection.close()
-        assert pool.cancellation.wait(10)
-    assert (pool.running, len(pool.cancelled), len(pool.requests)) == (0, 2, 2)
-    lines = [r.getMessage() for r in caplog.records if r.name == "gateway.access"]
-    assert [line.startswith(f"POST {PATH} 499 ") for line in lines] == [True]
-
-
-def test_texts_are_logged_only_on_demand(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    for log_prompts, n in ((False, 0), (True, 2)):
-        caplog.clear()
-        config = replace(CONFIG, log_prompts=log_prompts)
-        assert post(pool_of(), PATH, {"input": ["a", "b"]}, config=config).status_code == 200
-        assert len([r for r in caplog.records if r.name == "gateway.prompts"]) == n

@@ -15,7 +15,6 @@ from shared.errors import ModelFileError, UsageError
 from shared.model.description import Family
 from shared.model.gguf_check import check_gguf
 from shared.model.gguf_reader import read_gguf
-from shared.model.gguf_rewrite import Progress
 from tests.gguf_files import tiny_llama
 from tests.hub import COMMIT, Hub, serve_hub
 
@@ -25,11 +24,12 @@ RESOLVE = """
 import json, sys
 from gateway.hub import resolve
 from shared.errors import UsageError
-try:
-    source = resolve(*json.loads(sys.argv[1]))
-    print(json.dumps([str(source.file.path), source.name, str(source.tokenizer)]))
-except UsageError as error:
-    print(json.dumps([str(error)]))
+for names in json.loads(sys.argv[1]):
+    try:
+        source = resolve(*names)
+        print(json.dumps([str(source.file.path), source.name, str(source.tokenizer)]))
+    except UsageError as error:
+        print(json.dumps([str(error)]))
 """
 
 
@@ -47,10 +47,6 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def silent(label: str) -> Progress:
-    return lambda done, total: None
-
-
 def found(name: str | None, file: str | None = None) -> tuple[Path, str]:
     """Path and name of the model that these lead to."""
     source = resolve(name, file)
@@ -59,7 +55,7 @@ def found(name: str | None, file: str | None = None) -> tuple[Path, str]:
 
 def refusal(name: str | None, file: str | None = None) -> str:
     with pytest.raises(UsageError) as caught:
-        resolve(name, file, progress=silent)
+        resolve(name, file)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -169,26 +165,20 @@ def test_a_tokenizer_beside_the_model(folder: Path) -> None:
         assert resolve(str(name)).tokenizer == folder / "tokenizer.json"
 
 
-def test_a_current_bpe_file_is_rewritten_once(folder: Path, cache: Path) -> None:
+def test_a_current_bpe_file_is_rewritten_once(
+    folder: Path, cache: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     path = tiny_llama("letters").write(folder / "tiny.gguf")
-    labels: list[str] = []
-
-    def progress(label: str) -> Progress:
-        labels.append(label)
-        return lambda done, total: None
-
-    first = resolve(str(path), progress=progress)
-    assert first.name == "tiny"
-    assert first.file_name == "tiny.gguf"
-    assert first.file.path.parent == cache
+    first = resolve(str(path))
+    assert "Rewriting tiny.gguf for the engine, only once: 100 %" in capfd.readouterr().err
+    assert (first.name, first.file_name, first.file.path.parent) == ("tiny", "tiny.gguf", cache)
     check_gguf(read_gguf(first.file.path))
-    assert resolve(str(path), progress=progress) == first
-    assert len(labels) == 1
+    assert resolve(str(path)) == first
+    assert capfd.readouterr().err == ""
     # Another file under the same name is another model.
     tiny_llama("letters", seed=2).write(path)
     os.utime(path, ns=(1, 1))
-    second = servable(path, progress=progress)
-    assert second.path != first.file.path and len(labels) == 2
+    assert servable(path).path != first.file.path
     assert not list(cache.glob("tmp-*"))
 
 
@@ -203,7 +193,7 @@ def test_what_cannot_be_rewritten_leaves_nothing(folder: Path, cache: Path) -> N
     draft = tiny_llama("letters")
     del draft.tensors["blk.0.ffn_up.weight"]
     with pytest.raises(ModelFileError, match=r"blk\.0\.ffn_up\.weight is missing"):
-        servable(draft.write(folder / "tiny.gguf"), progress=silent)
+        servable(draft.write(folder / "tiny.gguf"))
     assert not list(cache.glob("*.gguf")) and not list(cache.glob("tmp-*"))
 
 
@@ -225,31 +215,31 @@ def hub() -> Iterator[Hub]:
         yield hub
 
 
-Start = Callable[..., list[str]]
+Start = Callable[..., list[list[str]]]
 NO_NETWORK = ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:1"})
 
 
 @pytest.fixture
 def start(hub: Hub, tmp_path: Path) -> Start:
-    """Starts of the server, each in a process of its own, that share the hub's cache.
+    """Starts of the server, in a process of its own, that share the hub's cache.
 
-    Each gives path, name and tokenizer of the model, or what is wrong.
+    For each name, or name and file, gives path, name and tokenizer of the model, or what is wrong.
     """
     kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     home = {"HF_HOME": str(tmp_path / "hub-home"), "HF_HUB_DISABLE_TELEMETRY": "1"}
 
-    def start(name: str, file: str | None = None, **environment: str) -> list[str]:
+    def start(*names: str, **environment: str) -> list[list[str]]:
         done = subprocess.run(
-            [sys.executable, "-c", RESOLVE, json.dumps([name, file])],
+            [sys.executable, "-c", RESOLVE, json.dumps([name.split() for name in names])],
             capture_output=True,
             text=True,
             cwd=ROOT,
             env={**kept, **home, "NO_PROXY": "*", "HF_ENDPOINT": hub.url, **environment},
         )
         assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
-        answer: list[str] = json.loads(done.stdout)
-        assert "\n" not in answer[0]
-        return answer
+        answers: list[list[str]] = [json.loads(line) for line in done.stdout.splitlines()]
+        assert not any("\n" in answer[0] for answer in answers)
+        return answers
 
     return start
 
@@ -258,70 +248,61 @@ def n_downloads(hub: Hub) -> int:
     return sum(each.startswith("GET") and "/resolve/" in each for each in hub.requests)
 
 
-def test_hub_download_and_a_later_start_without_network(hub: Hub, start: Start) -> None:
-    first = start("owner/one")
+def test_hub_download_and_a_later_start_without_network(
+    hub: Hub, start: Start, cache: Path
+) -> None:
+    (first,) = start("owner/one")
     path = Path(first[0])
     assert (first[1], path.name) == ("owner/one", "one.Q4_0.gguf") and COMMIT in path.parts
     assert path.read_bytes() == hub.repositories["owner/one"]["one.Q4_0.gguf"]
     assert n_downloads(hub) == 1
     hub.requests.clear()
-    assert start("owner/one") == start("owner/one", "one.Q4_0.gguf") == first
+    assert start("owner/one", "owner/one one.Q4_0.gguf") == [first, first]
     assert hub.requests == []
-    for offline in NO_NETWORK:
-        assert start("owner/one", **offline) == first
-    assert start("bare")[1] == "bare"
-
-
-def test_hub_cache_of_someone_else_is_used_without_network(start: Start, cache: Path) -> None:
-    first = start("owner/one")
+    # Nor is a note of ours needed.
     (cache / "hub" / "owner--one.txt").unlink()
     for offline in NO_NETWORK:
-        assert start("owner/one", **offline) == first
-    (said,) = start("owner/one", "other.gguf", HF_HUB_OFFLINE="1")
-    assert "cannot be asked" in said
-    assert "other.gguf is not in what is cached of the repository owner/one" in said
+        again, (said,) = start("owner/one", "owner/one other.gguf", **offline)
+        assert again == first
+        assert "cannot be asked" in said
+        assert "other.gguf is not in what is cached of the repository owner/one" in said
 
 
 def test_hub_with_several_candidates(hub: Hub, start: Start) -> None:
-    (several,) = start("owner/two")
+    (several,), chosen, (again,), (missing,) = start(
+        "owner/two", "owner/two sub/b.gguf", "owner/two", "owner/two c.gguf"
+    )
     assert several.startswith("the repository owner/two holds several models")
     assert several.endswith("MODEL_FILE: a.gguf, old.bin, sub/b.gguf")
-    assert start("owner/two", "sub/b.gguf")[0].endswith("/sub/b.gguf")
+    assert chosen[0].endswith("/sub/b.gguf")
     # What an earlier start picked is no choice for this one.
-    assert start("owner/two") == [several]
-    (missing,) = start("owner/two", "c.gguf")
+    assert again == several
     assert "MODEL_FILE=c.gguf is not in the repository owner/two" in missing
     assert missing.endswith("found there: a.gguf, old.bin, sub/b.gguf")
     assert n_downloads(hub) == 1
 
 
 def test_hub_refusals(hub: Hub, start: Start) -> None:
-    none = "the repository owner/none holds a model for PyTorch (*.safetensors)"
-    assert start("owner/none")[0].startswith(none)
-    (missing,) = start("owner/missing")
+    (none,), (missing,), (gated,) = start("owner/none", "owner/missing", "owner/gated")
+    assert none.startswith("the repository owner/none holds a model for PyTorch (*.safetensors)")
     assert hub.url in missing and "no such repository" in missing
-    assert "is gated" in start("owner/gated")[0]
+    assert "is gated" in gated
     hub.broken = True
-    assert "answered with status 500" in start("owner/one")[0]
+    assert "answered with status 500" in start("owner/one")[0][0]
     for offline in NO_NETWORK:
-        assert "cannot be asked" in start("owner/one", **offline)[0]
+        assert "cannot be asked" in start("owner/one", **offline)[0][0]
 
 
-def test_hub_file_is_rewritten_for_the_engine(start: Start, cache: Path) -> None:
-    first = start("owner/bpe")
-    assert (first[1], Path(first[0]).parent) == ("owner/bpe", cache)
-    assert read_gguf(first[0]).is_byte_form
-    assert start("owner/bpe", HF_HUB_OFFLINE="1") == first
-
-
-def test_hub_tokenizer_comes_with_the_model(hub: Hub, start: Start) -> None:
-    first = start("owner/trained")
-    assert [Path(each).name for each in (first[0], first[2])] == [
-        "model.q4_0.bin",
-        "tokenizer.json",
-    ]
+def test_hub_file_is_rewritten_or_has_a_tokenizer(hub: Hub, start: Start, cache: Path) -> None:
+    names = "owner/bpe", "owner/trained", "bare"
+    first = start(*names)
+    bpe, trained, bare = first
+    assert (bpe[1], Path(bpe[0]).parent, bare[1]) == ("owner/bpe", cache, "bare")
+    assert read_gguf(bpe[0]).is_byte_form
+    found = [Path(trained[place]).name for place in (0, 2)]
+    assert found == ["model.q4_0.bin", "tokenizer.json"]
     hub.requests.clear()
-    assert start("owner/trained") == first
+    assert start(*names) == first
     assert hub.requests == []
 
 
@@ -330,9 +311,3 @@ def test_a_local_folder_wins_over_the_hub(folder: Path, monkeypatch: pytest.Monk
     tiny_llama("spm").write(folder / "owner" / "one" / "mine.gguf")
     monkeypatch.chdir(folder)
     assert found("owner/one") == (Path("owner/one/mine.gguf"), "mine")
-
-
-def test_the_hub_library_is_loaded_only_when_it_is_needed() -> None:
-    code = "import sys, gateway.hub; print('huggingface_hub' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert done.stdout == "False\n"

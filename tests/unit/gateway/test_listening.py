@@ -4,10 +4,14 @@ import socket
 import subprocess
 import sys
 from contextlib import closing
+from pathlib import Path
 
 import pytest
+import trustme
+from cryptography.hazmat.primitives import serialization
 
-from gateway.listening import listen, needed_files, url_of
+from gateway.listening import listen, needed_files, tls_context, url_of
+from gateway.settings import Settings
 from shared.errors import UsageError
 
 RAISE = """
@@ -33,13 +37,7 @@ def raised(hard: int, max_queue: int, max_connections: int | None = None) -> tup
     [
         (1000, 64, None, f"1000 1000 {1000 - needed_files(2, 0)}", ""),
         (1000, 64, 500, "1000 1000 500", ""),
-        (
-            1000,
-            64,
-            5000,
-            "1000 1000 5000",
-            f"NS=5000 may need {needed_files(2, 5000)}",
-        ),
+        (1000, 64, 5000, "1000 1000 5000", f"NS=5000 may need {needed_files(2, 5000)}"),
         (1000, 2000, None, "1000 1000 ", f"MAX_QUEUE=2000 may need {needed_files(2, 2000)}"),
         # However few files there are, somebody can connect.
         (150, 64, None, "150 150 16", "MAX_QUEUE=64"),
@@ -80,13 +78,57 @@ def test_the_url_is_one_that_works(host: str, url: str, reached: list[str]) -> N
         assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 5000
 
 
-def test_an_address_that_is_not_ours() -> None:
+@pytest.mark.parametrize(
+    ("host", "reason"), [("127.0.0.1", "in use"), ("no.such.name.invalid", ""), ("a" * 300, "")]
+)
+def test_an_address_that_is_not_ours(host: str, reason: str) -> None:
     with closing(listen("127.0.0.1", 0, 0)) as listener:
         port = listener.getsockname()[1]
-        for host, reason in (
-            ("127.0.0.1", "in use"),
-            ("no.such.name.invalid", ""),
-            ("a" * 300, ""),
-        ):
-            with pytest.raises(UsageError, match=f"cannot listen on HOST={host}.*{reason}"):
-                listen(host, port, 0)
+        with pytest.raises(UsageError, match=f"cannot listen on HOST={host}.*{reason}"):
+            listen(host, port, 0)
+
+
+@pytest.fixture(scope="module")
+def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of certificates and keys."""
+    folder = tmp_path_factory.mktemp("pem")
+    authority = trustme.CA()
+    made = authority.issue_cert("localhost")
+    made.cert_chain_pems[0].write_to_path(folder / "cert")
+    made.private_key_pem.write_to_path(folder / "key")
+    made.private_key_and_cert_chain_pem.write_to_path(folder / "both")
+    authority.issue_cert("localhost").private_key_pem.write_to_path(folder / "other")
+    key = serialization.load_pem_private_key((folder / "key").read_bytes(), None)
+    secret = serialization.BestAvailableEncryption(b"correct horse")
+    kind, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    (folder / "encrypted").write_bytes(key.private_bytes(kind, form, secret))
+    (folder / "nonsense").write_text("none")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("certificate", "key", "password", "says"),
+    [
+        (None, None, None, ""),
+        ("both", None, None, ""),
+        ("cert", "key", None, ""),
+        ("cert", "encrypted", "correct horse", ""),
+        ("cert", "encrypted", None, "with SSL_KEYFILE_PASSWORD if"),
+        ("cert", "encrypted", "battery staple", "with SSL_KEYFILE_PASSWORD if"),
+        ("cert", None, None, "SSL_CERTFILE must be a certificate and its private key"),
+        ("cert", "other", None, "SSL_CERTFILE and SSL_KEYFILE must be"),
+        ("nonsense", None, None, "SSL_CERTFILE must be .* in PEM format"),
+        ("missing", None, None, "SSL_CERTFILE=.*missing: No such file"),
+        (None, "key", None, "SSL_KEYFILE needs SSL_CERTFILE"),
+    ],
+)
+def test_certificates(
+    certificate: str | None, key: str | None, password: str | None, says: str, pem: Path
+) -> None:
+    paths = [str(pem / name) if name else None for name in (certificate, key)]
+    settings = Settings(ssl_certfile=paths[0], ssl_keyfile=paths[1], ssl_keyfile_password=password)
+    if says:
+        with pytest.raises(UsageError, match=says):
+            tls_context(settings)
+    else:
+        assert (tls_context(settings) is None) == (certificate is None)

@@ -143,13 +143,6 @@ def test_quota(tree: Tree, files: Files, quota: float | None) -> None:
                 **memory("a/", 1000 * MIB, 400), "a/memory.stat": f"anon 5\ninactive_file {MIB}\n",
             }), 601,
         ),
-        (
-            {"proc/meminfo": "MemAvailable:\nMemAvailable: many kB\nnonsense\n"}
-            | group("", {
-                **memory("a/", 1000 * MIB, 400),
-                "a/memory.stat": "\none two three\ninactive_file\ninactive_file x\n",
-            }, "nonsense\n\n0::\n0::/a"), 600,
-        ),
         # The tightest of all levels.
         (
             meminfo(900) | group("/a/b", {
@@ -174,9 +167,3 @@ def test_quota(tree: Tree, files: Files, quota: float | None) -> None:
 )  # fmt: skip
 def test_memory(tree: Tree, files: Files, mib: int) -> None:
     assert machine.available_memory(tree(files)) == mib * MIB
-
-
-def test_this_machine() -> None:
-    assert 1 <= machine.usable_cores() <= machine.usable_cpus() <= (os.cpu_count() or 1)
-    available = machine.available_memory()
-    assert available is not None and available > 0

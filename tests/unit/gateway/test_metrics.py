@@ -1,6 +1,5 @@
 """Tests of ``/metrics``: what it says of requests and of pools."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 from prometheus_client.metrics_core import Metric
@@ -11,7 +10,7 @@ from gateway.observe.record import CLIENT_LEFT, GenerationRecord, RequestRecord
 from gateway.pool.base import PoolStatus, Totals, WorkerStatus, ZygoteStatus
 from shared.errors import ErrorCode
 from shared.times import TEXT_GAP_BOUNDS_S
-from tests.unit.gateway.fakes import CONFIG, READY, ScriptedPool, loading, request
+from tests.unit.gateway.fakes import READY, ScriptedPool, loading
 
 STATUS = replace(
     READY,
@@ -108,13 +107,6 @@ def rejected(found: dict[str, float]) -> float:
     return sum(values)
 
 
-def test_they_are_served_as_text() -> None:
-    response = request(ScriptedPool(status=STATUS), "GET", "/metrics", config=CONFIG)
-    assert response.status_code == 200
-    assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
-    assert "ggml_requests_waiting 3.0\n" in response.text
-
-
 def test_a_request_is_counted_when_it_has_ended() -> None:
     other = replace(GENERATION, worker_id=2, first_s=10.5, outcome="length")
     found = observed(RECORD, replace(RECORD, generations=[GENERATION, other]))
@@ -194,85 +186,3 @@ def test_there_are_metrics_before_there_is_a_model() -> None:
     found = samples(measuring(loading())[0])
     assert found["ggml_workers{state=starting}"] == 2
     assert found["ggml_build_info{family=,model=org/model,version=0}"] == 1
-
-
-def test_counters_outlive_a_pool() -> None:
-    metrics, (old,) = measuring(STATUS)
-    metrics.observe(RECORD)
-    before = counters(metrics)
-    new = ScriptedPool(status=replace(STATUS, waiting=1))
-    metrics.measure(new, "org/other", 7)
-    both = samples(metrics)
-    assert both["ggml_requests_waiting"] == 4
-    assert both["ggml_requests_running"] == 2
-    assert both["ggml_workers{state=idle}"] == 2
-    assert both["ggml_memory_bound_bytes"] == 7
-    assert "ggml_build_info{family=llama,model=org/other,version=0}" in both
-    old.current = replace(STATUS, totals=replace(STATUS.totals, prompt_tokens=110))
-    metrics.retire(old)
-    new.current = replace(STATUS, totals=replace(STATUS.totals, prompt_tokens=1))
-    old.current = loading()
-    after = counters(metrics)
-    assert after["ggml_prompt_tokens_total"] == 111
-    assert after["ggml_worker_deaths_total{cause=killed}"] == 4
-    assert after["ggml_worker_restarts_total{worker=1}"] == 4
-    assert after["ggml_worker_requests_total{worker=1}"] == 1
-    assert all(after[name] >= value for name, value in before.items())
-    assert counters(metrics) == after
-
-
-def counters(metrics: Metrics) -> dict[str, float]:
-    return {
-        name: value
-        for name, value in samples(metrics).items()
-        if name.partition("{")[0].endswith("_total") and "process" not in name
-    }
-
-
-def lint(families: list[Metric]) -> Iterator[str]:
-    """What Prometheus' own linter would say."""
-    names = [family.name for family in families]
-    if len(names) != len(set(names)):
-        yield "a family comes twice"
-    for family in families:
-        series = [(sample.name, tuple(sample.labels.items())) for sample in family.samples]
-        if len(series) != len(set(series)):
-            yield f"{family.name} has a series twice"
-        if not family.documentation:
-            yield f"{family.name} has no text"
-        if family.name.endswith(("_total", "_count", "_sum", "_bucket", "_info_info")):
-            yield f"{family.name} ends as a part of a metric does"
-        for sample in family.samples:
-            if (family.type == "counter") is not sample.name.endswith("_total"):
-                yield f"{sample.name} is a {family.type}"
-            if any(unit in sample.name for unit in ("_ms", "milli", "_kb", "_mib", "minutes")):
-                yield f"{sample.name} has no base unit"
-        if family.type == "unknown":
-            yield f"{family.name} has no type"
-
-
-def test_the_text_is_what_prometheus_wants_of_many_workers() -> None:
-    workers = tuple(WorkerStatus(i, "idle", i, i, memory_bytes=i) for i in range(300))
-    metrics, _ = measuring(replace(STATUS, workers=workers))
-    metrics.observe(RECORD)
-    found = families(metrics)
-    assert list(lint(found)) == []
-    assert len([s for family in found for s in family.samples if "worker" in s.labels]) == 300 * 8
-
-
-def test_ready_says_what_is_cached_where() -> None:
-    content = request(ScriptedPool(status=STATUS), "GET", "/ready").json()
-    assert content["zygote"] == {
-        "pid": 99, "is_loaded": True, "prefix_tokens": 30, "restarts": 2,
-    }  # fmt: skip
-    assert content["evictions"] == 5
-    assert content["workers"][1] == {
-        "worker_id": 1,
-        "state": "idle",
-        "pid": 11,
-        "restarts": 2,
-        "reason": None,
-        "running": 0,
-        "cached_tokens": 30,
-        "memory_bytes": None,
-    }

@@ -20,36 +20,6 @@ FIRST = TokenLogprobs(candidate(b"A", None))
 END = candidate(b"<end>", -3.0, is_control=True)
 
 
-def test_of_a_chat() -> None:
-    told = chat_logprobs([token("é".encode(), candidate(b"\xc3", -0.5), END), token(b"")])
-    assert told == {
-        "content": [
-            {
-                "token": "é",
-                "logprob": -1.0,
-                "bytes": [0xC3, 0xA9],
-                "top_logprobs": [
-                    {"token": "\ufffd", "logprob": -0.5, "bytes": [0xC3]},
-                    {"token": "<end>", "logprob": -3.0, "bytes": None},
-                ],
-            },
-            {"token": "", "logprob": -1.0, "bytes": [], "top_logprobs": []},
-        ],
-        "refusal": None,
-    }
-    assert chat_logprobs([]) == {"content": [], "refusal": None}
-
-
-def test_of_a_completion() -> None:
-    fold = TextLogprobsFold()
-    assert fold.feed([token(b"A", candidate(b"B", -0.5), END), token(b"\xff")]) == {
-        "tokens": ["A", "bytes:\\xff"],
-        "token_logprobs": [-1.0, -1.0],
-        "top_logprobs": [{"B": -0.5, "<end>": -3.0, "A": -1.0}, {"bytes:\\xff": -1.0}],
-        "text_offset": [0, 1],
-    }
-
-
 def test_nothing_is_known_of_a_first_token() -> None:
     told = TextLogprobsFold().feed_echo("AB", [FIRST, token(b"B")])
     assert told["token_logprobs"] == [None, -1.0]

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.answer.pieces import CallArguments, CallBegun, Choice, Ended, Piece, Text
-from gateway.answer.reader import CallParser, CallReader, Progress
+from gateway.answer.pieces import CallArguments, CallBegun, Ended, Piece, Text
+from gateway.answer.reader import CallParser, CallReader
 from shared.messages import Delta, Finished
 from shared.tool_calls import OPEN
 from worker.prompt.tools import call_text
@@ -68,17 +68,6 @@ def cut(text: str, places: list[int]) -> list[str]:
     return [text[a:b] for a, b in zip([0, *ends], [*ends, len(text)], strict=True)]
 
 
-def test_text_without_a_call() -> None:
-    assert read(["Hel", "lo"]) == [Text("Hel"), Text("lo")]
-    assert read([]) == read([""]) == []
-
-
-def test_a_call() -> None:
-    pieces = [CallBegun(0, "f"), CallArguments(0, '{"a": 1}')]
-    assert read([call_text("f", {"a": 1}).replace(":1", ": 1")]) == pieces
-    assert read([call_text("f", '{"a": 1}')]) == pieces
-
-
 def test_what_is_read_is_told_at_once() -> None:
     reader = CallParser()
     told = [reader.push(letter) for letter in call_text("f", '{"a": [1]}')]
@@ -96,18 +85,6 @@ def test_text_that_may_begin_a_call_is_held_back() -> None:
     assert reader.push(" \n<") == []
     assert reader.flush() == [Text(" \n<")]
     assert reader.n_calls == 0
-
-
-@pytest.mark.parametrize("space", ["", " ", "\n", "\n\n \t"])
-def test_white_space_before_a_call_belongs_to_nothing(space: str) -> None:
-    call = call_text("f", {})
-    assert folded(read([f"text{space}{call}"])) == ("text", [["f", "{}"]])
-    assert folded(read([f"text{space}", call])) == ("text", [["f", "{}"]])
-    assert folded(read(list(f"{space}{call}"))) == ("", [["f", "{}"]])
-
-
-def test_white_space_at_the_end_of_a_text_belongs_to_it() -> None:
-    assert folded(read(["a ", "b \n"])) == ("a b \n", [])
 
 
 @given(contents, st.lists(st.tuples(names, arguments), max_size=3), st.lists(st.integers(0)))
@@ -139,11 +116,6 @@ def test_any_text_is_passed_on_whole(first: str, others: list[str]) -> None:
     texts = [first, *others]
     if "<tool_call>" not in "".join(texts):
         assert folded(read(texts)) == ("".join(texts), [])
-
-
-@pytest.mark.parametrize("end", ["<tool_call>", '<tool_call>\n{"name": "f"', "<tool_call>\n{"])
-def test_half_a_head_is_nothing(end: str) -> None:
-    assert folded(read([f"text {end}"])) == ("text", [])
 
 
 @pytest.mark.parametrize(
@@ -205,18 +177,3 @@ def test_a_stop_string_that_is_held_to_the_end_is_one() -> None:
     reader = CallReader(["\n"])
     assert reader.read(Delta("r", "one\n", 2)) == [Text("one")]
     assert reader.read(Finished("r", "length", 2, 1.0)) == [Ended("stop", 2)]
-
-
-@given(contents, st.lists(st.tuples(names, arguments), max_size=3), st.lists(st.integers(0)))
-def test_a_choice_is_all_its_pieces(
-    content: str, calls: list[tuple[str, str]], places: list[int]
-) -> None:
-    text = content + "\n".join(call_text(name, given) for name, given in calls)
-    reader, choice = CallReader(), Choice()
-    happened: list[Progress] = [Delta("r", each, 1) for each in cut(text, places)]
-    for event in [*happened, Finished("r", "stop", 7, 1.0)]:
-        for piece in reader.read(event):
-            choice.add(piece)
-    assert choice.text == (content.rstrip() if calls else content)
-    assert [(call.name, call.arguments) for call in choice.calls] == calls
-    assert choice.finish_reason == ("tool_calls" if calls else "stop")

@@ -9,9 +9,9 @@ import pytest
 
 from gateway import machine
 from gateway.hub import ModelSource
-from gateway.plan import Plan, fit, plan_for
+from gateway.plan import fit, plan_for
 from gateway.settings import Settings
-from shared.errors import ModelFileError, UsageError
+from shared.errors import UsageError
 from shared.model.description import MemoryNeeds
 from shared.model.inspect import inspect
 from tests.gguf_files import tiny_llama
@@ -55,7 +55,7 @@ def memory_for(workers: int, n_ctx: int = 512, most: int = 512) -> int:
 
 def test_the_worker_gets_what_it_needs(file: ModelSource) -> None:
     plan = fit(Settings(log_level="debug"), file)
-    assert (plan.model_id, plan.workers, plan.worker.threads) == ("tiny", 4, 4)
+    assert (plan.worker.model_id, plan.workers, plan.worker.threads) == ("tiny", 4, 4)
     assert plan.worker.engine == "ctransformers"
     assert plan.worker.model_path == str(file.file.path)
     assert (plan.family, plan.worker.log_level) == ("llama, F32", "DEBUG")
@@ -187,18 +187,11 @@ def test_more_threads_than_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
         plan_for(Settings(model_type="echo", threads=5))
 
 
-def test_a_warm_prompt_is_read_with_the_plan(file: ModelSource) -> None:
-    settings = Settings(model_name=str(file.file.path), warm_prompt="You are kind.")
-    assert plan_for(settings).warm_prompt == "You are kind."
-    with pytest.raises(UsageError, match=r"^WARM_PROMPT=none\.txt: No such file"):
-        plan_for(replace(settings, warm_prompt="none.txt"))
-
-
 def test_memory_in_a_line(file: ModelSource) -> None:
     plan = fit(Settings(workers=2), file)
     assert plan.weight_bytes == NEEDS.weights
     assert plan.worker_bytes == WORKER + NEEDS.scratch + 512 * NEEDS.kv_per_token
-    line = Plan("m", "m.gguf", plan.worker, 3, "", 100 * MIB, 40 * MIB).memory
+    line = replace(plan, workers=3, parked=0, weight_bytes=100 * MIB, worker_bytes=40 * MIB).memory
     assert line == "220 MiB at most: weights 100 MiB, shared, + 3 x 40 MiB"
 
 
@@ -227,22 +220,14 @@ def test_tokenizer(file: ModelSource, tmp_path: Path) -> None:
     )
 
 
-def test_echo_needs_no_model() -> None:
+def test_the_model_file_is_found_and_echo_needs_none(file: ModelSource) -> None:
+    settings = Settings(model_name=str(file.file.path), warm_prompt="You are kind.")
+    plan = plan_for(settings)
+    assert (plan.worker.model_id, plan.worker.model_path) == ("tiny", str(file.file.path))
+    assert plan.warm_prompt == "You are kind."
     plan = plan_for(Settings(model_type="echo"))
-    assert (plan.model_id, plan.worker.engine, plan.worker.model_path) == ("echo", "echo", "")
+    worker = plan.worker
+    assert (worker.model_id, worker.engine, worker.model_path) == ("echo", "echo", "")
     assert (plan.workers, plan.worker.n_ctx, plan.weight_bytes) == (4, None, 0)
     plan = plan_for(Settings(model_type="echo", model_name="gpt-4", context_length=99))
-    assert (plan.model_id, plan.worker.n_ctx) == ("gpt-4", 99)
-
-
-def test_model_file_is_found_and_read(file: ModelSource) -> None:
-    for model_type in (None, "llama", "gguf"):
-        plan = plan_for(Settings(model_name=str(file.file.path), model_type=model_type))
-        assert (plan.model_id, plan.worker.model_path) == ("tiny", str(file.file.path))
-
-
-def test_a_bad_model_file_is_refused(tmp_path: Path) -> None:
-    bad = tmp_path / "bad.gguf"
-    bad.write_bytes(b"GGUF")
-    with pytest.raises(ModelFileError, match="cut short"):
-        plan_for(Settings(model_name=str(bad)))
+    assert (plan.worker.model_id, plan.worker.n_ctx) == ("gpt-4", 99)

@@ -1,58 +1,14 @@
 """From bodies to what preparers are asked, through the whole application."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from shared.errors import ErrorCode
-from shared.messages import Chat, Detokenize, Failed, Prepare, Prepared, Question, Text
+from shared.messages import Chat, Failed, Prepare, Prepared, Question
 from tests.unit.gateway.fakes import ScriptedPool, bytewise, error, post
 
 USER = {"role": "user", "content": "Hi"}
-
-
-def test_what_ends_a_turn_ends_the_answer() -> None:
-    pool = ScriptedPool(oracle=lambda asked: replace(bytewise(asked), stop=("<|im_end|>",)))
-    post(pool, "/v1/chat/completions", {"messages": [USER], "stop": "y"})
-    assert pool.requests[0].stop == ("y", "<|im_end|>")
-
-
-def test_a_prompt_that_cannot_be_made_is_an_error_before_anything_runs() -> None:
-    def oracle(question: Question) -> Failed:
-        return Failed(question.request_id, "invalid_value", "No.", "messages")
-
-    pool = ScriptedPool(oracle=oracle)
-    response = post(pool, "/v1/chat/completions", {"messages": [USER]})
-    assert error(response) == (400, "invalid_value", "messages")
-    assert pool.requests == []
-
-
-def test_a_prompt_that_is_too_long_never_waits_for_a_worker() -> None:
-    pool = ScriptedPool()
-    messages = [{"role": "user", "content": "x" * 99}]
-    response = post(pool, "/v1/chat/completions", {"messages": messages})
-    assert error(response) == (400, "context_length_exceeded", "messages")
-    response = post(pool, "/v1/completions", {"prompt": ["x", "y" * 101]})
-    assert error(response) == (400, "context_length_exceeded", "prompt[1]")
-    assert pool.requests == []
-
-
-def test_a_completion_asks_about_texts_only() -> None:
-    pool = ScriptedPool()
-    post(pool, "/v1/completions", {"prompt": ["a", "b"], "suffix": "c"})
-    post(pool, "/v1/completions", {"prompt": [[97], [98]]})
-    post(pool, "/v1/completions", {"prompt": [97], "echo": True})
-    first, second, third = pool.questions
-    assert isinstance(first, Prepare) and isinstance(second, Prepare)
-    assert (first.prompt, first.param) == (Text("a", "c"), "prompt[0]")
-    assert (second.prompt, second.param) == (Text("b", "c"), "prompt[1]")
-    assert isinstance(third, Detokenize) and third.ids == (97,)
-    assert [bytes(g.ids[-1:]) for g in pool.requests[2:]] == [
-        b"a".replace(b"a", each) for each in (b"a", b"b", b"a")
-    ]
-    too_long = post(pool, "/v1/completions", {"prompt": "a", "suffix": "b" * 2001})
-    assert error(too_long) == (400, "context_length_exceeded", "prompt")
 
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a": [1]}'}}
@@ -141,14 +97,3 @@ def test_a_grammar_is_tried_once_and_called_what_it_is_in_the_request(
     assert error(answer) == (400, "invalid_value", param)
     assert answer.json()["error"]["message"] == f"'{param}' cannot be used: why"
     assert len(tried) == 1 and pool.requests == []
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_one_that_fails_on_the_way_is_called_so_too(stream: bool) -> None:
-    pool = ScriptedPool(
-        lambda request: [
-            Failed(request.request_id, "invalid_value", "cannot be used: why", "grammar")
-        ]
-    )
-    answer = post(pool, "/v1/completions", {"prompt": "x", "guided_regex": "x", "stream": stream})
-    assert error(answer) == (400, "invalid_value", "guided_regex")

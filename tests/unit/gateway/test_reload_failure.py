@@ -6,22 +6,16 @@ from typing import Any
 
 import pytest
 
-from gateway.launch import Launch
 from gateway.plan import Plan
 from gateway.reload import Reloads
 from gateway.settings import Settings
 from shared.config import WorkerConfig
 
 
-def nothing(*arguments: Any) -> None:
-    pass
-
-
 def said(text: str, settings: Settings, model_path: str = "") -> str:
-    plan = Plan("m", "m.gguf", WorkerConfig("echo", model_path), 1, "", 0, 0)
-    launch = Launch(settings, nothing, nothing)
-    pool: Any = SimpleNamespace()
-    return Reloads(launch, plan, pool, pool, list)._failure(text).message
+    plan = Plan(WorkerConfig("echo", model_path), workers=1)
+    nothing: Any = SimpleNamespace()
+    return Reloads(settings, nothing, plan, nothing, nothing, list)._failure(text).message
 
 
 @pytest.mark.parametrize(

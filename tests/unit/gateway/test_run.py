@@ -38,11 +38,6 @@ def collect(pool: ScriptedPool, made: Sequence[Order], at_once: int | None = Non
     return arrived
 
 
-def test_one_generation_is_passed_on() -> None:
-    arrived = collect(ScriptedPool(says("a", "b")), orders(ONE))
-    assert [index for index, _ in arrived] == [0] * 4
-
-
 def test_several_interleave_and_keep_their_order() -> None:
     arrived = collect(ScriptedPool(says("a", "b")), orders(ONE, TWO))
     assert [index for index, _ in arrived] == [0, 1] * 4

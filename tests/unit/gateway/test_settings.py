@@ -61,6 +61,7 @@ VALUES = [
     for pair in ([(text, text) for text in texts] if len(texts) == 2 else [texts[:2], texts[2:]])
 ]
 SECONDS = "a number of seconds from 0 to 86400"
+OTHER_SECONDS = [name for name, row in TABLE.items() if row[1:] == ("0", 0.0, "2.5", 2.5)]
 ORIGINS = "origins like https://example.org, without a path, with commas between; or *"
 HOSTS = "names of hosts, without http:// and port, with commas between"
 SIZE = "a size like 512M or 2G, or a number of bytes"
@@ -83,18 +84,10 @@ BAD: dict[str, dict[str, list[str]]] = {
     f"auto, or {SECONDS}": {"stall_timeout": ["-1"]},
     SECONDS: {
         "drain_timeout": ["-0.1", "86401", "nan", "inf"],
-        "max_queue_seconds": ["-0.1"],
-        "queue_timeout": ["-0.1"],
-        "request_timeout": ["-0.1"],
-        "receive_timeout": ["-0.1"],
-        "send_timeout": ["-0.1"],
-        "keep_alive_timeout": ["-0.1"],
-        "start_timeout": ["-0.1"],
+        **{name: ["-0.1"] for name in OTHER_SECONDS},
     },
     "a whole number from 0 to 2147483648": {
-        "key_requests_per_minute": ["-1"],
-        "key_tokens_per_minute": ["-1"],
-        "key_concurrent_requests": ["-1"],
+        name: ["-1"] for name in TABLE if name.startswith("key_")
     },
     SIZE: {
         "max_worker_memory": ["-1", "1.5G", "2 giga"],
@@ -122,6 +115,8 @@ def with_default(**values: Any) -> dict[str, Any]:
 
 def test_these_are_all_settings_and_their_defaults() -> None:
     assert [field.name for field in dataclasses.fields(Settings)] == list(TABLE)
+    free_text = {name for name, row in TABLE.items() if len(row) == 3}
+    assert {name for name, _, _ in BAD_VALUES} == set(TABLE) - free_text
     assert dataclasses.asdict(Settings.load([], {})) == with_default()
 
 
@@ -149,11 +144,6 @@ def test_bad_value_is_named_with_what_is_allowed(name: str, text: str, allowed: 
         assert str(caught.value) == f"{source}={text!r} is not allowed; it must be {allowed}"
 
 
-def test_every_setting_that_is_not_free_text_has_a_bad_value() -> None:
-    free_text = {name for name, row in TABLE.items() if len(row) == 3}
-    assert {name for name, _, _ in BAD_VALUES} == set(TABLE) - free_text
-
-
 @pytest.mark.parametrize("arguments", [["--work", "3"], ["--worker", "3"], ["3"], ["--port"]])
 def test_unknown_option(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -169,11 +159,6 @@ def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     shown = " ".join(capsys.readouterr().out.split())
     assert all(option(name) in shown for name in TABLE)
     assert "default: 8000" in shown and "default: 256M" in shown
-
-
-def test_settings_do_not_change() -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        Settings().port = 1  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(

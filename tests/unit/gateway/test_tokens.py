@@ -3,29 +3,20 @@
 import http.client
 import json
 import logging
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from gateway.pool.base import PoolRefused
-from shared.errors import ErrorCode
-from shared.messages import Chat, Detokenize, Failed, Prepare, Question, Text
+from shared.messages import Chat, Failed, Prepare, Question, Text
 from tests.unit.gateway.fakes import (
-    CONFIG,
-    READY,
     ScriptedPool,
     error,
-    loading,
     post,
-    request,
     served,
-    text_of,
 )
 
 USER = {"role": "user", "content": "Hi"}
 CHAT = {"messages": [USER]}
-RENDERED = "user: Hi\nassistant:"
 POSTS: list[tuple[str, dict[str, Any]]] = [
     ("/tokenize", {"content": "Hi"}),
     ("/tokenize", CHAT),
@@ -35,157 +26,29 @@ POSTS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def tokenize(body: dict[str, Any], pool: ScriptedPool | None = None) -> tuple[Any, Prepare]:
-    """The answer, and the question that it came from."""
-    pool = pool or ScriptedPool()
-    response = post(pool, "/tokenize", body)
-    assert response.status_code == 200, response.text
-    question = pool.questions[-1]
-    assert isinstance(question, Prepare)
-    return response.json(), question
-
-
-def test_a_text_as_for_llama_server() -> None:
-    answer, question = tokenize({"content": "<s>Hé"})
-    ids = [*b"<s>", 72, 195, 169]
-    assert answer == {"tokens": ids, "count": 6, "max_model_len": 100}
-    assert (question.prompt, question.begins) == (Text("<s>Hé"), False)
-    answer, question = tokenize({"content": "Hé", "add_special": True, "with_pieces": True})
-    assert question.begins
-    assert answer["count"] == 4
-    assert answer["tokens"] == [
-        {"id": 256, "piece": ""},
-        {"id": 72, "piece": "H"},
-        {"id": 195, "piece": "\ufffd"},
-        {"id": 169, "piece": "\ufffd"},
-    ]
-
-
-def test_a_text_as_for_vllm() -> None:
-    answer, question = tokenize({"prompt": "Hi", "model": "org/model"})
-    assert answer == {"tokens": [256, 72, 105], "count": 3, "max_model_len": 100}
-    assert question.begins
-    answer, question = tokenize(
-        {"prompt": "Hi", "add_special_tokens": False, "return_token_strs": True}
-    )
-    assert answer == {
-        "tokens": [72, 105], "count": 2, "max_model_len": 100, "token_strs": ["H", "i"],
-    }  # fmt: skip
-
-
-def test_a_chat_becomes_the_prompt_that_it_would_be() -> None:
-    pool = ScriptedPool()
-    post(pool, "/v1/chat/completions", {**CHAT, "stream": False})
-    answer, question = tokenize({**CHAT, "return_token_strs": True}, pool)
-    assert question.prompt == Chat((USER,))
-    assert text_of(pool.requests[0].ids) == RENDERED
-    assert question.begins
-    assert answer["count"] == 1 + len(RENDERED) and len(answer["token_strs"]) == answer["count"]
-    counted = post(pool, "/v1/chat/completions/input_tokens", {**CHAT, "temperature": 0.5})
-    assert counted.json() == {"object": "response.input_tokens", "input_tokens": answer["count"]}
-    assert post(pool, "/apply-template", CHAT).json() == {"prompt": RENDERED}
-
-
-def test_special_tokens_of_a_text_are_plain_if_it_says_so() -> None:
-    for body in ({"content": "<s>"}, {"prompt": "<s>", "parse_special": True}):
-        assert tokenize(body)[1].prompt == Text("<s>")
-    body = {"content": "<s>", "parse_special": False}
-    assert tokenize(body)[1].prompt == Text("<s>", parses_special=False)
-
-
-def test_what_is_null_is_not_there() -> None:
-    nulls = dict.fromkeys(
-        (
-            "model", "prompt", "messages", "add_special", "add_special_tokens", "parse_special",
-            "with_pieces", "return_token_strs", "tools",
-        )
-    )  # fmt: skip
-    answer, question = tokenize({**nulls, "content": ""})
-    assert (answer["tokens"], question.begins) == ([], False)
-    answer, question = tokenize({**nulls, **CHAT, "content": None, "tools": None})
-    assert question.begins
-    ending = {"add_generation_prompt": None, "continue_final_message": False}
-    assert tokenize({**CHAT, **ending})[0] == answer
-
-
-def test_tokens_become_text_under_both_names() -> None:
-    pool = ScriptedPool()
-    for body in ({"tokens": [72, 195, 169]}, {"tokens": [72, 195, 169], "model": None}):
-        response = post(pool, "/detokenize", body)
-        assert response.json() == {"content": "Hé", "prompt": "Hé"}
-    assert post(pool, "/detokenize", {"tokens": []}).json()["content"] == ""
-    assert [q.ids for q in pool.questions if isinstance(q, Detokenize)] == [
-        (72, 195, 169), (72, 195, 169), (),
-    ]  # fmt: skip
+HE = Text("Hé")
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "code", "param"),
+    ("body", "prompt", "begins"),
     [
-        ("/tokenize", {}, "missing_required_parameter", "content"),
-        ("/tokenize", {"content": None}, "missing_required_parameter", "content"),
-        ("/tokenize", {"content": 5}, "invalid_value", "content"),
-        ("/tokenize", {"content": ["a"]}, "invalid_value", "content"),
-        ("/tokenize", {"prompt": [1]}, "invalid_value", "prompt"),
-        ("/tokenize", {"content": "a", "prompt": "b"}, "invalid_value", "prompt"),
-        ("/tokenize", {"content": "a", **CHAT}, "invalid_value", "messages"),
-        ("/tokenize", {"content": "a", "add_special": 1}, "invalid_value", "add_special"),
-        ("/tokenize", {"content": "a", "with_pieces": "x"}, "invalid_value", "with_pieces"),
-        ("/tokenize", {"messages": []}, "invalid_value", "messages"),
-        ("/tokenize", {"messages": [{}]}, "missing_required_parameter", "messages[0].role"),
-        ("/tokenize", {**CHAT, "add_generation_prompt": False}, "unsupported_parameter",
-         "add_generation_prompt"),
-        ("/tokenize", {**CHAT, "continue_final_message": True}, "unsupported_parameter",
-         "continue_final_message"),
-        ("/detokenize", {}, "missing_required_parameter", "tokens"),
-        ("/detokenize", {"tokens": None}, "invalid_value", "tokens"),
-        ("/detokenize", {"tokens": "1"}, "invalid_value", "tokens"),
-        ("/detokenize", {"tokens": [1, 300]}, "invalid_value", "tokens[1]"),
-        ("/detokenize", {"tokens": [-1]}, "invalid_value", "tokens[0]"),
-        ("/detokenize", {"tokens": [True]}, "invalid_value", "tokens[0]"),
-        ("/detokenize", {"tokens": [1.0]}, "invalid_value", "tokens[0]"),
-        ("/detokenize", {"tokens": [10**30]}, "invalid_value", "tokens[0]"),
-        ("/apply-template", {}, "missing_required_parameter", "messages"),
-        ("/v1/chat/completions/input_tokens", {"messages": 1}, "invalid_value", "messages"),
+        ({"content": "Hé"}, HE, False),
+        ({"content": "Hé", "add_special": True}, HE, True),
+        ({"content": "Hé", "parse_special": False}, Text("Hé", parses_special=False), False),
+        ({"prompt": "Hé", "model": "org/model"}, HE, True),
+        ({"prompt": "Hé", "add_special_tokens": False, "parse_special": True}, HE, False),
+        (CHAT, Chat((USER,)), True),
+        ({**CHAT, "content": None, "add_special": None}, Chat((USER,)), True),
     ],
-)  # fmt: skip
-def test_what_is_wrong_is_named(
-    path: str, body: dict[str, Any], code: str, param: str | None
-) -> None:
+)
+def test_what_is_tokenized(body: dict[str, Any], prompt: Chat | Text, begins: bool) -> None:
     pool = ScriptedPool()
-    assert error(post(pool, path, body)) == (400, code, param)
-    assert pool.questions == []
-
-
-@pytest.mark.parametrize(("path", "body"), POSTS)
-def test_what_goes_for_every_body_goes_for_these(path: str, body: dict[str, Any]) -> None:
-    pool = ScriptedPool()
-    other = post(pool, path, {**body, "model": "gpt-4"})
-    assert error(other) == (404, "model_not_found", "model")
-    assert error(request(pool, "POST", path, content=b"{")) == (400, "invalid_json", None)
-    text = request(pool, "POST", path, content=b"{}", headers={"content-type": "text/plain"})
-    assert error(text) == (415, "unsupported_media_type", None)
-    large = request(pool, "POST", path, content=b" " * 10_001)
-    assert error(large) == (413, "request_too_large", None)
-    late = post(pool, path, body, headers={"x-request-timeout": "soon"})
-    assert error(late) == (400, "invalid_value", "x-request-timeout")
-    unready = ScriptedPool(status=loading(reason=None))
-    assert error(post(unready, path, body)) == (503, "model_loading", None)
-
-
-@pytest.mark.parametrize(("path", "body"), POSTS)
-def test_what_the_pool_refuses_is_an_error(path: str, body: dict[str, Any]) -> None:
-    for code, status in ((ErrorCode.QUEUE_FULL, 429), (ErrorCode.SHUTTING_DOWN, 503)):
-        pool = ScriptedPool(oracle=lambda _, code=code: PoolRefused(code, "No.", 3))  # type: ignore[misc]
-        response = post(pool, path, body)
-        assert error(response) == (status, code.value, None)
-        assert response.headers["retry-after"] == "3"
-
-
-def test_a_full_backlog_of_generations_does_not_matter() -> None:
-    full = replace(READY, workers=(), waiting=4)
-    for path, body in POSTS:
-        assert post(ScriptedPool(status=full), path, body).status_code == 200
+    answer = post(pool, "/tokenize", {**body, "return_token_strs": True}).json()
+    (question,) = pool.questions
+    assert isinstance(question, Prepare)
+    assert (question.prompt, question.begins) == (prompt, begins)
+    assert answer["count"] == len(answer["tokens"]) == len(answer["token_strs"])
+    assert (answer["tokens"][0] == 256) == begins
 
 
 def test_a_text_that_cannot_be_tokenized_is_named() -> None:
@@ -219,18 +82,3 @@ def test_a_client_that_leaves_is_forgotten(caplog: pytest.LogCaptureFixture) -> 
         assert pool.cancellation.wait(10)
     lines = [r.getMessage() for r in caplog.records if r.name == "gateway.access"]
     assert [line.startswith("POST /tokenize 499 ") for line in lines] == [True]
-
-
-def test_nothing_is_counted_as_a_generation() -> None:
-    pool = ScriptedPool()
-    assert post(pool, "/tokenize", {"content": "a"}).status_code == 200
-    text = request(pool, "GET", "/metrics").text
-    assert "ggml_requests_running 0.0" in text and "ggml_prompt_tokens_total 0.0" in text
-    assert pool.requests == []
-
-
-def test_long_texts_and_answers_leave_the_event_loop_alone() -> None:
-    config = replace(CONFIG, max_body_bytes=1 << 20)
-    text = "ab" * 50_000
-    response = post(ScriptedPool(), "/tokenize", {"content": text}, config=config)
-    assert response.json()["count"] == len(text)

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from scripts.benchmarks import __main__ as command
-from scripts.benchmarks.chats import Chat, common_prefix, distinct_tokens
-from scripts.benchmarks.processes import _large_bodies
-from scripts.benchmarks.setup import BareEngine, Setup
+from scripts.benchmarks import run as running
+from scripts.benchmarks.bare_engine import BareEngine
+from scripts.benchmarks.reuse import Chat
+from scripts.benchmarks.setup import Setup
 from scripts.figures import Axes, Figure, Results, Series, draw, table
 from scripts.prompts import unlike_any
 from scripts.server import ServerFailed, served
@@ -58,13 +59,6 @@ def test_the_same_curves_give_the_same_file(tmp_path: Path) -> None:
     assert b"per token" in first.read_bytes() == second.read_bytes()
 
 
-def test_distinct_tokens_are_those_of_no_earlier_prefix() -> None:
-    assert common_prefix([1, 2, 3], [1, 2, 4]) == common_prefix([1, 2], [1, 2, 4]) == 2
-    prompts = [[1, 2, 3], [1, 2, 4], [1, 2, 4, 5], [9]]
-    assert distinct_tokens(prompts, []) == 3 + 1 + 1 + 1
-    assert distinct_tokens(prompts, [[1, 2]]) == 1 + 1 + 1 + 1
-
-
 def test_what_could_be_reused_is_what_the_turn_before_left() -> None:
     def turn(prompt: int, cached: int, completion: int, reason: str) -> Outcome:
         return Outcome(
@@ -97,6 +91,10 @@ def run(tmp_path: Path) -> Iterator[Callable[..., tuple[int, dict[str, list[obje
     signal.signal(signal.SIGTERM, before)
 
 
+def test_every_part_is_measured() -> None:
+    assert list(command.PARTS) == list(running.MEASURES)
+
+
 def good(setup: Setup, results: Results) -> None:
     results.add("good", "n", 1.0)
 
@@ -112,14 +110,15 @@ def broken_engine(setup: Setup, results: Results) -> None:
 
 @pytest.mark.parametrize("failing", [broken_server, broken_engine])
 def test_a_part_that_fails_loses_no_other(
-    failing: command.Measure,
+    failing: running.Measure,
     run: Callable[..., tuple[int, dict[str, list[object]]]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with pytest.raises(ServerFailed):
         failing(Setup("", 1), Results(""))
-    parts = {"good": ("", good), "bad": ("", failing), "more": ("", good)}
-    monkeypatch.setattr(command, "PARTS", parts)
+    parts = {"good": good, "bad": failing, "more": good}
+    monkeypatch.setattr(command, "PARTS", dict.fromkeys(parts, ""))
+    monkeypatch.setattr(running, "MEASURES", parts)
     status, content = run()
     assert (status, len(content["figures"])) == (0, 2)
     assert str(content["notes"][0]).startswith("bad was given up: ")
@@ -131,14 +130,10 @@ def test_an_interruption_loses_nothing_either(
     def interrupted(setup: Setup, results: Results) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "PARTS", {"a": ("", good), "b": ("", interrupted)})
+    monkeypatch.setattr(command, "PARTS", {"a": "", "b": ""})
+    monkeypatch.setattr(running, "MEASURES", {"a": good, "b": interrupted})
     status, content = run()
     assert (status, len(content["figures"])) == (130, 1)
     # With nothing measured, an older file stays.
     status, content = run("--only", "b")
     assert (status, len(content["figures"])) == (130, 1)
-
-
-def test_large_bodies_are_of_a_megabyte_each() -> None:
-    for name, (path, body) in _large_bodies().items():
-        assert path.startswith("/v") and 0.6e6 < len(body) < 2 << 20, name

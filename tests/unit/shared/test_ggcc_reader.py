@@ -63,7 +63,6 @@ def test_padded_vocabularies(tmp_path: Path) -> None:
     expected = evaluated(plain)
     assert expected[:2] == (USUAL, USUAL)
     variants = [
-        (USUAL, {EMBEDDING: USUAL + 1, HEAD: USUAL + 1}),
         (USUAL, {EMBEDDING: USUAL + 1}),
         (USUAL, {HEAD: USUAL + 1}),
         (USUAL + 1, {}),

@@ -32,17 +32,6 @@ def test_any_split_of_any_bytes_gives_the_same(raw: bytes, cuts: list[int]) -> N
     assert joined(split(raw, cuts)) == raw.decode("utf-8", "replace")
 
 
-@given(st.text(min_size=1))
-def test_only_whole_characters_come_out(text: str) -> None:
-    detokenizer = Detokenizer()
-    emitted = ""
-    for byte in text.encode():
-        emitted += detokenizer.push(bytes((byte,)))
-        assert text.startswith(emitted)
-    assert emitted == text
-    assert detokenizer.flush() == ""
-
-
 @pytest.mark.parametrize(
     ("raw", "text"),
     [
@@ -56,12 +45,6 @@ def test_invalid_bytes_are_replaced_at_once(raw: bytes, text: str) -> None:
     detokenizer = Detokenizer()
     assert detokenizer.push(raw) == text
     assert detokenizer.flush() == ""
-
-
-def test_flush_replaces_an_unfinished_character() -> None:
-    detokenizer = Detokenizer()
-    assert detokenizer.push("a🙂".encode()[:-1]) == "a"
-    assert detokenizer.flush() == "\ufffd"
 
 
 def test_control_tokens_leave_an_unfinished_character_alone() -> None:

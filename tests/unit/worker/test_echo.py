@@ -36,12 +36,6 @@ def test_is_loaded_by_name() -> None:
         engines.load(WorkerConfig("ecko"))
 
 
-def test_describes_itself() -> None:
-    info = echo(99).info
-    assert (info.family, info.n_ctx, info.n_vocab, info.max_token_bytes) == ("echo", 99, 257, 1)
-    assert echo().info.n_ctx == 8192
-
-
 @given(st.text(min_size=1, max_size=40))
 def test_answers_with_the_prompt(text: str) -> None:
     engine = echo()
@@ -65,8 +59,3 @@ def test_reuses_a_prefix_but_evaluates_the_last_token() -> None:
     assert engine.reuse_prefix(0, prompt) == 4
     assert engine.reuse_prefix(0, engine.tokenize("help me")) == 3
     assert engine.reuse_prefix(0, engine.tokenize("x")) == 0
-
-
-def test_control_token_has_no_text() -> None:
-    engine = echo()
-    assert [engine.token_bytes(token) for token in (0, 255, 256)] == [b"\0", b"\xff", b""]

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from shared.config import WorkerConfig
 from shared.errors import EngineError
-from shared.logprobs import Candidate
 from worker.engines.echo import EchoEngine
 from worker.sampling.logprobs import Logprobs
 
@@ -86,12 +85,6 @@ def test_they_are_those_of_the_definition(
         assert values == pytest.approx(expected[best].tolist(), rel=1e-5, abs=2e-5)
 
 
-def test_more_than_there_are_tokens() -> None:
-    logprobs = Logprobs(Vocabulary(3), 20)
-    logprobs.look(np.array([1, 3, 2], np.float32))
-    assert [top.raw for top in logprobs.of(0).top] == ["\1", "\2", "\0"]
-
-
 def test_they_are_of_what_was_looked_at_whatever_becomes_of_it() -> None:
     logits = random_logits(1, 300, 3.0)
     expected = reference(logits)
@@ -147,10 +140,3 @@ def test_tokens_keep_their_bytes() -> None:
     assert [top.bytes for top in logprobs.of(0).top] == [b"\xc3", b"\xa9", "é".encode()]
     end = logprobs.of(256).chosen
     assert (end.bytes.decode(), end.is_control) == ("<é256>", True)
-
-
-def test_nothing_is_said_of_what_nothing_comes_before() -> None:
-    logprobs = Logprobs(Vocabulary(300), 5)
-    told = logprobs.unlooked(65)
-    assert told.chosen == Candidate("A", None) and told.top == ()
-    assert logprobs.unlooked(256).chosen == Candidate(raw(256), None, is_control=True)

@@ -4,8 +4,7 @@ import base64
 import json
 import logging
 import math
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,149 +12,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.config import WorkerConfig
-from shared.encoding import encode
 from shared.errors import EngineError
 from shared.grammar import Grammar, GrammarKind
-from shared.messages import (
-    Cancel,
-    Command,
-    Delta,
-    Event,
-    Failed,
-    Finished,
-    Generate,
-    Prefilled,
-    Progress,
-    SetThreads,
-    Shutdown,
-)
-from shared.sampling import SamplingParams
+from shared.messages import Cancel, Delta, Event, Failed, Finished, Prefilled, SetThreads, Shutdown
+from tests.unit.worker.loops import Bench, failure, generate, kinds, last, text_of
 from worker import threads
-from worker.engines.base import Logits, SlotTokens
-from worker.engines.echo import EchoEngine
-from worker.loop import Loop
-
-GREEDY = SamplingParams(temperature=0.0)
 
 
-class Idle(Exception):
-    """The loop has nothing to run and waits for a command."""
-
-
-class Inbox:
-    """A queue of commands that raises `Idle` where a real one would block for ever."""
-
-    def __init__(self) -> None:
-        self.lines: deque[bytes] = deque()
-
-    def put(self, command: Command) -> None:
-        self.lines.append(encode(command))
-
-    def get(self) -> bytes:
-        if not self.lines:
-            raise Idle
-        return self.lines.popleft()
-
-    def empty(self) -> bool:
-        return not self.lines
-
-    def fileno(self) -> int:
-        raise AssertionError("nothing here waits")
-
-
-class Outbox:
-    """A pipe that takes everything at once; signs of life are kept apart from the events."""
-
-    def __init__(self) -> None:
-        self.batches: list[list[Event]] = []
-        self.sent: list[Event | Progress] = []
-
-    def send(self, events: Sequence[Event | Progress]) -> None:
-        self.sent += events
-        told = [event for event in events if not isinstance(event, Progress)]
-        if told:
-            self.batches.append(told)
-
-    def drain(self, until: object) -> None:
-        pass
-
-
-class WatchedEngine(EchoEngine):
-    """The echo engine; it notes each evaluation, and may be told to do something before it."""
-
-    def __init__(self, n_ctx: int | None = None, chunk: int = 512) -> None:
-        super().__init__(WorkerConfig("echo", n_ctx=n_ctx))
-        self.chunk = chunk
-        self.evaluated: list[list[int]] = []
-        self.threads: list[int] = []
-        self.before: dict[int, Callable[[], Any]] = {}
-
-    def chunk_size(self, slot: int) -> int:
-        return self.chunk
-
-    def forward(self, batch: Sequence[SlotTokens], threads: int) -> list[Logits | None]:
-        self.evaluated.append(list(batch[0].tokens))
-        self.threads.append(threads)
-        self.before.pop(len(self.evaluated), lambda: None)()
-        return super().forward(batch, threads)
-
-
-class Bench:
-    """A loop with its inbox, and the events that have come out of it."""
-
-    def __init__(self, n_ctx: int | None = None, chunk: int = 512, threads: int = 1) -> None:
-        self.engine = WatchedEngine(n_ctx, chunk)
-        self.inbox = Inbox()
-        self.outbox = Outbox()
-        self.loop = Loop(self.engine, threads, self.inbox, self.outbox)
-
-    @property
-    def batches(self) -> list[list[Event]]:
-        return self.outbox.batches
-
-    @property
-    def events(self) -> list[Event]:
-        return [event for batch in self.batches for event in batch]
-
-    def run(self, *commands: Command) -> list[Event]:
-        """Put the commands on the queue; run until the loop is idle; return what it emitted."""
-        before = len(self.events)
-        for command in commands:
-            self.inbox.put(command)
-        with pytest.raises(Idle):
-            self.loop.run()
-        return self.events[before:]
-
-
-def generate(prompt: str, request_id: str = "r", **fields: Any) -> Generate:
-    return Generate(request_id, tuple(prompt.encode()), GREEDY, **fields)
-
-
-def text_of(events: list[Event]) -> str:
-    return "".join(event.text for event in events if isinstance(event, Delta))
-
-
-def kinds(events: list[Event]) -> list[type[Event]]:
-    return [type(event) for event in events]
-
-
-def last(events: list[Event]) -> Finished:
-    """The successful end of well-formed events."""
-    assert kinds(events) == [Prefilled, *[Delta] * (len(events) - 2), Finished]
-    assert isinstance(events[-1], Finished)
-    return events[-1]
-
-
-def failure(events: list[Event]) -> Failed:
-    (event,) = events
-    assert isinstance(event, Failed)
-    return event
+def prefilled_of(events: list[Event]) -> Prefilled:
+    assert isinstance(events[0], Prefilled)
+    return events[0]
 
 
 def test_prefilled_then_deltas_then_one_end() -> None:
-    events = Bench().run(generate("abc"))
+    bench = Bench()
+    events = bench.run(generate("abc"))
     assert kinds(events) == [Prefilled, Delta, Delta, Delta, Finished]
+    assert kinds(bench.batches[0]) == [Prefilled, Delta], "with one write"
     assert {event.request_id for event in events} == {"r"}
     prefilled, *deltas, finished = events
     assert isinstance(prefilled, Prefilled)
@@ -169,12 +42,6 @@ def test_prefilled_then_deltas_then_one_end() -> None:
     assert isinstance(finished, Finished)
     assert (finished.finish_reason, finished.completion_tokens) == ("stop", 3)
     assert finished.decode_ms >= 0
-
-
-def test_the_first_text_comes_along_with_prefilled() -> None:
-    bench = Bench()
-    bench.run(generate("abc"))
-    assert kinds(bench.batches[0]) == [Prefilled, Delta]
 
 
 @given(st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=5), st.integers(1, 9))
@@ -209,29 +76,36 @@ def test_a_long_prompt_is_evaluated_in_chunks() -> None:
     ]
 
 
-def test_cancelled_between_steps() -> None:
+@pytest.mark.parametrize(
+    ("step", "fields", "text"),
+    [
+        (1, {}, "a"),  # what was being evaluated when the command came is still emitted
+        (3, {}, "abc"),
+        (2, {"stop": ("b?",)}, "a"),  # what a stop string might begin with is dropped
+        (4, {"grammar": Grammar(GrammarKind.REGEX.value, "[a-f]*")}, "abcd"),
+    ],
+)
+def test_cancelled_between_steps(step: int, fields: dict[str, Any], text: str) -> None:
     bench = Bench()
-    bench.engine.before[3] = lambda: bench.inbox.put(Cancel("r"))
-    events = bench.run(generate("abcdef"))
-    # What was being evaluated when the command came is still emitted.
-    assert text_of(events) == "abc"
-    finished = last(events)
-    assert (finished.finish_reason, finished.completion_tokens) == ("cancelled", 3)
-    assert len(bench.engine.evaluated) == 3
+    bench.engine.before[step] = lambda: bench.inbox.put(Cancel("r"))
+    events = bench.run(generate("abcdef", **fields))
+    assert text_of(events) == text
+    assert (last(events).finish_reason, last(events).completion_tokens) == ("cancelled", step)
+    assert len(bench.engine.evaluated) == step
     assert text_of(bench.run(generate("next", request_id="s"))) == "next"
 
 
-def test_cancelled_between_chunks_of_the_prompt() -> None:
+@pytest.mark.parametrize("fields", [{}, {"embeds": True}, {"echoes_from": 0, "logprobs": 0}])
+def test_cancelled_between_chunks_of_the_prompt(fields: dict[str, Any]) -> None:
     bench = Bench(chunk=4)
     bench.engine.before[2] = lambda: bench.inbox.put(Cancel("r"))
-    (event,) = bench.run(generate("0123456789abcdef"))
+    (event,) = bench.run(generate("0123456789abcdef", **fields))
     assert isinstance(event, Finished)
     assert (event.finish_reason, event.completion_tokens) == ("cancelled", 0)
-    assert len(bench.engine.evaluated) == 2
+    assert (event.embedding, len(bench.engine.evaluated)) == ("", 2)
     # What has been evaluated is in the cache.
     events = bench.run(generate("0123456789", request_id="s"))
-    assert isinstance(events[0], Prefilled)
-    assert events[0].cached_tokens == 8
+    assert prefilled_of(events).cached_tokens == sum(map(len, bench.engine.evaluated[:2]))
     assert text_of(events) == "0123456789"
 
 
@@ -253,43 +127,11 @@ def test_cancel_for_another_generation_is_ignored() -> None:
     assert text_of(bench.run(Cancel("r"), generate("abc", request_id="s"), Cancel("r"))) == "abc"
 
 
-def test_text_that_a_stop_string_might_begin_is_dropped_by_cancel() -> None:
-    bench = Bench()
-    bench.engine.before[2] = lambda: bench.inbox.put(Cancel("r"))
-    events = bench.run(generate("ab!", stop=("b?",)))
-    assert text_of(events) == "a"
-    assert last(events).finish_reason == "cancelled"
-
-
 def test_what_is_generated_ends_with_the_context() -> None:
     for most in (5, None):
         finished = last(Bench(n_ctx=8).run(generate("abcdef", max_tokens=most)))
         assert (finished.finish_reason, finished.completion_tokens) == ("length", 2)
         assert finished.ids == tuple(b"ab")
-
-
-def test_max_tokens() -> None:
-    events = Bench().run(generate("abcdef", max_tokens=3))
-    finished = last(events)
-    assert (finished.finish_reason, finished.completion_tokens) == ("length", 3)
-    assert text_of(events) == "abc"
-
-
-def test_stop_string_across_tokens() -> None:
-    events = Bench().run(generate("one two three", stop=("twist", "two t", "x")))
-    assert text_of(events) == "one "
-    finished = last(events)
-    assert (finished.finish_reason, finished.completion_tokens) == ("stop", 9)
-
-
-def test_stop_string_that_does_not_come_to_be() -> None:
-    events = Bench().run(generate("one two", stop=("two three",)))
-    assert text_of(events) == "one two"
-    finished = last(events)
-    assert (finished.finish_reason, finished.completion_tokens) == ("stop", 7)
-    held = events[-2]
-    assert isinstance(held, Delta)
-    assert (held.text, held.tokens) == ("two", 3)
 
 
 @given(st.text("aé日🙂", min_size=1, max_size=10), st.integers(1, 40))
@@ -347,22 +189,17 @@ def test_any_other_error_is_logged_and_its_text_kept_from_the_client(
     assert text_of(bench.run(generate("abc", request_id="s"))) == "abc"
 
 
-def test_logits_that_are_not_finite_end_only_their_generation() -> None:
-    class Ill(WatchedEngine):
-        ill = True
-
-        def forward(self, batch: Sequence[SlotTokens], threads: int) -> list[Logits | None]:
-            (logits,) = super().forward(batch, threads)
-            assert logits is not None
-            if self.ill:
-                logits[:] = np.nan
-            return [logits]
-
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+@pytest.mark.parametrize("case", range(4))
+def test_logits_that_are_no_numbers_end_only_their_generation(case: int, value: float) -> None:
+    fields: list[dict[str, Any]] = [
+        {}, {"logprobs": 0}, {"logprobs": 1, "echoes_from": 0}, {"grammar": grammar(regex="a|b")},
+    ]  # fmt: skip
     bench = Bench()
-    engine = Ill()
-    bench.loop = Loop(engine, 1, bench.inbox, bench.outbox)
-    assert failure(bench.run(generate("abc"))).code == "engine_error"
-    engine.ill = False
+    bench.engine.ill_slots = {0: value}
+    failed = failure(bench.run(generate("abc", **fields[case])))
+    assert (failed.code, failed.message) == ("engine_error", "the model's logits are not finite")
+    bench.engine.ill_slots = {}
     assert text_of(bench.run(generate("abc", request_id="s"))) == "abc"
 
 
@@ -445,15 +282,6 @@ def test_a_grammar_that_fails_on_the_way_ends_its_generation_only(
     assert caplog.records == [], "it is no fault of the server's"
 
 
-def test_cancelled_while_bound() -> None:
-    bench = Bench()
-    bench.engine.before[4] = lambda: bench.inbox.put(Cancel("r"))
-    events = bench.run(generate('{"a": 12}', grammar=OBJECT))
-    assert (text_of(events), last(events).finish_reason) == ('{"a"', "cancelled")
-    events = bench.run(generate('{"a": 12}', grammar=OBJECT, request_id="s"))
-    assert text_of(events) == '{"a": 12}'
-
-
 def test_nothing_is_generated_of_no_tokens() -> None:
     bench = Bench(n_ctx=4)
     for fields in ({}, {"grammar": OBJECT}, {"logprobs": 2}, {"min_tokens": 0}):
@@ -463,15 +291,10 @@ def test_nothing_is_generated_of_no_tokens() -> None:
         assert (finished.finish_reason, finished.completion_tokens) == ("length", 0)
 
 
-def prefilled_of(events: list[Event]) -> Prefilled:
-    assert isinstance(events[0], Prefilled)
-    return events[0]
-
-
 def test_an_echoed_prompt_is_told_of_token_by_token() -> None:
     bench = Bench(chunk=4)
     bench.run(generate("0123"))
-    bench.engine.evaluated.clear()
+    bench.engine.batches.clear()
     events = bench.run(generate("012é", echoes_from=0, logprobs=1, max_tokens=2, request_id="s"))
     prefilled = prefilled_of(events)
     assert prefilled.cached_tokens == 0, "of what is cached nobody knows the logits"
@@ -485,14 +308,6 @@ def test_an_echoed_prompt_is_told_of_token_by_token() -> None:
     assert [(entry.chosen.raw, entry.chosen.logprob) for entry in told] == [("0", 0.0), ("1", 0.0)]
 
 
-def test_cancelled_in_the_midst_of_an_echo() -> None:
-    bench = Bench()
-    bench.engine.before[3] = lambda: bench.inbox.put(Cancel("r"))
-    (event,) = bench.run(generate("0123456", echoes_from=0, logprobs=0))
-    assert isinstance(event, Finished) and event.finish_reason == "cancelled"
-    assert text_of(bench.run(generate("0123456", request_id="s"))) == "0123456"
-
-
 def test_an_embedding_is_of_the_prompt_and_of_length_one() -> None:
     bench = Bench(n_ctx=4)
     events = bench.run(generate("abcd", embeds=True))
@@ -504,37 +319,6 @@ def test_an_embedding_is_of_the_prompt_and_of_length_one() -> None:
     expected[[1, 2, 3, 4]] = 0.5
     assert numbers.tolist() == expected.tolist()
     assert last(bench.run(generate("abc", request_id="s", max_tokens=1))).embedding == ""
-
-
-def test_an_embedding_that_is_cancelled_is_none() -> None:
-    bench = Bench(chunk=2)
-    bench.engine.before[1] = lambda: bench.inbox.put(Cancel("r"))
-    (event,) = bench.run(generate("abcdef", embeds=True))
-    assert isinstance(event, Finished)
-    assert (event.finish_reason, event.embedding) == ("cancelled", "")
-
-
-def test_logits_that_are_no_numbers_end_what_tells_of_them_too() -> None:
-    class Ill(WatchedEngine):
-        def forward(self, batch: Sequence[SlotTokens], threads: int) -> list[Logits | None]:
-            (logits,) = super().forward(batch, threads)
-            assert logits is not None
-            logits[:] = -np.inf
-            return [logits]
-
-    bench = Bench()
-    bench.loop = Loop(Ill(), 1, bench.inbox, bench.outbox)
-    for fields in (
-        {"logprobs": 0},
-        {"logprobs": 1, "echoes_from": 0},
-        {"grammar": grammar(regex="a|b")},
-    ):
-        failed = failure(bench.run(generate("abc", **fields)))
-        assert (failed.code, failed.message) == (
-            "engine_error",
-            "the model's logits are not finite",
-        )
-        bench.batches.clear()
 
 
 @given(

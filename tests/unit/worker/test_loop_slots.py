@@ -1,147 +1,36 @@
 """Tests of the decode loop with several slots: any order of commands, failures of one of many."""
 
-from collections import deque
-from collections.abc import Sequence
+import math
 from contextlib import suppress
 
-import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.config import WorkerConfig
-from shared.encoding import encode
-from shared.errors import EngineError
-from shared.messages import (
-    Cancel,
-    Command,
-    Delta,
-    Event,
-    Failed,
-    Finished,
-    Generate,
-    Prefilled,
-    Progress,
-)
-from shared.sampling import SamplingParams
-from worker.engines.base import Logits, SlotTokens
-from worker.engines.echo import EchoEngine
-from worker.loop import Loop
+from shared.messages import Cancel, Failed, Finished, Prefilled
+from tests.unit.worker.loops import Bench, Idle, end_of, generate, text_of
 
 SLOTS = 4
-GREEDY = SamplingParams(temperature=0.0)
 
 
-class Engine(EchoEngine):
-    """Four slots, small batches, and failures on demand."""
-
-    batch_size = 8
-
-    def __init__(self) -> None:
-        super().__init__(WorkerConfig("echo", n_ctx=64, slots=SLOTS))
-        self.batches: list[list[SlotTokens]] = []
-        self.bad_slots: set[int] = set()
-        self.ill_slots: set[int] = set()
-
-    def chunk_size(self, slot: int) -> int:
-        return 5
-
-    def forward(self, batch: Sequence[SlotTokens], threads: int) -> list[Logits | None]:
-        if any(part.slot in self.bad_slots for part in batch):
-            raise EngineError("a slot of this batch is bad")
-        self.batches.append(list(batch))
-        rows = super().forward(batch, threads)
-        for part, row in zip(batch, rows, strict=True):
-            if part.slot in self.ill_slots and row is not None:
-                row[:] = np.nan
-        return rows
-
-
-class Idle(Exception):
-    """The loop has nothing to run and waits for a command."""
-
-
-class Inbox:
-    def __init__(self) -> None:
-        self.lines: deque[bytes] = deque()
-
-    def put(self, command: Command) -> None:
-        self.lines.append(encode(command))
-
-    def get(self) -> bytes:
-        if not self.lines:
-            raise Idle
-        return self.lines.popleft()
-
-    def empty(self) -> bool:
-        return not self.lines
-
-    def fileno(self) -> int:
-        raise AssertionError("nothing here waits")
-
-
-class Outbox:
-    def __init__(self) -> None:
-        self.writes: list[list[Event | Progress]] = []
-
-    def send(self, events: Sequence[Event | Progress]) -> None:
-        self.writes.append(list(events))
-
-    def drain(self, until: object) -> None:
-        pass
-
-    def of(self, request_id: str) -> list[Event]:
-        return [
-            event
-            for write in self.writes
-            for event in write
-            if event.request_id == request_id and not isinstance(event, Progress)
-        ]
-
-
-class Bench:
-    def __init__(self) -> None:
-        self.engine, self.inbox, self.outbox = Engine(), Inbox(), Outbox()
-        self.loop = Loop(self.engine, 1, self.inbox, self.outbox)
-
-    def run(self) -> None:
-        """Run until the loop is idle."""
-        with pytest.raises(Idle):
-            self.loop.run()
-
-    def start(self, slot: int, text: str) -> str:
-        request_id = f"{slot}-{text}"
-        self.inbox.put(Generate(request_id, tuple(text.encode()), GREEDY, slot=slot))
-        return request_id
-
-
-def text_of(events: Sequence[Event]) -> str:
-    return "".join(event.text for event in events if isinstance(event, Delta))
-
-
-def check_order(events: Sequence[Event]) -> Finished | Failed:
-    *before, last = events
-    assert isinstance(last, Finished | Failed), events
-    assert all(isinstance(event, Prefilled) for event in before[:1])
-    assert all(isinstance(event, Delta) for event in before[1:])
-    return last
+def bench_of_four() -> Bench:
+    return Bench(n_ctx=64, chunk=5, slots=SLOTS)
 
 
 def test_all_slots_share_each_evaluation_and_each_write() -> None:
-    bench = Bench()
+    bench = bench_of_four()
     names = [bench.start(slot, letter * 3) for slot, letter in enumerate("abcd")]
     bench.run()
     for name, letter in zip(names, "abcd", strict=True):
-        assert text_of(bench.outbox.of(name)) == letter * 3
+        assert text_of(bench.of(name)) == letter * 3
     # Two batches of prompts, eight tokens at most, then three steps of decoding and the end.
     sizes = [sum(len(part.tokens) for part in batch) for batch in bench.engine.batches]
     assert max(sizes) <= 8
-    assert len(bench.outbox.writes) <= len(bench.engine.batches) + 1
-    assert max(len({event.request_id for event in write}) for write in bench.outbox.writes) == 4
+    assert len(bench.batches) <= len(bench.engine.batches) + 1
+    assert max(len({event.request_id for event in write}) for write in bench.batches) == 4
 
 
 def test_those_that_decode_go_before_prompts() -> None:
-    bench = Bench()
+    bench = bench_of_four()
     bench.start(0, "ab")
     bench.loop.step()
     bench.start(1, "x" * 20)
@@ -152,43 +41,43 @@ def test_those_that_decode_go_before_prompts() -> None:
 
 
 def test_a_prefix_is_copied_from_another_slot() -> None:
-    bench = Bench()
+    bench = bench_of_four()
     bench.start(0, "the same beginning")
     bench.run()
     name = bench.start(3, "the same beginning, and more")
     bench.run()
-    prefilled = bench.outbox.of(name)[0]
+    prefilled = bench.of(name)[0]
     assert isinstance(prefilled, Prefilled)
     assert prefilled.cached_tokens == len("the same beginning")
-    assert text_of(bench.outbox.of(name)) == "the same beginning, and more"
+    assert text_of(bench.of(name)) == "the same beginning, and more"
 
 
 def test_an_evaluation_that_fails_ends_only_the_one_at_fault() -> None:
-    bench = Bench()
+    bench = bench_of_four()
     names = [bench.start(slot, letter * 3) for slot, letter in enumerate("abcd")]
     bench.engine.bad_slots = {2}
     bench.run()
-    ends = [check_order(bench.outbox.of(name)) for name in names]
+    ends = [end_of(bench.of(name)) for name in names]
     assert [type(end) for end in ends] == [Finished, Finished, Failed, Finished]
-    assert [text_of(bench.outbox.of(name)) for name in names] == ["aaa", "bbb", "", "ddd"]
+    assert [text_of(bench.of(name)) for name in names] == ["aaa", "bbb", "", "ddd"]
 
 
 def test_logits_of_one_slot_that_are_no_numbers_end_only_that() -> None:
-    bench = Bench()
+    bench = bench_of_four()
     names = [bench.start(slot, letter * 3) for slot, letter in enumerate("ab")]
-    bench.engine.ill_slots = {0}
+    bench.engine.ill_slots = {0: math.nan}
     bench.run()
-    failed = check_order(bench.outbox.of(names[0]))
+    failed = end_of(bench.of(names[0]))
     assert isinstance(failed, Failed) and "not finite" in failed.message
-    assert text_of(bench.outbox.of(names[1])) == "bbb"
+    assert text_of(bench.of(names[1])) == "bbb"
 
 
 def test_a_slot_that_is_taken_is_no_place_for_another() -> None:
-    bench = Bench()
+    bench = bench_of_four()
     first, second = bench.start(0, "aaa"), bench.start(0, "bbb")
     bench.run()
-    assert isinstance(check_order(bench.outbox.of(second)), Failed)
-    assert text_of(bench.outbox.of(first)) == "aaa"
+    assert isinstance(end_of(bench.of(second)), Failed)
+    assert text_of(bench.of(first)) == "aaa"
 
 
 steps = st.tuples(
@@ -201,7 +90,7 @@ steps = st.tuples(
 @settings(max_examples=200, deadline=None)
 @given(script=st.lists(steps, max_size=40))
 def test_each_generation_has_one_end_and_its_own_text(script: list[tuple[str, int, str]]) -> None:
-    bench, number = Bench(), 0
+    bench, number = bench_of_four(), 0
     texts: dict[str, str] = {}
     running: dict[int, str] = {}
     cancelled: set[str] = set()
@@ -209,7 +98,7 @@ def test_each_generation_has_one_end_and_its_own_text(script: list[tuple[str, in
 
     def note_ends() -> None:
         for slot, name in list(running.items()):
-            if any(isinstance(event, Finished | Failed) for event in bench.outbox.of(name)):
+            if any(isinstance(event, Finished | Failed) for event in bench.of(name)):
                 del running[slot]
 
     for what, slot, text in script:
@@ -221,7 +110,7 @@ def test_each_generation_has_one_end_and_its_own_text(script: list[tuple[str, in
             texts[name] = text
             if bench.engine.bad_slots:
                 may_fail.add(name)
-            bench.inbox.put(Generate(name, tuple(text.encode()), GREEDY, slot=slot))
+            bench.inbox.put(generate(text, name, slot=slot))
         elif what == "cancel" and slot in running:
             cancelled.add(running[slot])
             bench.inbox.put(Cancel(running[slot]))
@@ -237,8 +126,8 @@ def test_each_generation_has_one_end_and_its_own_text(script: list[tuple[str, in
     bench.engine.bad_slots = set()
     bench.run()
     for name, text in texts.items():
-        events = bench.outbox.of(name)
-        last = check_order(events)
+        events = bench.of(name)
+        last = end_of(events)
         assert sum(isinstance(event, Finished | Failed) for event in events) == 1
         if isinstance(last, Failed):
             assert name in may_fail

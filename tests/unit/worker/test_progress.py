@@ -4,7 +4,7 @@ import pytest
 
 from shared.encoding import encode
 from shared.messages import Progress
-from tests.unit.worker.test_loop import Bench, generate
+from tests.unit.worker.loops import Bench, generate
 
 
 def bench_at(step_s: float, monkeypatch: pytest.MonkeyPatch) -> Bench:

@@ -147,26 +147,6 @@ def test_a_bias_at_its_end_rules_out_or_in() -> None:
     assert set(draws(forced, logits, 300)) == {7}
 
 
-def test_a_bias_comes_behind_the_penalties_and_before_the_temperature() -> None:
-    wanted = params(temperature=2.0, repetition_penalty=2.0)
-    logits = np.array([4.0, 1.0, 1.0], np.float32)
-    n = 1500
-    sampler = Sampler(replace(wanted, logit_bias=((0, 1.0),)), [0])
-    sampler._random = Fixed(n)  # type: ignore[assignment]
-    sampler._penalties.add = lambda token: None  # type: ignore[union-attr, method-assign]
-    found = Counter(sampler.sample(logits.copy()) for _ in range(n))
-    expected = probabilities([4.0 / 2 + 1.0, 1.0, 1.0], params(temperature=2.0))
-    for token, chance in expected.items():
-        assert abs(found[token] - chance * n) <= 1.01, token
-
-
-def test_a_bias_helps_no_token_that_is_not_allowed() -> None:
-    logits = random_logits(1, 5000)
-    sampler = Sampler(biased((7, 100.0)), ())
-    assert sampler.sample(logits.copy(), mask_of(5000, [3, 4])) in (3, 4)
-    assert sampler.sample(logits.copy(), ~mask_of(5000, [7])) != 7
-
-
 @pytest.mark.parametrize("n_allowed", [2, 4500])
 def test_allowed_tokens_without_a_number_are_an_engine_error(n_allowed: int) -> None:
     logits = np.zeros(5000, np.float32)

@@ -28,6 +28,8 @@ def drawn_plainly(
     for token, count in Counter(generated).items():
         frequency = np.float32(wanted.frequency_penalty) * np.float32(count)
         logits[token] -= np.float32(wanted.presence_penalty) + frequency
+    for token, bias in wanted.logit_bias:
+        logits[token] += np.float32(bias)
     if wanted.temperature == 0:
         return int(logits.argmax())
     ids = np.arange(logits.size)
@@ -60,6 +62,7 @@ def drawn_plainly(
         SamplingParams(repetition_penalty=1.3),
         SamplingParams(repetition_penalty=0.8, presence_penalty=0.5, frequency_penalty=-0.3),
         SamplingParams(temperature=0.0, presence_penalty=1.0, frequency_penalty=1.0),
+        SamplingParams(repetition_penalty=2.0, temperature=1.5, logit_bias=((5, 1.5), (7, -2.0))),
     ],
     ids=repr,
 )

@@ -51,16 +51,6 @@ def logits(*likeliest: int) -> Any:
     return values
 
 
-def test_pending_is_what_the_cache_lacks() -> None:
-    begun = sequence([5, 6, 7, 8], cached=3)
-    assert (begun.prompt_tokens, begun.cached_tokens, begun.pending) == (4, 3, [8])
-
-
-def test_chunks_are_taken_in_order() -> None:
-    begun = sequence(list(range(10)))
-    assert [begun.take_chunk(4) for _ in range(4)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9], []]
-
-
 def test_a_generated_token_is_evaluated_next() -> None:
     begun = sequence()
     begun.take_chunk(99)
@@ -75,14 +65,6 @@ def test_ends_at_the_budget() -> None:
     begun.take_chunk(99)
     assert begun.append(66) == ("B", "length")
     assert begun.pending == []
-
-
-def test_ends_before_a_stop_string() -> None:
-    begun = sequence(stop=("BC",))
-    assert begun.append(65) == ("A", None)
-    assert begun.append(66) == ("", None)
-    assert begun.append(67) == ("", "stop")
-    assert begun.completion_tokens == 3
 
 
 def test_a_stop_string_at_the_budget_is_a_stop() -> None:
@@ -110,13 +92,6 @@ def test_an_unfinished_character_may_complete_a_stop_string() -> None:
     assert begun.append(0) == ("A", "stop")
 
 
-def test_laps_follow_each_other() -> None:
-    begun = sequence()
-    first, second = begun.lap_ms(), begun.lap_ms()
-    assert first >= 0
-    assert second >= 0
-
-
 def test_nothing_ends_what_is_too_short() -> None:
     begun = sequence(stop=("B",), min_tokens=2, stop_ids=(70,))
     begun.take_chunk(99)
@@ -126,13 +101,6 @@ def test_nothing_ends_what_is_too_short() -> None:
     assert begun.append(66) == ("B", None)
     assert begun.draw(logits(70, 66)) is None
     assert begun.append(66) == ("", "stop")
-
-
-def test_the_model_cannot_end_what_ignores_its_end() -> None:
-    begun = sequence(ignores_eog=True)
-    for _ in range(5):
-        assert begun.draw(logits(256, 65)) == 65
-        begun.append(65)
 
 
 def test_logprobs_are_those_of_the_model_itself() -> None:

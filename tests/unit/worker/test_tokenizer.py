@@ -9,21 +9,11 @@ from hypothesis import strategies as st
 
 from shared.errors import ModelFileError
 from shared.model.inspect import inspect
-from tests.gguf_files import ARRAY, BOOL, CONTROL_TOKENS, STRING, U32, GGUFDraft, tiny_llama
+from tests.gguf_files import BOOL, CONTROL_TOKENS, U32, tiny_llama
 from worker.tokenizer.tokenizer import Tokenizer, build_tokenizer
 from worker.tokenizer.vocabulary import Vocabulary
 
 ENDOFTEXT, IM_START, IM_END = range(3)
-TEXTS = [
-    "Once upon a time, there was a",
-    "héllo wörld ñ é",
-    "日本語のテキスト、中文한국어",
-    "🙂🎉👩‍👩‍👧‍👦 flags 🇫🇷",
-    "def f(x):\n\treturn {'a': [1, 22, 333]}  # ok\r\n\r\n",
-    "  leading, trailing  \n\n\n",
-    "\0\x01\x7f\u2028\ufeff",
-    "I'm you're 'S don't",
-]
 
 
 class Words:
@@ -67,11 +57,6 @@ def bpe(folder: Path) -> tuple[Tokenizer, Vocabulary, Words]:
     return tiny(folder)
 
 
-@pytest.fixture(scope="module")
-def demo(demo_model: Path) -> tuple[Tokenizer, Vocabulary, Words]:
-    return load(demo_model)
-
-
 def test_vocabulary_of_a_bpe_model(bpe: tuple[Tokenizer, Vocabulary, Words]) -> None:
     vocabulary = bpe[1]
     assert vocabulary.special == {text: token for token, text in enumerate(CONTROL_TOKENS)}
@@ -105,15 +90,6 @@ def test_what_a_user_types_is_plain_text(bpe: tuple[Tokenizer, Vocabulary, Words
     assert decoded(vocabulary, ids) == typed
 
 
-def test_what_is_no_special_token_of_the_vocabulary_is_plain_text(
-    bpe: tuple[Tokenizer, Vocabulary, Words],
-) -> None:
-    tokenizer = bpe[0]
-    assert tokenizer.encode(("hel", "lo", "", "<|eot_id|>")) == tokenizer.encode(
-        ("hello<|eot_id|>",)
-    )
-
-
 def test_merges_are_applied_in_their_order(bpe: tuple[Tokenizer, Vocabulary, Words]) -> None:
     tokenizer, vocabulary, _ = bpe
     ids = tokenizer.encode(("the hello world cat",))
@@ -125,10 +101,6 @@ def test_merges_are_applied_in_their_order(bpe: tuple[Tokenizer, Vocabulary, Wor
 def test_bytes_survive_the_round_trip(bpe: tuple[Tokenizer, Vocabulary, Words], text: str) -> None:
     tokenizer, vocabulary, _ = bpe
     assert decoded(vocabulary, tokenizer.encode((text,))) == text
-
-
-def test_no_text_no_tokens(bpe: tuple[Tokenizer, Vocabulary, Words]) -> None:
-    assert bpe[0].encode(()) == bpe[0].encode(("",)) == bpe[0].encode(("", "", "")) == []
 
 
 def test_begin_token_is_put_in_front_once(folder: Path) -> None:
@@ -151,49 +123,6 @@ def test_without_a_begin_token_none_is_put_in_front(folder: Path) -> None:
 
 def pieces(vocabulary: Vocabulary, ids: list[int]) -> list[str]:
     return [vocabulary.raw[token].decode() for token in ids]
-
-
-def with_number_tokens(pre: str) -> GGUFDraft:
-    """A vocabulary with tokens for 12, 123 and 1234, and for `` 12``."""
-    draft = tiny_llama("bytes")
-    _, _, tokens = draft.metadata["tokenizer.ggml.tokens"]
-    new = [b"12", b"123", b"1234"]
-    _, _, merges = draft.metadata["tokenizer.ggml.merges"]
-    # Takes the place of tokens that these tests do not need.
-    for old in (b" world", b" hello", b" cat"):
-        tokens[tokens.index(old)] = new.pop(0)
-    kept = [merge for merge in merges if merge not in ("Ġ hello", "Ġ world", "Ġc at")]
-    draft.metadata["tokenizer.ggml.merges"] = (
-        ARRAY,
-        STRING,
-        [*kept, "1 2", "12 3", "123 4"],
-    )
-    draft.metadata["tokenizer.ggml.pre"] = (STRING, pre)
-    return draft
-
-
-@pytest.mark.parametrize(
-    ("pre", "expected"),
-    [
-        ("gpt-2", ["1234", "1", "2"]),
-        ("default", ["1234", "1", "2"]),
-        ("smollm", ["1", "2", "3", "4", "1", "2"]),
-        ("starcoder", ["1", "2", "3", "4", "1", "2"]),
-        ("llama-bpe", ["123", "4", "1", "2"]),
-        ("llama3", ["123", "4", "1", "2"]),
-    ],
-)
-def test_the_pre_tokenizer_that_the_file_names(folder: Path, pre: str, expected: list[str]) -> None:
-    tokenizer, vocabulary, _ = load(with_number_tokens(pre).write(folder / "pre.gguf"))
-    found = pieces(vocabulary, tokenizer.encode(("1234a1b2",)))
-    assert [piece for piece in found if piece.isdigit()] == expected
-
-
-def test_no_pre_tokenizer_means_gpt_2(folder: Path) -> None:
-    draft = with_number_tokens("gpt-2")
-    del draft.metadata["tokenizer.ggml.pre"]
-    tokenizer, vocabulary, _ = load(draft.write(folder / "pre.gguf"))
-    assert pieces(vocabulary, tokenizer.encode(("1234",))) == ["1234"]
 
 
 def test_vocabulary_of_a_sentencepiece_model(folder: Path) -> None:
@@ -241,30 +170,6 @@ def test_added_whitespace_of_sentencepiece_is_found_in_plain_text(folder: Path) 
 def test_an_end_of_sequence_of_ones_own(folder: Path) -> None:
     _, vocabulary, _ = tiny(folder, eos_token_id=(U32, 7))
     assert vocabulary.eog == {ENDOFTEXT, IM_END, 7}
-
-
-def test_known_ids_of_the_demo_model(demo: tuple[Tokenizer, Vocabulary, Words]) -> None:
-    tokenizer, vocabulary, _ = demo
-    assert tokenizer.encode(("Once upon a time, there was a",)) == [
-        6403, 1980, 253, 655, 28, 665, 436, 253,
-    ]  # fmt: skip
-    assert tokenizer.encode(("", "<|im_start|>", "user\n"))[0] == 1
-    assert (vocabulary.bos, vocabulary.eos) == (1, 2)
-    assert {0, 2} <= vocabulary.eog
-
-
-def test_the_demo_model_splits_numbers(demo: tuple[Tokenizer, Vocabulary, Words]) -> None:
-    tokenizer, vocabulary, _ = demo
-    found = pieces(vocabulary, tokenizer.encode(("in 2024, 31415",)))
-    assert [piece for piece in found if piece.isdigit()] == list("202431415")
-
-
-@pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
-def test_the_demo_model_returns_every_text(
-    demo: tuple[Tokenizer, Vocabulary, Words], text: str
-) -> None:
-    tokenizer, vocabulary, _ = demo
-    assert decoded(vocabulary, tokenizer.encode((text,))) == text
 
 
 def test_merges_of_another_vocabulary_are_refused(folder: Path) -> None:

@@ -49,13 +49,6 @@ def test_the_largest_may_be_anywhere(n_vocab: int) -> None:
         assert values.tolist() == [2, 1, -math.inf]
 
 
-def test_one_serves_vocabularies_of_any_size() -> None:
-    top_k = TopK(4)
-    for n_vocab in (*SIZES, *SIZES):
-        logits = np.arange(n_vocab, dtype=np.float32)
-        assert top_k.largest(logits)[0].tolist() == [n_vocab - 1 - n for n in range(4)]
-
-
 @pytest.mark.parametrize("n_vocab", SIZES)
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_what_is_not_finite_is_seen_wherever_it_is(n_vocab: int, value: float) -> None:

@@ -1,7 +1,7 @@
 """Asks an application that not everybody may use."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
@@ -9,6 +9,7 @@ from starlette.middleware import Middleware
 
 from gateway.app import create_app
 from gateway.auth import access_for
+from gateway.observe.record import RequestRecord
 from gateway.settings import Settings
 from tests.unit.gateway.fakes import CONFIG, ScriptedPool
 
@@ -28,9 +29,14 @@ class Asker:
     Not more than an application for each set of layers: to make one takes its time.
     """
 
-    def __init__(self, layers: Sequence[Middleware], pool: ScriptedPool | None = None) -> None:
+    def __init__(
+        self,
+        layers: Sequence[Middleware],
+        pool: ScriptedPool | None = None,
+        observers: Sequence[Callable[[RequestRecord], None]] = (),
+    ) -> None:
         self.pool = pool or ScriptedPool()
-        self._app = create_app(CONFIG, self.pool, layers)
+        self._app = create_app(CONFIG, self.pool, layers, observers)
 
     def __call__(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
         async def send() -> httpx.Response:

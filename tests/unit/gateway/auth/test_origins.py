@@ -69,24 +69,12 @@ def test_a_page_that_may_not(origin: str, named: Asker) -> None:
     assert len(named.pool.requests) == n_before
 
 
-def test_only_local_pages_by_default(public: Asker) -> None:
+def test_only_local_pages_by_default_and_programs(public: Asker) -> None:
+    assert "access-control-allow-origin" not in public.complete().headers
     for origin in LOCAL:
         assert public.complete(origin=origin).status_code == 200
     for origin in (*FOREIGN, "https://app.example.org", "vscode-webview://1f3k"):
         assert public.complete(origin=origin).status_code == 403
-
-
-def test_a_page_can_read_a_stream(public: Asker) -> None:
-    body = {"prompt": "x", "stream": True}
-    response = public("POST", "/v1/completions", headers={"origin": LOCAL[0]}, json=body)
-    assert response.text.endswith("data: [DONE]\n\n")
-    assert response.headers["access-control-allow-origin"] == LOCAL[0]
-
-
-def test_a_program_is_not_asked_and_not_told(public: Asker) -> None:
-    response = public.complete()
-    assert response.status_code == 200
-    assert "access-control-allow-origin" not in response.headers
 
 
 @pytest.mark.parametrize(

@@ -169,14 +169,6 @@ def test_what_only_looks_hostile_is_taken(grammars: Grammars, grammar: Grammar) 
     assert grammars.matcher(grammar).allowed().any()
 
 
-def test_a_regex_that_explodes_on_the_way_is_an_error_and_no_stall(grammars: Grammars) -> None:
-    matcher = grammars.matcher(Grammar(GrammarKind.REGEX.value, r"(\w+\s?){1,1000}"))
-    with pytest.raises(GrammarError):
-        for _ in range(1000):
-            matcher.allowed()
-            matcher.accept(ord("a"))
-
-
 def test_what_one_completion_took_is_not_counted_against_the_next(grammars: Grammars) -> None:
     grammar = Grammar(GrammarKind.REGEX.value, r"((\w+\s?){1,1000}\w*){1,1000}")
     with pytest.raises(GrammarError, match="too many expressions"):
@@ -250,9 +242,11 @@ def test_a_compiled_grammar_is_used_a_few_times(monkeypatch: pytest.MonkeyPatch)
     assert compiled == [one, one, other, one]
 
 
-def test_a_grammar_that_went_wrong_once_is_compiled_anew(grammars: Grammars) -> None:
+def test_a_regex_that_explodes_is_an_error_and_no_stall_and_is_compiled_anew(
+    grammars: Grammars,
+) -> None:
     grammar = Grammar(GrammarKind.REGEX.value, r"(\w+\s?){1,1000}")
-    for _ in range(3):
+    for _ in range(2):
         matcher = grammars.matcher(grammar)
         assert matcher.allowed().any()
         with pytest.raises(GrammarError):

@@ -122,12 +122,6 @@ def test_what_a_format_has_no_place_for_is_refused(name: str, turns: list[tuple[
     assert "this format knows" in prompt_error(prompts(FORMATS[name].as_format("")), messages)
 
 
-def test_what_has_a_place_is_kept() -> None:
-    late = prompt("chatml", [("user", "a"), ("system", "b")])
-    assert late.startswith("<|im_start|>user\na<|im_end|>\n<|im_start|>system\nb<|im_end|>\n")
-    assert prompt("wizardcoder", [("system", "a")]) == "a\n\n### Response:"
-
-
 @pytest.mark.parametrize(
     ("model", "name"),
     [

@@ -104,11 +104,6 @@ def test_a_template_that_knows_tools_tells_of_them_itself() -> None:
     )
 
 
-def test_it_is_told_of_none_where_there_are_none() -> None:
-    assert "<tools>" not in text_of(NATIVE, PAST)
-    assert "<tool_response>\n11°" in text_of(NATIVE, PAST)
-
-
 def test_another_template_is_told_in_plain_messages() -> None:
     told = instructions([WEATHER])
     assert text_of(CHATML, [SYSTEM, *PAST], [WEATHER]) == (
@@ -155,11 +150,6 @@ def test_a_template_that_passes_over_system_messages_is_told_by_the_user() -> No
 def test_who_sends_a_system_message_that_has_no_place_is_told_so() -> None:
     for tools in ((), [WEATHER]):
         assert "no system here" in prompt_error(NO_SYSTEM, [SYSTEM, USER], tools)
-
-
-def test_another_fault_of_the_messages_is_said_with_tools_too() -> None:
-    llama = named("llama-2")
-    assert "out of turn" in prompt_error(llama, [USER, USER, USER], [WEATHER])
 
 
 def control(parts: Sequence[str]) -> list[str]:
@@ -224,12 +214,6 @@ def test_one_that_has_called_is_answered() -> None:
     assert text.endswith(f"So\n{call_text('f', {})}<|im_end|>\n<|im_start|>assistant\n")
 
 
-def test_one_that_goes_on_is_told_of_tools_too() -> None:
-    for chat_format in (NATIVE, CHATML):
-        text = text_of(chat_format, [USER, assistant("So ")], [WEATHER])
-        assert "<tools>" in text and text.endswith("<|im_start|>assistant\nSo ")
-
-
 @pytest.mark.parametrize(
     "source",
     [
@@ -255,11 +239,6 @@ def test_a_template_may_tell_of_it_twice(source: str) -> None:
     text = text_of(prompts(source), [USER, assistant("a b ")])
     assert text.endswith("a b ")
     assert text.encode().decode() == text, "nothing is left of the mark"
-
-
-def test_a_template_that_refuses_it_may_quote_it() -> None:
-    source = "{{ raise_exception('no ' ~ messages[1].content) if messages[1] }}"
-    assert prompt_error(prompts(source), [USER, assistant("a b")]).endswith(": no a b")
 
 
 # ---- what must not become a control token, whatever a template does to it
@@ -345,12 +324,6 @@ def test_not_in_any_field(token: str) -> None:
     text, *rest = parts_of(made, messages, tools)
     assert rest == ["</s>", ""]
     assert text == json.dumps(tools, ensure_ascii=False) + json.dumps(messages, ensure_ascii=False)
-
-
-def test_templates_find_ordinary_added_tokens_in_what_was_said() -> None:
-    made = prompts("{{ messages[0].content.split('</think>')[-1] }}</think>")
-    message = {"role": "user", "content": "<think>a</think>b<s>"}
-    assert parts_of(made, [message]) == ("b<s>", "</think>", "")
 
 
 def test_a_text_says_whether_its_special_tokens_are_some() -> None:

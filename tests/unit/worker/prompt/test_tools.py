@@ -49,11 +49,6 @@ def test_arguments_that_are_no_json_are_told_as_they_are() -> None:
     assert call_text("f", '{"a') == '<tool_call>\n{"name": "f", "arguments": {"a}\n</tool_call>'
 
 
-def test_a_conversation_without_tools_stays_as_it_is() -> None:
-    messages = [said("system", "s"), said("user", "u", name="Ann"), said("assistant", "")]
-    assert as_plain(messages) == messages
-
-
 def test_calls_and_results_become_text() -> None:
     calls = [called("f", {"a": 1}), called("g", {})]
     plain = as_plain(
@@ -113,11 +108,6 @@ def test_who_tells_of_tools(messages: list[Any], role: str, first: str, n: int) 
     assert told[0] == said(role, f"{first}{instructions(TOOLS)}")
     assert len(told) == n
     assert told[1:] == messages[len(messages) - n + 1 :]
-
-
-def test_a_name_is_kept_with_the_instructions() -> None:
-    (told,) = with_instructions([said("user", "Hi", name="Ann")], TOOLS, "user")
-    assert told["name"] == "Ann"
 
 
 @pytest.mark.parametrize(

@@ -63,13 +63,6 @@ def _insert(text: bytes, source: random.Random) -> bytes:
     return text[:start] + piece + text[start:]
 
 
-def _shuffle(text: bytes, source: random.Random) -> bytes:
-    head, _, body = text.partition(b"\r\n\r\n")
-    lines = head.split(b"\r\n")
-    source.shuffle(lines)
-    return b"\r\n".join(lines) + b"\r\n\r\n" + body
-
-
 def _add_header(text: bytes, source: random.Random) -> bytes:
     line, _, rest = text.partition(b"\r\n")
     header = source.choice(
@@ -153,13 +146,8 @@ def _body(text: bytes, source: random.Random) -> bytes:
     )
 
 
-def _bare_line_feeds(text: bytes, source: random.Random) -> bytes:
-    return text.replace(b"\r\n", source.choice((b"\n", b"\r", b"\r\r\n")))
-
-
 _WAYS: tuple[Callable[[bytes, random.Random], bytes], ...] = (
-    _cut, _flip, _drop, _insert, _shuffle, _add_header, _add_header, _request_line, _chunk_size,
-    _body, _body, _bare_line_feeds,
+    _cut, _flip, _drop, _insert, _add_header, _add_header, _request_line, _chunk_size, _body, _body,
 )  # fmt: skip
 
 

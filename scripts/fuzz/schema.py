@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import hypothesis
@@ -19,7 +20,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from scripts.campaign.fuzz import FuzzReport
+from scripts.fuzz.raw import FuzzReport
 
 _ANSWER_WITHIN_S = 20.0
 _CHECKS: list[CheckFunction] = [
@@ -30,57 +31,50 @@ _CHECKS: list[CheckFunction] = [
 ]
 _PROPER_5XX = {503, 504}
 _MOST_OF_A_KIND = 3
-_MOST_ROUNDS = 8
+_MODES = ((GenerationMode.NEGATIVE, 0.5), (GenerationMode.POSITIVE, 1.0))
+"""With the part of an operation's cases after which there are no more of it."""
 
 
 def fuzz(url: str, n: int, seed: int) -> FuzzReport:
-    """Send at least ``n`` cases, most of them to the endpoints that take a body."""
-    report, kinds, tried = FuzzReport(), Counter[str](), Counter[str]()
-    schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
+    """Send at most ``n`` cases, shared out among the endpoints; what takes no body has few."""
+    report, kinds = FuzzReport(), Counter[str]()
     operations = []
-    for result in schema.get_all_operations():
+    for result in schemathesis.openapi.from_url(f"{url}/openapi.json").get_all_operations():
         if isinstance(result, Ok):
             operations.append(result.ok())
         else:
             report.violations.append(f"an operation that cannot be fuzzed: {result.err()}")
-    posts = [operation for operation in operations if operation.method.upper() == "POST"]
-    others = [operation for operation in operations if operation.method.upper() != "POST"]
+    operations.sort(key=lambda operation: operation.method.upper() == "POST")
     with requests.Session() as session:
-        for number in range(_MOST_ROUNDS):
-            left = n - report.cases
-            # What takes no body has few cases, which the first round has all of.
-            some = [*posts, *others] if number == 0 else posts
-            for operation in some if left > 0 else ():
-                for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
-                    each = -(-left // len(some) // 2)
-                    examine = _examiner(url, session, report, kinds, mode)
-                    before = report.cases
-                    _generate(operation, mode, each, seed + number, examine)
-                    tried[operation.label] += report.cases - before
-    for operation in operations:
-        if not tried[operation.label]:
-            report.violations.append(f"{operation.label} was not fuzzed")
-    if report.cases < n:
-        report.violations.append(f"only {report.cases} of {n} cases could be made")
+        for number, operation in enumerate(operations):
+            # What some have not used is left for those behind them.
+            left = -(-(n - report.cases) // (len(operations) - number))
+            before = report.cases
+            for mode, until in _MODES:
+                examine = _examiner(url, session, report, kinds, mode)
+                _generate(
+                    operation, mode, before + round(until * left) - report.cases, seed, examine
+                )
+            if report.cases == before:
+                report.violations.append(f"{operation.label} was not fuzzed")
     return report
 
 
 def _generate(
     operation: Any, mode: GenerationMode, n: int, seed: int, examine: Callable[[Any], None]
 ) -> None:
-    try:
-        strategy = operation.as_strategy(generation_mode=mode)
-        test = hypothesis.given(case=strategy)(lambda case: examine(case))
-        test = hypothesis.settings(
-            max_examples=n,
-            deadline=None,
-            database=None,
-            phases=[hypothesis.Phase.generate],
-            suppress_health_check=list(hypothesis.HealthCheck),
-        )(test)
+    test = hypothesis.given(case=operation.as_strategy(generation_mode=mode))(
+        lambda case: examine(case)
+    )
+    test = hypothesis.settings(
+        max_examples=max(1, n),
+        deadline=None,
+        database=None,
+        phases=[hypothesis.Phase.generate],
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )(test)
+    with suppress(hypothesis.errors.Unsatisfiable):  # then nothing about it can be wrong
         hypothesis.seed(seed)(test)()
-    except hypothesis.errors.Unsatisfiable:
-        pass  # nothing about it can be wrong
 
 
 def _examiner(
@@ -129,9 +123,7 @@ def _meet_unwritten_rules(body: Any) -> None:
     """
     if not isinstance(body, dict):
         return
-    for name in (
-        ("model", "suffix") if body.get("stream") else ("model", "suffix", "stream_options")
-    ):
+    for name in ("model", "suffix", *(() if body.get("stream") else ("stream_options",))):
         body.pop(name, None)
     for name, value in body.items():
         if isinstance(value, float) and value.is_integer():

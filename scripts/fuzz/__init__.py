@@ -1,0 +1,1 @@
+"""Fuzzers of a server over HTTP: spoiled bytes, and its own OpenAPI document."""
