@@ -229,7 +229,7 @@ def test_closing_ends_what_is_open() -> None:
     run(work())
 
 
-# A quarter, of each kind: most end by their fuel, some only with the process, by its CPU time or memory.
+# Most end by their fuel, some only with the process, by its CPU time or memory.
 _BOMBS = BOMBS[::4]
 _MOST_STALL_S = 0.05
 _MOST_KIB = (1 << 20) + (200 << 10)  # what a preparer may take, and what it has from the zygote
