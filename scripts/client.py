@@ -193,26 +193,21 @@ class Connection:
         self.exchange(answer, "POST", path, json.dumps(body).encode())
         return answer
 
-    def exchange(
-        self, answer: Answer, method: str, path: str, body: bytes = b"", leaves_after: int = 0
-    ) -> None:
-        """Fill in an answer, which also tells what came when this is interrupted.
-
-        ``leaves_after`` so many pieces of the response the connection is closed; 0 for never.
-        """
+    def exchange(self, answer: Answer, method: str, path: str, body: bytes = b"") -> None:
+        """Fill in an answer, which also tells what came when this is interrupted."""
         content = request(method, self._path + path, body, self._headers, self._host)
         is_reused = self._socket is not None
         try:
             try:
-                end = self._converse(content, answer, leaves_after)
+                self._converse(content, answer)
             except ConnectionError:
                 if not is_reused or answer.raw:
                     raise
             if is_reused and not answer.raw:
                 # A server may close an idle connection just when it is used again.
                 self.close()
-                end = self._converse(content, answer, leaves_after)
-            answer.finish(end)
+                self._converse(content, answer)
+            answer.finish("complete")
         except TimeoutError:
             answer.finish("silent", "timeout")
         except ConnectionRefusedError:
@@ -239,17 +234,14 @@ class Connection:
                 self._socket = self._tls.wrap_socket(self._socket, server_hostname=self._address[0])
         return self._socket
 
-    def _converse(self, content: bytes, answer: Answer, leaves_after: int) -> End:
+    def _converse(self, content: bytes, answer: Answer) -> None:
         connected, ending = self._connected(), Ending()
         connected.sendall(content)
         answer.sent_s = time.monotonic()
         while piece := connected.recv(_PIECE_BYTES):
             answer.raw.append((time.monotonic(), piece))
             if ending.feed(piece):
-                break
-            if leaves_after and len(answer.raw) >= leaves_after:
-                return "left"
-        return "complete"
+                return
 
 
 def play(port: int, requests: Sequence[bytes], within_s: float = 600.0) -> list[Answer]:

@@ -104,12 +104,11 @@ def _read_choice(transcript: Transcript, choice: Any, shape: Shape, where: str) 
     return bool(text)
 
 
-Kind = Literal["completed", "failed", "refused", "unavailable", "disconnected", "incomplete"]
+Kind = Literal["completed", "failed", "refused", "unavailable", "incomplete"]
 """How a request ended.
 
 ``refused`` is a 429 and ``unavailable`` a 503: the server's own word that it is full, so they are
-counted apart from failures. ``disconnected`` was closed by the client on purpose, and
-``incomplete`` was still running when the test ended.
+counted apart from failures. ``incomplete`` was still running when the test ended.
 """
 
 
@@ -126,11 +125,9 @@ class Outcome:
     finish_reason: str | None = None
     code: str = ""  #: why it failed
     detail: str = ""  #: the server's own words for that
-    retry_after: str | None = None  #: the header of that name
     prompt_tokens: int = 0  #: of the usage, 0 without one
     cached_tokens: int = 0  #: prompt tokens that were not evaluated, by the usage
     completion_tokens: int = 0  #: by the usage; without one, chunks with text
-    has_usage: bool = False  #: whether the numbers of tokens are the server's
     max_tokens: int = 0  #: what was asked for; 0 if nothing was
 
     @property
@@ -182,11 +179,9 @@ def outcome(name: str, answer: Answer, path: str, max_tokens: int = 0) -> Outcom
         finish_reason=transcript.finish_reasons.get(0),
         code=code,
         detail=detail[:_DETAIL_CHARACTERS],
-        retry_after=answer.headers.get("retry-after"),
         prompt_tokens=usage.get("prompt_tokens") or 0,
         cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
         completion_tokens=len(transcript.content_s) if n_completion is None else n_completion,
-        has_usage=n_completion is not None,
         max_tokens=max_tokens,
     )
 
@@ -198,8 +193,6 @@ def _verdict(answer: Answer, transcript: Transcript) -> tuple[Kind, str, str]:
         return "failed", _code(transcript.error, "error_event"), json.dumps(transcript.error)
     if answer.end == "running":
         return "incomplete", "", ""
-    if answer.end == "left":
-        return "disconnected", "", ""
     if answer.end != "complete":
         return "failed", answer.why, ""
     if answer.status in (429, 503):

@@ -87,7 +87,7 @@ NARROWED = {
         "gateway.sse", "shared",
     },
     "worker/loop.py": {
-        "shared", "worker.engines.base", "worker.grammar", "worker.sequence",
+        "shared", "worker.batches", "worker.engines.base", "worker.grammar", "worker.sequence",
         "worker.threads",
     },
     "worker/engines/": {

@@ -12,7 +12,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from tokenizers.pre_tokenizers import PreTokenizer
 
-from scripts.models.family_specials import FALCON_SPECIAL, STARCHAT_SPECIAL, STARCODER_SPECIAL
+from scripts.models.family_tokenizers import FALCON_SPECIAL, STARCHAT_SPECIAL, STARCODER_SPECIAL
 from shared.model.byte_level import BYTE_OF_LETTER
 from shared.model.description import Family, ModelFile
 from shared.model.gguf import TokenType

@@ -14,7 +14,6 @@ from gateway.answer.pieces import (
     Choice,
     Ended,
     Piece,
-    Reasoning,
     Text,
     Usage,
 )
@@ -87,7 +86,7 @@ class ChatWriter(OpenAiWriter):
     def choice(self, index: int, piece: Piece) -> Json | None:
         reason = None
         match piece:
-            case Begun() | Reasoning():
+            case Begun():
                 return None
             case Text():
                 delta: Json = {"content": piece.text}

@@ -15,8 +15,6 @@ _WORKERS, _MAX_QUEUE = 2, 8
 _DELAY_MS, _MAX_TOKENS = 10.0, 8
 _TIMES = 10
 _PATIENCE_S = 60.0
-_BACK_EVERY = 25
-_N_AFTERWARDS = 8
 
 
 def measure_overload(setup: Setup, results: Results) -> None:
@@ -40,14 +38,12 @@ async def _measure(port: int, setup: Setup, results: Results) -> None:
         last_s.append(max(map(_ttft_s, answers)))
     bound_s, capacity = percentile(sorted(last_s), 50), percentile(sorted(rates), 50)
 
-    answers, back = await _overload(port, capacity * _TIMES, setup.choose(20, 3))
+    answers = await _overload(port, capacity * _TIMES, setup.choose(20, 3))
     taken = [answer for answer in answers if answer.status == 200]
     refused = [answer for answer in answers if answer.status == 429]
     others = len(answers) - len(taken) - len(refused)
     if not taken or not refused or others:
         raise RequestFailed(f"{len(taken)} x 200, {len(refused)} x 429, {others} others")
-    # The last of them come back when all is over.
-    again = await asyncio.gather(*(_come_back(port, a) for a in refused[-_N_AFTERWARDS:]))
 
     def add(name: str, *values: float, goal: str = "", unit: str = "", digits: int = 2) -> None:
         results.add("overload", name, *values, unit=unit, digits=digits, goal=goal)
@@ -61,45 +57,18 @@ async def _measure(port: int, setup: Setup, results: Results) -> None:
     add("the same: requests served a second / without overload", served / capacity)
     with_header = sum("retry-after" in answer.headers for answer in refused) / len(refused)
     add("the same: share of 429 with Retry-After", with_header, goal="≥ 1")
-    name = "the same: taken of those who come back when Retry-After says / of all"
-    add(name, _share_taken(back), len(taken) / len(answers))
-    name = "taken of those who come back when Retry-After says and the overload is over"
-    add(name, _share_taken(again), goal="≥ 1")
 
 
-def _share_taken(answers: list[Answer]) -> float:
-    return sum(answer.status == 200 for answer in answers) / max(1, len(answers))
-
-
-async def _overload(port: int, rate: float, seconds: float) -> tuple[list[Answer], list[Answer]]:
-    """Requests that arrive whatever comes of them; some of those refused come back when told."""
-    pauses = arrivals(rate, 1.0, 7, 0)
-    first: list[asyncio.Task[Answer]] = []
-    again: list[asyncio.Task[Answer | None]] = []
+async def _overload(port: int, rate: float, seconds: float) -> list[Answer]:
+    """The answers to requests that arrive whatever comes of them."""
+    pauses, asked = arrivals(rate, 1.0, 7, 0), list[asyncio.Task[Answer]]()
     due_s = time.monotonic()
     ends_s = due_s + seconds
     while due_s < ends_s:
         await asyncio.sleep(max(0.0, due_s - time.monotonic()))
-        first.append(asyncio.create_task(_ask(port)))
-        if len(first) % _BACK_EVERY == 0:
-            again.append(asyncio.create_task(_return_of(port, first[-1], ends_s)))
+        asked.append(asyncio.create_task(_ask(port)))
         due_s += next(pauses)
-    answers = await asyncio.gather(*first)
-    back = [answer for answer in await asyncio.gather(*again) if answer is not None]
-    return answers, back
-
-
-async def _return_of(port: int, first: asyncio.Task[Answer], ends_s: float) -> Answer | None:
-    """What a client gets that comes back; None if it was served at once, or would be too late."""
-    answer = await first
-    is_late = answer.ended_s + float(answer.headers.get("retry-after", "0")) > ends_s
-    return None if answer.status == 200 or is_late else await _come_back(port, answer)
-
-
-async def _come_back(port: int, refused: Answer) -> Answer:
-    after_s = float(refused.headers.get("retry-after", "0"))
-    await asyncio.sleep(max(0.0, refused.ended_s + after_s - time.monotonic()))
-    return await _ask(port)
+    return await asyncio.gather(*asked)
 
 
 async def _ask(port: int) -> Answer:

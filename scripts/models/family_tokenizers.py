@@ -10,15 +10,24 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from tokenizers import pre_tokenizers as pre
 from tokenizers.trainers import BpeTrainer
 
-from scripts.models.family_specials import (
-    FALCON_SPECIAL,
-    LLAMA_SPECIAL,
-    NEOX_SPECIAL,
-    SPACES,
-    STARCHAT_SPECIAL,
-    STARCODER_SPECIAL,
-)
 from shared.model.byte_level import LETTERS
+
+FALCON_SPECIAL = (
+    ">>TITLE<<", ">>ABSTRACT<<", ">>INTRODUCTION<<", ">>SUMMARY<<", ">>COMMENT<<", ">>ANSWER<<",
+    ">>QUESTION<<", ">>DOMAIN<<", ">>PREFIX<<", ">>SUFFIX<<", ">>MIDDLE<<", "<|endoftext|>",
+)  # fmt: skip
+STARCODER_SPECIAL = (
+    "<|endoftext|>", "<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<fim_pad>", "<filename>",
+    "<gh_stars>", "<issue_start>", "<issue_comment>", "<issue_closed>", "<jupyter_start>",
+    "<jupyter_text>", "<jupyter_code>", "<jupyter_output>", "<empty_output>", "<commit_before>",
+    "<commit_msg>", "<commit_after>", "<reponame>",
+)  # fmt: skip
+STARCHAT_SPECIAL = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
+LLAMA_SPECIAL = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>",
+                 "<|end_header_id|>", "<|eot_id|>")  # fmt: skip
+NEOX_SPECIAL = ("<|endoftext|>", "<|padding|>")
+SPACES = tuple(" " * n for n in range(24, 1, -1))
+"""Runs of spaces that GPT-NeoX and MPT have as tokens, the longest first."""
 
 MODULES = ("argparse", "ast", "calendar", "csv", "difflib", "enum", "heapq", "inspect", "random",
            "statistics", "string", "textwrap", "typing", "uuid", "zipfile")  # fmt: skip
@@ -41,26 +50,16 @@ NO_UTF8 = (0xC0, 0xC1, *range(0xF5, 0x100))
 
 @dataclass(frozen=True)
 class Family:
-    """How the tokenizers of a family of models are made.
+    """How the tokenizers of a family of models are made."""
 
-    Attributes:
-        stages: of the pre-tokenizer.
-        first: special tokens with the lowest ids.
-        last: special tokens with the highest ids.
-        spaces: runs of spaces that are tokens, between the merged tokens and ``last``.
-        n_merged: how many tokens there are before these, ``first`` included.
-        has_all_bytes: whether bytes that UTF-8 never has are tokens, too.
-        settings: of ``tokenizer_config.json``.
-    """
-
-    stages: Callable[[], list[Any]]
-    first: tuple[str, ...] = ()
-    last: tuple[str, ...] = ()
-    spaces: tuple[str, ...] = ()
-    n_merged: int = 512
-    has_all_bytes: bool = True
+    stages: Callable[[], list[Any]]  #: of the pre-tokenizer
+    first: tuple[str, ...] = ()  #: special tokens with the lowest ids
+    last: tuple[str, ...] = ()  #: those with the highest ids
+    spaces: tuple[str, ...] = ()  #: runs that are tokens, between the merged tokens and ``last``
+    n_merged: int = 512  #: how many tokens there are before these, ``first`` included
+    has_all_bytes: bool = True  #: whether bytes that UTF-8 never has are tokens, too
     normalizer: Any = None
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)  #: of ``tokenizer_config.json``
 
 
 def byte_level(use_regex: bool = True) -> Any:

@@ -62,19 +62,12 @@ SAMPLES = (
 
 @dataclass(frozen=True)
 class Variant:
-    """A model.
+    """A model."""
 
-    Attributes:
-        family: its ``model_type``.
-        suffixes: of the files that are made of it.
-        settings: of its configuration, besides its sizes.
-        alibi_bias_max: what MPT's class ought to heed, but does not.
-    """
-
-    family: str
-    suffixes: tuple[str, ...] = (".bin",)
-    settings: dict[str, Any] = field(default_factory=dict)
-    alibi_bias_max: int = 8
+    family: str  #: its ``model_type``
+    suffixes: tuple[str, ...] = (".bin",)  #: of the files that are made of it
+    settings: dict[str, Any] = field(default_factory=dict)  #: of its configuration, besides sizes
+    alibi_bias_max: int = 8  #: what MPT's class ought to heed, but does not
 
 
 def falcon(**settings: Any) -> Variant:

@@ -52,14 +52,14 @@ def test_a_complete_chat() -> None:
     assert (found.ttft_s, found.e2el_s, found.gaps_s) == (2.0, 6.5, [1.0])
     assert found.tpot_s == pytest.approx((6.5 - 2.0) / 4)
     assert (found.prompt_tokens, found.cached_tokens, found.completion_tokens) == (7, 3, 5)
-    assert found.has_usage and found.is_short
+    assert found.is_short
     assert found.tokens_per_chunk == 2.5
 
 
 def test_without_usage_chunks_are_counted_thoughts_too() -> None:
     found = streamed(content("a", "reasoning_content"), content("b"), END, "[DONE]", max_tokens=2)
     assert (found.kind, found.text, found.finish_reason) == ("completed", "ab", "stop")
-    assert (found.completion_tokens, found.has_usage, found.is_short) == (2, False, False)
+    assert (found.completion_tokens, found.is_short) == (2, False)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_stream_that_ends_otherwise_has_failed(events: list[Any], code: str) -
 )
 def test_other_answers(status: int, body: str, kind: str, code: str) -> None:
     found = outcome("x", answer(status, body.encode()), CHAT)
-    assert (found.kind, found.code, found.retry_after) == (kind, code, "3")
+    assert (found.kind, found.code) == (kind, code)
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
@@ -146,7 +146,7 @@ def test_what_is_no_whole_response_is_broken(raw: bytes) -> None:
     assert found.end == "left"
 
 
-def test_a_connection_is_kept_left_and_found_closed() -> None:
+def test_a_connection_is_kept_and_found_closed() -> None:
     response = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -159,8 +159,7 @@ def test_a_connection_is_kept_left_and_found_closed() -> None:
             second, _ = listener.accept()
             with second:
                 second.recv(1 << 16)
-                second.sendall(response + b"7")
-                second.recv(1 << 16)  # the client leaves
+                second.sendall(response + b"7")  # and it goes
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -168,8 +167,8 @@ def test_a_connection_is_kept_left_and_found_closed() -> None:
         connection = Connection(f"http://127.0.0.1:{port}/")
         assert [connection.get("/a"), connection.post("/b", {}).json()] == [{}, {}]
         left = Answer(0.0)
-        connection.exchange(left, "POST", "/c", b"{}", leaves_after=1)
-        assert left.end == "left"
+        connection.exchange(left, "POST", "/c", b"{}")
+        assert left.end == "broken"
         thread.join()
     (nobody,) = [Answer(0.0)]
     connection.exchange(nobody, "GET", "/")
