@@ -66,7 +66,7 @@ NARROWED = {
     "gateway/pool/scheduler.py": {
         "gateway.pool.estimates", "gateway.pool.job", "gateway.pool.prefix",
     },
-    "gateway/pool/faults.py": {"gateway.pool.job", "shared"},
+    "gateway/pool/faults.py": {"gateway.pool.deaths", "gateway.pool.job", "shared"},
     "gateway/pool/estimates.py": {"shared.messages"},
     "gateway/pool/prefix.py": set(),
     "gateway/auth/": {
@@ -87,7 +87,7 @@ NARROWED = {
         "gateway.sse", "shared",
     },
     "worker/loop.py": {
-        "shared", "worker.engines.base", "worker.grammar", "worker.sequence",
+        "shared", "worker.batches", "worker.engines.base", "worker.grammar", "worker.sequence",
         "worker.threads",
     },
     "worker/engines/": {

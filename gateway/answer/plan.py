@@ -58,6 +58,9 @@ def check_for_model(ask: Ask, model: ModelInfo) -> None:
             message = f"'logit_bias' should have token ids below {model.n_vocab}, not {token}."
             raise ApiError(ErrorCode.INVALID_VALUE, message, "logit_bias")
     _check_ids(ask.stop_ids, "stop_token_ids", model)
+    if not ask.embeds and not model.generates:
+        message = f"This model ({model.family}) gives embeddings, and writes no text."
+        raise ApiError(ErrorCode.UNSUPPORTED_PARAMETER, message, "model")
     if ask.embeds and not model.n_embd:
         message = (
             f"This model's family ({model.family}) gives no embeddings here: LLaMA and Falcon do;"
