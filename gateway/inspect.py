@@ -10,7 +10,7 @@ from shared.errors import ModelFileError, UsageError
 from shared.model.description import ModelFile
 from shared.model.inspect import inspect
 
-_ENGINE = "ctransformers 0.2.27"
+_ENGINES = {"ctransformers": "ctransformers 0.2.27", "llamacpp": "llama.cpp (xllamacpp)"}
 
 Row = tuple[str, str]
 
@@ -21,9 +21,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("file", type=Path, metavar="FILE", help="a model file")
     parser.add_argument("--tensors", action="store_true", help="list all tensors, too")
     parser.add_argument("--model-type", metavar="TYPE", help="what the file is expected to be")
+    parser.add_argument(
+        "--engine", choices=("auto", "llamacpp", "ctransformers"), default="auto",
+        help="what is to serve it (default: auto)",
+    )  # fmt: skip
     try:
         options = parser.parse_args(arguments)
-        model = inspect(options.file, options.model_type)
+        model = inspect(options.file, options.model_type, options.engine)
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else 2
     except UsageError as error:
@@ -63,7 +67,7 @@ def _description(model: ModelFile) -> Iterator[Row]:
     version = f" version {model.version}" if model.version else ""
     yield "file", f"{model.path} ({_size(model.n_bytes)})"
     yield "name", model.name
-    yield "family", model.family.value
+    yield "family", model.family_name
     yield "format", f"{model.file_format.value}{version}"
     yield "quantisation", model.quantisation
     yield "layers", f"{model.size.n_layer}"
@@ -100,8 +104,9 @@ def _how(model: ModelFile, n_ctx: int, fitting: int | None) -> str:
     first = "after it has been rewritten once (by itself), " if model.needs_rewrite else ""
     room = "" if fitting is None else f" (memory for {fitting:,})"
     return (
-        f"{first}by {_ENGINE} as {model.library_type!r}, with {_counted(workers, 'worker')} on "
-        f"{_counted(cores, 'core')}{room} at {n_ctx:,} tokens each"
+        f"{first}by {_ENGINES[model.engine]} as {model.library_type!r},"
+        f" with {_counted(workers, 'worker')} on {_counted(cores, 'core')}{room}"
+        f" at {n_ctx:,} tokens each"
     )
 
 

@@ -95,6 +95,7 @@ async def retrieve_model(request: Request, model_id: str) -> dict[str, Any]:
 
 
 def _entry(served: Served) -> dict[str, Any]:
+    """OpenAI's `Model`, with what local servers add."""
     config, model = served.config, served.pool.status().model
     return {
         "id": config.model_id,
@@ -115,7 +116,7 @@ def _entry(served: Served) -> dict[str, Any]:
 
 @router.get("/props", tags=["models"], responses=ERROR_RESPONSES)
 async def props(request: Request) -> dict[str, Any]:
-    """Describe the model and what a request gets that says nothing else."""
+    """Describe the model and what a request gets that says nothing else, as llama-server does."""
     served = models_of(request).default
     config, model = served.config, loaded_model(served.pool)
     defaults = asdict(SamplingParams())

@@ -13,6 +13,9 @@ from shared.model.description import ModelFile
 from shared.model.library import choose
 
 _MIB = 1 << 20
+_LLAMACPP = "llamacpp"
+_LLAMACPP_SLOTS = 8
+_ECHO_SLOTS = 4
 #: Parked workers, unless PARKED says otherwise: few users keep more conversations going at once.
 _MOST_PARKED = 16
 #: Longest context, unless CONTEXT_LENGTH says otherwise: its KV caches fit small machines.
@@ -45,8 +48,9 @@ class Plan:
 
     @property
     def caches(self) -> int:
-        """KV caches: of workers, and of a zygote with a warm prompt."""
-        return self.workers + self.parked + int(self.warm_prompt is not None)
+        """KV caches: of workers, and of a zygote with a warm prompt or with llama.cpp."""
+        of_zygote = self.warm_prompt is not None or self.worker.engine == _LLAMACPP
+        return self.workers + self.parked + int(of_zygote)
 
     @property
     def most_bytes(self) -> int:
@@ -80,12 +84,17 @@ def plan_for(settings: Settings, beside: Plan | None = None) -> Plan:
     _check_threads(settings.threads)
     if settings.model_type == "echo":
         return _fit_echo(settings)
-    library = choose(settings.ct_lib, demo_model.default_cache_dir())
-    source = resolve(settings.model_name, settings.model_file, settings.model_type)
+    engine = _engine(settings)
+    library = (
+        choose(settings.ct_lib, demo_model.default_cache_dir()) if engine != _LLAMACPP else None
+    )
+    source = resolve(settings.model_name, settings.model_file, settings.model_type, engine)
     path = str(source.file.path)
     if not path.isprintable():
         raise UsageError(f"{path!r}: the path of a model must be printable Unicode")
     plan = fit(settings, source, is_beside=beside is not None)
+    if library is None or source.file.engine == _LLAMACPP:
+        return plan
     worker = replace(plan.worker, library=library.path)
     return replace(plan, worker=worker, engine=library.label)
 
@@ -97,12 +106,19 @@ def fit(settings: Settings, source: ModelSource, *, is_beside: bool = False) -> 
         UsageError: the settings ask for more than the model or the memory allows.
     """
     file, memory = source.file, machine.available_memory()
+    slots = _slots(settings, file)
     n_ctx = _context_length(settings, file, None if is_beside else memory)
-    workers, parked = _processes(settings, fitting_workers(file, n_ctx, memory), is_beside)
+    fitting = fitting_workers(file, n_ctx, memory, slots)
+    if fitting and file.engine == _LLAMACPP and settings.warm_prompt is None:
+        fitting -= 1  # the zygote has a cache of its own, which each worker writes anew
+    if slots > 1 and settings.parked is None:
+        settings = replace(settings, parked=0)  # the slots of a worker keep conversations
+    workers, parked = _processes(settings, fitting, is_beside)
     tokenizer = _tokenizer(settings, source)
     worker = replace(
         _worker(settings),
-        engine="ctransformers",
+        engine=file.engine,
+        slots=slots,
         model_path=str(file.path),
         model_type=settings.model_type,
         tokenizer_path="" if tokenizer is None else str(tokenizer),
@@ -115,9 +131,10 @@ def fit(settings: Settings, source: ModelSource, *, is_beside: bool = False) -> 
         worker,
         workers,
         parked,
-        family=f"{file.family.value}, {file.quantisation}",
+        family=f"{file.family_name}, {file.quantisation}",
         weight_bytes=file.memory.weights,
-        worker_bytes=worker_bytes(file, n_ctx),
+        worker_bytes=worker_bytes(file, n_ctx, slots),
+        engine="llama.cpp" if file.engine == _LLAMACPP else "",
         warm_prompt=settings.warm_prompt,
     )
     _check_worker_memory(settings.max_worker_memory, plan.worker_bytes)
@@ -136,9 +153,10 @@ def default_n_ctx(file: ModelFile, memory: int | None) -> int:
     return n_ctx
 
 
-def worker_bytes(file: ModelFile, n_ctx: int) -> int:
+def worker_bytes(file: ModelFile, n_ctx: int, slots: int = 1) -> int:
     """The most that a worker takes with a context of ``n_ctx`` tokens, besides the weights."""
-    return _PROCESS_BYTES + scratch_bytes(file, n_ctx) + n_ctx * file.memory.kv_per_token
+    caches = n_ctx * file.memory.kv_per_token + slots * file.memory.per_slot
+    return _PROCESS_BYTES + scratch_bytes(file, n_ctx) + caches
 
 
 def scratch_bytes(file: ModelFile, n_ctx: int) -> int:
@@ -146,11 +164,24 @@ def scratch_bytes(file: ModelFile, n_ctx: int) -> int:
     return file.memory.scratch - (file.n_ctx_most - n_ctx) * file.memory.scratch_per_token
 
 
-def fitting_workers(file: ModelFile, n_ctx: int, memory: int | None) -> int | None:
+def fitting_workers(file: ModelFile, n_ctx: int, memory: int | None, slots: int = 1) -> int | None:
     """How many workers fit into ``memory`` bytes beside the weights; None if it is not known."""
     if memory is None:
         return None
-    return max(0, memory - file.memory.weights) // worker_bytes(file, n_ctx)
+    return max(0, memory - file.memory.weights) // worker_bytes(file, n_ctx, slots)
+
+
+def _engine(settings: Settings) -> str:
+    """The engine that is asked for; ``auto`` leaves it to the model."""
+    if settings.tokenizer is None:
+        return settings.engine
+    if settings.engine == _LLAMACPP:
+        raise UsageError("TOKENIZER is for ctransformers; llama.cpp takes the model file's own")
+    return "ctransformers"
+
+
+def _slots(settings: Settings, file: ModelFile) -> int:
+    return settings.slots or _LLAMACPP_SLOTS if file.engine == _LLAMACPP else 1
 
 
 def _context_length(settings: Settings, file: ModelFile, memory: int | None) -> int:
@@ -192,7 +223,7 @@ def _worker(settings: Settings) -> WorkerConfig:
         model_id=settings.model_name or "echo",
         chat_template=settings.chat_template,
         echo_delay_ms=settings.echo_delay_ms,
-        slots=settings.slots,
+        slots=settings.slots or _ECHO_SLOTS,
     )
 
 

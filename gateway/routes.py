@@ -5,11 +5,12 @@ for admission, make the prompts, run.
 """
 
 import uuid
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
 from time import time
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 from starlette.requests import Request
@@ -32,7 +33,7 @@ from gateway.answer.reader import reader_for
 from gateway.answer.run import Order, Tally, run
 from gateway.ask import Ask
 from gateway.bounds import TimeBounds, interruptible, time_bounds, while_connected
-from gateway.dialects import Dialect, Header, Writer
+from gateway.dialects import Dialect, Endpoint, Header, Writer
 from gateway.dialects.chat import CHAT, MANY_CHATS
 from gateway.dialects.completions import COMPLETIONS
 from gateway.dialects.embeddings import EMBEDDINGS
@@ -49,11 +50,27 @@ ENDPOINTS = (*DIALECTS, *TOKEN_DIALECTS)
 ERROR_SHAPES = {dialect.path: dialect.error for dialect in DIALECTS}
 """How errors look, by path; on all others as OpenAI has them."""
 
-Body = Mapping[str, Any]
+Body: TypeAlias = Mapping[str, Any]
 
 
-class _Handler(ABC):
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """What a request comes with besides its body."""
+
+    models: Models
+    record: RequestRecord
+    bounds: TimeBounds
+
+
+Answering: TypeAlias = Callable[[Body, _Context], Awaitable[ASGIApp]]
+"""Makes the answer, or what will run and send it; raises an `ApiError` or `PoolRefused`."""
+
+
+class _Handler:
     """Answers the requests to one path. No function: FastAPI would do for each what is not used."""
+
+    def __init__(self, answering: Answering) -> None:
+        self._answering = answering
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request, record = Request(scope, receive), record_of(scope)
@@ -67,37 +84,18 @@ class _Handler(ABC):
                 body = await models.bodies.read_object(request)
             with while_connected(receive, interrupt):
                 with bounds.applied(interrupt):
-                    answer = await self.answer(body, models, record, bounds)
+                    answer = await self._answering(body, _Context(models, record, bounds))
                 await answer(scope, receive, send)
 
-    @abstractmethod
-    async def answer(
-        self, body: Body, models: Models, record: RequestRecord, bounds: TimeBounds
-    ) -> ASGIApp:
-        """The answer, or what will run and send it.
 
-        Raises:
-            ApiError: the request cannot be answered.
-            PoolRefused: the pool does not take it now.
-        """
-
-
-class _Generating(_Handler):
-    """The handler of a dialect."""
-
-    def __init__(self, dialect: Dialect) -> None:
-        self._dialect = dialect
-
-    async def answer(
-        self, body: Body, models: Models, record: RequestRecord, bounds: TimeBounds
-    ) -> ASGIApp:
-        ask = self._dialect.read(body)
-        served = models.find(ask.model)
-        config = served.config
-        name = f"{self._dialect.id_prefix}-{uuid.uuid4().hex}"
-        header = Header(name, int(time()), config.model_id, config.system_fingerprint)
-        orders = await _orders(ask, served, name, record, bounds)
-        return _Answer(ask, served.pool, orders, self._dialect.writer(ask, header))
+async def _generate(dialect: Dialect, body: Body, context: _Context) -> ASGIApp:
+    ask = dialect.read(body)
+    served = context.models.find(ask.model)
+    config = served.config
+    name = f"{dialect.id_prefix}-{uuid.uuid4().hex}"
+    header = Header(name, int(time()), config.model_id, config.system_fingerprint)
+    orders = await _orders(ask, served, name, context.record, context.bounds)
+    return _Answer(ask, served.pool, orders, dialect.writer(ask, header))
 
 
 async def _orders(
@@ -186,20 +184,12 @@ class _Answer:
         return b""
 
 
-class _Asking(_Handler):
-    """The handler of an endpoint that needs no generation."""
-
-    def __init__(self, dialect: TokenDialect) -> None:
-        self._dialect = dialect
-
-    async def answer(
-        self, body: Body, models: Models, record: RequestRecord, bounds: TimeBounds
-    ) -> ASGIApp:
-        asked = self._dialect.read(body)
-        pool = models.find(asked.model).pool
-        model = loaded_model(pool)
-        (found,) = await _prepared(pool, [token_question(asked.prompt, model)], {})
-        return _json(self._dialect.write(asked.options, found, model.n_ctx))
+async def _ask_about_tokens(dialect: TokenDialect, body: Body, context: _Context) -> ASGIApp:
+    asked = dialect.read(body)
+    pool = context.models.find(asked.model).pool
+    model = loaded_model(pool)
+    (found,) = await _prepared(pool, [token_question(asked.prompt, model)], {})
+    return _json(dialect.write(asked.options, found, model.n_ctx))
 
 
 def _json(content: Any) -> Response:
@@ -207,7 +197,11 @@ def _json(content: Any) -> Response:
     return Response(made, media_type="application/json")
 
 
+def _route(endpoint: Endpoint, answering: Answering) -> Route:
+    return Route(endpoint.path, _Handler(answering), methods=["POST"])
+
+
 ROUTES = [
-    *(Route(each.path, _Generating(each), methods=["POST"]) for each in DIALECTS),
-    *(Route(each.path, _Asking(each), methods=["POST"]) for each in TOKEN_DIALECTS),
+    *(_route(each, partial(_generate, each)) for each in DIALECTS),
+    *(_route(each, partial(_ask_about_tokens, each)) for each in TOKEN_DIALECTS),
 ]

@@ -150,12 +150,15 @@ class Settings:
         "threads in all, shared by the workers that run")
     warm_prompt: str | None = _setting(None, _text("TEXT|FILE"),
         "evaluated once, for all workers; in chats the system message")
+    engine: str = _setting("auto", _one_of("NAME", "auto", "llamacpp", "ctransformers"),
+        "what evaluates the model; auto: ctransformers what it can, llama.cpp every other GGUF")
     ct_lib: str | None = _setting(None, _text("NAME|FILE"),
-        "the engine's library: avx2, avx, basic or a file; without it a native build, if any")
+        "ctransformers' library: avx2, avx, basic or a file; without it a native build, if any")
     echo_delay_ms: float = _setting(0.0, _number("MS", "a number of milliseconds", 60_000, float),
         "time that MODEL_TYPE=echo takes for each token")
-    slots: int = _setting(4, _whole(1, 64),
-        "generations that each worker of MODEL_TYPE=echo evaluates together")
+    slots: int | None = _setting(None, _auto_or(_whole(1, 64)),
+        "generations that a worker evaluates together; auto: 8 with llama.cpp, 4 with"
+        " MODEL_TYPE=echo; ctransformers has one")
 
     host: str = _setting("127.0.0.1", _text("ADDRESS"), "address to listen on", "The server")
     port: int = _setting(8000, _whole(0, 65535, "PORT"), "port to listen on; 0 takes a free one")

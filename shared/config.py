@@ -11,7 +11,7 @@ ZYGOTE_VARIABLE = "GGML_FASTAPI_ZYGOTE"
 class WorkerConfig:
     """One value that travels from the gateway's settings to the zygote and the workers."""
 
-    engine: str  #: ``ctransformers`` or ``echo``
+    engine: str  #: ``ctransformers``, ``llamacpp`` or ``echo``
     model_path: str = ""  #: empty for ``echo``
     model_type: str | None = None  #: what the file is expected to be; None takes what it says
     tokenizer_path: str = ""  #: a ``tokenizer.json`` in place of the tokenizer of the model file
@@ -27,5 +27,5 @@ class WorkerConfig:
     #: the setting ``CHAT_TEMPLATE``: a format's name, or a path; None leaves it to the model
     chat_template: str | None = None
     echo_delay_ms: float = 0.0  #: what each evaluation of the echo engine takes
-    slots: int = 1  #: how many sequences the echo engine evaluates together
+    slots: int = 1  #: how many sequences are evaluated together; ctransformers has one
     name: str = ""  #: of the process, for its log

@@ -28,4 +28,5 @@ class ModelInfo:
     n_embd: int = 0  #: numbers in an embedding; 0 if the engine gives none for this family
     n_ctx_train: int = 0  #: that the model was made for; 0 if unknown
     quantisation: str = ""  #: of the weights, e.g. ``Q4_0``
+    generates: bool = True  #: False of a model that gives embeddings alone
     n_slots: int = 1  #: sequences that a worker evaluates together

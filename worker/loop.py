@@ -4,7 +4,7 @@ import base64
 import logging
 import time
 from collections.abc import Sequence as Items
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,8 @@ from shared.messages import (
     Shutdown,
 )
 from shared.typing import assert_never
-from worker.engines.base import Engine, Logits, SlotTokens
+from worker.batches import Batches, Row
+from worker.engines.base import Engine, Logits
 from worker.grammar.grammars import Grammars
 from worker.grammar.matcher import GrammarError
 from worker.sequence import Sequence
@@ -34,10 +35,6 @@ from worker.threads import ThreadShare
 
 # What runs is heard of at least so often, or after each evaluation that takes longer.
 _SILENCE_S = 0.5
-
-Part: TypeAlias = tuple[Sequence, SlotTokens]
-Row: TypeAlias = Logits | Exception | None
-"""What an evaluation has yielded for one slot."""
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +81,7 @@ class Loop:
         self._outbox = outbox
         # By slot, the one that has run the longest first.
         self._sequences: dict[int, Sequence] = {}
+        self._batches = Batches(engine, self._sequences, self._threads)
         # Of this step; one write sends them.
         self._events: list[Event | Progress] = []
         self._is_over = False
@@ -99,8 +97,8 @@ class Loop:
         self._take_commands()  # blocks only if nothing runs
         if self._is_over:
             return
-        batch = self._schedule()
-        for (sequence, _), row in zip(batch, self._forward(batch), strict=True):
+        batch = self._batches.schedule()
+        for (sequence, _), row in zip(batch, self._batches.forward(batch), strict=True):
             self._advance(sequence, row)
         self._send()
 
@@ -158,48 +156,6 @@ class Loop:
             request.request_id, len(prompt), cached_tokens,
         )  # fmt: skip
 
-    def _schedule(self) -> list[Part]:
-        """The batch of this step: a token of each that decodes, then parts of prompts."""
-        room, parts = self._engine.batch_size, []
-        sequences = list(self._sequences.items())
-        for is_prefilling in (False, True):
-            for slot, sequence in sequences:
-                if sequence.is_prefilling is is_prefilling and room:
-                    chunk = sequence.take_chunk(min(room, self._engine.chunk_size(slot)))
-                    room -= len(chunk)
-                    parts.append((sequence, SlotTokens(slot, chunk, sequence.wants_logits)))
-        return parts
-
-    def _forward(self, batch: Items[Part]) -> Items[Row]:
-        if not batch:
-            return ()
-        request_id_var.set(batch[0][0].request.trace_id if len(batch) == 1 else "")
-        tokens = [part for _, part in batch]
-        try:
-            return self._evaluate(tokens)
-        except Exception as error:
-            if len(tokens) == 1:
-                return [error]
-        # One of them is at fault; the others go on.
-        rows: list[Row] = []
-        for part in tokens:
-            try:
-                # A copy, since the next evaluation may overwrite it.
-                rows += [None if row is None else row.copy() for row in self._evaluate([part])]
-            except Exception as error:
-                rows.append(error)
-        return rows
-
-    def _evaluate(self, batch: list[SlotTokens]) -> list[Logits | None]:
-        if self._threads.is_one_thread:  # nothing to choose, and nothing to learn
-            return self._engine.forward(batch, 1)
-        began_s, began_cpu_s = time.monotonic(), time.process_time()
-        threads = self._threads.choose(began_s)
-        rows = self._engine.forward(batch, threads)
-        now_s = time.monotonic()
-        self._threads.learn(threads, now_s - began_s, time.process_time() - began_cpu_s, now_s)
-        return rows
-
     def _advance(self, sequence: Sequence, row: Row) -> None:
         """Take in what an evaluation has yielded; whatever goes wrong ends this sequence alone."""
         n_events = len(self._events)
@@ -219,7 +175,7 @@ class Loop:
                 assert row is not None, "these logits were wanted"
                 self._draw(sequence, row)
         except Exception as error:
-            self._sequences.pop(sequence.request.slot, None)
+            self._batches.drop(sequence.request.slot)
             self._events[n_events:] = [_failure(sequence.request, error)]
 
     def _draw(self, sequence: Sequence, logits: Logits) -> None:
@@ -250,7 +206,7 @@ class Loop:
                 tuple(sequence.generated),
             )
         )
-        del self._sequences[request.slot]
+        self._batches.drop(request.slot)
 
     def _send(self) -> None:
         """Send the events of this step; if there are none, say now and then that it goes on."""

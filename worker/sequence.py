@@ -54,6 +54,7 @@ class Sequence:
         self._own_ends = sorted(engine.eog.difference(request.stop_ids))
         self._logprobs = None if request.logprobs is None else Logprobs(engine, request.logprobs)
         self._prompt_logprobs: list[TokenLogprobs] = []
+        self._prompt = prompt
         self._prompt_left = list(reversed(prompt)) if self.looks_at_prompt else []
         # Of tokens that no `Delta` has told of yet: how many, and where in the text each begins.
         self._unreported = 0
@@ -82,6 +83,14 @@ class Sequence:
             self._note_prompt(None)
         chunk, self.pending = self.pending[:size], self.pending[size:]
         return chunk
+
+    def rewind(self) -> None:
+        """Evaluate anew all that is known, since the cache has been cleared."""
+        self.pending = [*self._prompt, *self.generated]
+        self.cached_tokens = 0
+        if self.is_prefilling and self.looks_at_prompt:
+            self._prompt_left = list(reversed(self._prompt))
+            self._prompt_logprobs.clear()
 
     def note_prompt(self, logits: _FloatArray | None) -> None:
         """Take in the logits behind a part of the prompt, if they were wanted."""

@@ -34,14 +34,6 @@ class Text:
 
 
 @dataclass(slots=True)
-class Reasoning:
-    """Further text that the model thinks, and does not say."""
-
-    text: str
-    logprobs: Logprobs = ()
-
-
-@dataclass(slots=True)
 class CallBegun:
     """A call begins; ``place`` counts the calls of an answer, from 0."""
 
@@ -69,7 +61,7 @@ class Ended:
     embedding: str = ""  #: see `shared.messages.Finished`
 
 
-Piece: TypeAlias = Begun | Text | Reasoning | CallBegun | CallArguments | Ended
+Piece: TypeAlias = Begun | Text | CallBegun | CallArguments | Ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +105,6 @@ class Choice:
             case CallArguments():
                 self.calls[piece.place].arguments += piece.text
                 self.logprobs += piece.logprobs or ()
-            case Reasoning():
-                self.logprobs += piece.logprobs
             case Ended():
                 self.logprobs += piece.logprobs
                 self.finish_reason = piece.reason

@@ -14,7 +14,6 @@ from gateway.answer.pieces import (
     Choice,
     Ended,
     Piece,
-    Reasoning,
     Text,
     Usage,
 )
@@ -27,7 +26,7 @@ from gateway.dialects.conversation import (
     Tools,
     tool_use,
 )
-from gateway.dialects.fields import MOST_LOGPROBS, refused
+from gateway.dialects.fields import MOST_LOGPROBS
 from gateway.dialects.openai_answer import Json, OpenAiWriter, chat_logprobs
 from gateway.dialects.openai_request import (
     GenerationRequest,
@@ -35,6 +34,7 @@ from gateway.dialects.openai_request import (
     form_of,
     read_request,
 )
+from gateway.errors import refused
 from shared.messages import Chat, Prepare
 from shared.typing import assert_never
 
@@ -87,7 +87,7 @@ class ChatWriter(OpenAiWriter):
     def choice(self, index: int, piece: Piece) -> Json | None:
         reason = None
         match piece:
-            case Begun() | Reasoning():
+            case Begun():
                 return None
             case Text():
                 delta: Json = {"content": piece.text}

@@ -5,7 +5,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, IntEnum
 from pathlib import Path
 from types import MappingProxyType
 
@@ -22,7 +22,7 @@ SENTENCEPIECE_EOS = 2
 
 
 class Family(str, Enum):
-    """An architecture that the engine can evaluate; the values are what users see and say."""
+    """An architecture that ctransformers evaluates; the values are what users see and say."""
 
     LLAMA = "llama"
     FALCON = "falcon"
@@ -47,6 +47,16 @@ class TokenizerKind(str, Enum):
     SENTENCEPIECE = "sentencepiece"
 
 
+class Pooling(IntEnum):
+    """How the hidden states of a text become its embedding, by llama.cpp's numbers."""
+
+    NONE = 0  #: a model that writes text
+    MEAN = 1
+    CLS = 2  #: that of the first token
+    LAST = 3
+    RANK = 4
+
+
 @dataclass(frozen=True, slots=True)
 class MemoryNeeds:
     """What the engine takes for a model, in bytes."""
@@ -56,6 +66,7 @@ class MemoryNeeds:
     #: the most that evaluation buffers take in each worker, with a full context of `n_ctx_most`
     scratch: int
     scratch_per_token: int = 0  #: by how much that shrinks for each token less of context
+    per_slot: int = 0  #: for each sequence that is evaluated together with others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,13 +89,15 @@ class Dimensions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFile:
-    """A whole and sound model file that the engine can serve."""
+    """A whole and sound model file that an engine can serve."""
 
     path: Path
     n_bytes: int  #: length of the file
     file_format: FileFormat
     version: int = 0  #: of the layout; 0 where it has none
-    family: Family
+    engine: str = "ctransformers"  #: or ``llamacpp``
+    family: Family | None  #: None: an architecture that only llama.cpp evaluates
+    architecture: str = ""  #: as a file for llama.cpp names it
     name: str  #: the model's own, or the file's stem
     quantisation: str  #: e.g. ``Q4_0``
     size: Dimensions
@@ -102,11 +115,16 @@ class ModelFile:
     eos: int | None = None  #: id that ends one
     add_bos: bool | None = None  #: whether a prompt begins with ``bos``; None: not said
     chat_template: str | None = None  #: the file's own, in Jinja
+    pooling: Pooling = Pooling.NONE
     tensors: tuple[TensorInfo, ...]  #: in the file's order
     needs_rewrite: bool = False  #: `gguf_rewrite` has to copy it into the form the engine reads
     #: the longest context that the engine's fixed buffers can take; at most ``n_ctx_train``
     n_ctx_most: int
     memory: MemoryNeeds  #: at ``n_ctx_most``
+
+    @property
+    def family_name(self) -> str:
+        return self.architecture if self.family is None else str(self.family.value)
 
     @property
     def n_vocab(self) -> int:
@@ -125,8 +143,7 @@ class ModelFile:
         """
         if self.file_format is FileFormat.GGUF:
             return "gguf"
-        family = Family.STARCODER if self.family is Family.GPT2 else self.family
-        return str(family.value)
+        return Family.STARCODER.value if self.family is Family.GPT2 else self.family_name
 
 
 MODEL_TYPES: Mapping[str, Family | None] = MappingProxyType(

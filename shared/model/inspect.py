@@ -1,4 +1,4 @@
-"""Finds out what a model file is, and checks it to the last byte before the engine sees it.
+"""Finds out what a model file is, and checks it to the last byte before an engine sees it.
 
 Only the header, the vocabulary and the table of tensors are read, whatever the file's length.
 """
@@ -20,10 +20,11 @@ from shared.model.description import (
 )
 from shared.model.ggcc import read_ggcc
 from shared.model.gguf import MERGES, TOKEN_TYPES, TOKENS, GGUFFile
-from shared.model.gguf_check import architecture_of, check_gguf, is_40b
+from shared.model.gguf_check import PRE_TOKENIZERS, architecture_of, check_gguf, is_40b
 from shared.model.gguf_reader import read_gguf
 from shared.model.gguf_rewrite import needs_rewrite, rewritten
 from shared.model.legacy import read_legacy
+from shared.model.llamacpp import describe_for_llamacpp
 from shared.model.memory import needs
 from shared.model.reader import BinaryReader, Data, mapped
 from shared.model.tensors import dominant_type
@@ -43,13 +44,16 @@ _OTHERS = {
 _SAFETENSORS = "a safetensors file; llama.cpp's convert_hf_to_gguf.py makes a GGUF file of it"
 
 
-def inspect(path: Path | str, model_type: str | None = None) -> ModelFile:
+def inspect(
+    path: Path | str, model_type: str | None = None, engine: str = "ctransformers"
+) -> ModelFile:
     """Read and check a model file.
 
     Args:
         path: the file.
         model_type: what it is expected to be, one of `MODEL_TYPES`; decides between StarCoder and
             GPT-2, whose files look the same.
+        engine: ``ctransformers``, ``llamacpp``, or ``auto``: llama.cpp for what it alone can serve.
 
     Raises:
         ModelFileError: it cannot be read, is damaged, is no model that the engine can serve, or
@@ -59,19 +63,21 @@ def inspect(path: Path | str, model_type: str | None = None) -> ModelFile:
     wanted = None if model_type is None else family_named(model_type)
     path = Path(path)
     with mapped(path) as data:
-        model = _described(path, data, wanted)
+        model = _described(path, data, wanted, engine)
     if model_type is not None:
         _check_expected(model, model_type, wanted)
     return model
 
 
-def _described(path: Path, data: Data, wanted: Family | None) -> ModelFile:
+def _described(path: Path, data: Data, wanted: Family | None, engine: str) -> ModelFile:
     reader = BinaryReader(path, data)
     if reader.size < 4:
         reader.fail(f"not a model file: it has only {reader.size} bytes")
     magic = reader.raw(4)
     if magic == _GGUF:
-        return describe_gguf(read_gguf(path))
+        return _describe_gguf_for(engine, read_gguf(path))
+    if engine == "llamacpp" and magic in (_GGCC, _GGML):
+        reader.fail("llama.cpp reads GGUF files only; ENGINE=auto serves this one")
     if magic == _GGCC:
         return read_ggcc(path, data)
     if magic == _GGML:
@@ -92,10 +98,24 @@ def _check_expected(model: ModelFile, model_type: str, wanted: Family | None) ->
     fits = model.file_format is FileFormat.GGUF if wanted is None else model.family is wanted
     if not fits:
         raise ModelFileError(
-            f"{model.path}: MODEL_TYPE={model_type!r:.40}, but it is a {model.family.value} model "
+            f"{model.path}: MODEL_TYPE={model_type!r:.40}, but it is a {model.family_name} model "
             f"in a {model.file_format.value} file; leave MODEL_TYPE away, or set it to "
-            f"{model.family.value}"
+            f"{'gguf' if model.family is None else model.family_name}"
         )
+
+
+def _describe_gguf_for(engine: str, file: GGUFFile) -> ModelFile:
+    if engine != "llamacpp":
+        try:
+            model = describe_gguf(file)
+        except ModelFileError:
+            if engine == "ctransformers":
+                raise
+        else:
+            is_known = model.tokenizer is TokenizerKind.SENTENCEPIECE
+            if engine == "ctransformers" or is_known or model.pre_tokenizer in PRE_TOKENIZERS:
+                return model
+    return describe_for_llamacpp(file)
 
 
 def describe_gguf(file: GGUFFile) -> ModelFile:

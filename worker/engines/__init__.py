@@ -16,8 +16,12 @@ def load(config: WorkerConfig) -> Engine:
         from worker.engines.ctransformers import CTransformersEngine
 
         return CTransformersEngine(config)
+    if config.engine == "llamacpp":
+        from worker.engines.llamacpp import LlamaCppEngine
+
+        return LlamaCppEngine(config)
     if config.engine == "echo":
         from worker.engines.echo import EchoEngine
 
         return EchoEngine(config)
-    raise EngineError(f"unknown engine {config.engine!r}; there are: ctransformers, echo")
+    raise EngineError(f"unknown engine {config.engine!r}; there are: ctransformers, llamacpp, echo")

@@ -7,6 +7,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.errors import EngineError
 from shared.messages import ModelInfo
 
 Logits: TypeAlias = NDArray[np.float32]
@@ -22,6 +23,26 @@ class SlotTokens:
     tokens: Sequence[int]
     #: whether the logits after the last of them are wanted
     wants_logits: bool = True
+    #: whether the embedding of the last of them may be asked for
+    embeds: bool = False
+
+
+class CacheFullError(EngineError):
+    """The slots together have no room for the tokens of a batch; nothing has changed."""
+
+
+def common_prefix(some: Sequence[int], others: Sequence[int]) -> int:
+    """How many tokens two lists have in common from their start."""
+    n, step = 0, min(len(some), len(others))
+    limit = step
+    # By halves, since two lists are compared several times faster than their elements in a loop.
+    while step:
+        if some[n : n + step] == others[n : n + step]:
+            n += step
+            step = min(step, limit - n)
+        else:
+            step //= 2
+    return n
 
 
 class Engine(Protocol):
@@ -71,6 +92,7 @@ class Engine(Protocol):
             For each slot the logits after its last token, None where they are not wanted.
 
         Raises:
+            CacheFullError: other slots have to be cleared first.
             EngineError: nothing has changed; or, of a batch of one slot, the evaluation failed and
                 the slot's cache is empty.
         """

@@ -19,7 +19,7 @@ from shared.messages import ModelInfo
 from shared.model.description import Family, FileFormat, ModelFile
 from shared.model.inspect import inspect
 from shared.model.memory import BATCH
-from worker.engines.base import Logits, SlotTokens
+from worker.engines.base import Logits, SlotTokens, common_prefix
 from worker.engines.library import Library
 from worker.tokenizer.file import TokenizerFile
 from worker.tokenizer.tokenizer import build_tokenizer
@@ -66,7 +66,7 @@ class CTransformersEngine:
         self._library = Library(file, n_ctx, config.library)
         self._vocabulary = vocabulary
         self.info = ModelInfo(
-            family=file.family.value,
+            family=file.family_name,
             n_ctx=n_ctx,
             n_vocab=file.n_vocab,
             max_token_bytes=vocabulary.max_token_bytes,
@@ -101,7 +101,7 @@ class CTransformersEngine:
     def reuse_prefix(self, slot: int, tokens: Sequence[int]) -> int:
         """Cut the cache down to what it shares with ``tokens``, where rewinding is exact."""
         cache = self._cache
-        n_cached = _common_prefix(cache, list(tokens), min(len(cache), len(tokens) - 1))
+        n_cached = common_prefix(cache, list(tokens[:-1]))
         if n_cached < len(cache) and not self.info.can_rewind:
             n_cached = 0
         del cache[n_cached:]
@@ -141,19 +141,6 @@ class CTransformersEngine:
 
     def _library_tokenize(self, text: bytes) -> list[int]:
         return self._library.tokenize(text)
-
-
-def _common_prefix(some: Sequence[int], others: Sequence[int], limit: int) -> int:
-    """How many of the first ``limit`` tokens, which both have, are the same."""
-    n, step = 0, limit
-    # By halves, since two lists are compared several times faster than their elements in a loop.
-    while step:
-        if some[n : n + step] == others[n : n + step]:
-            n += step
-            step = min(step, limit - n)
-        else:
-            step //= 2
-    return n
 
 
 def _tokenizer_file(config: WorkerConfig, file: ModelFile) -> TokenizerFile | None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from shared.config import WorkerConfig
 from shared.messages import ModelInfo
-from worker.engines.base import Logits, SlotTokens
+from worker.engines.base import Logits, SlotTokens, common_prefix
 
 _EOG = 256
 _DEFAULT_N_CTX = 8192
@@ -60,7 +60,7 @@ class EchoEngine:
 
     def reuse_prefix(self, slot: int, tokens: Sequence[int]) -> int:
         """Keep what a cache shares with ``tokens``, the slot's own or one that shares more."""
-        shared = [_shared(cache, tokens) for cache in self._caches]
+        shared = [common_prefix(cache, list(tokens[:-1])) for cache in self._caches]
         n_cached = max(shared)
         if n_cached > shared[slot]:
             self._caches[slot] = self._caches[shared.index(n_cached)][:n_cached]
@@ -92,13 +92,3 @@ class EchoEngine:
         """How often each of the `_N_EMBD` kinds of bytes is in the cache."""
         kinds = np.asarray(self._caches[slot], np.int64) % _N_EMBD
         return np.bincount(kinds, minlength=_N_EMBD).astype(np.float32)
-
-
-def _shared(cache: Sequence[int], tokens: Sequence[int]) -> int:
-    """How many tokens they have in common from their start, but for the last of ``tokens``."""
-    n = 0
-    for cached, token in zip(cache, tokens[:-1], strict=False):
-        if cached != token:
-            break
-        n += 1
-    return n

@@ -150,6 +150,7 @@ def preparation_of(file: ModelFile) -> Preparation:
     if name is None and file.family is Family.LLAMA:
         logger.warning("%s: names no pre-tokenizer; it is taken to be GPT-2's", file.path)
     if name is None:
+        assert file.family is not None, "llama.cpp has a tokenizer of its own"
         return _OF_FAMILY[file.family]
     if name not in PREPARATIONS:
         raise ModelFileError(

@@ -53,7 +53,7 @@ def find_special(file: ModelFile) -> dict[str, int]:
         )
         if marked or file.tokenizer is TokenizerKind.SENTENCEPIECE:
             return marked
-    names = FAMILY_TOKENS.get(file.family, frozenset())
+    names = FAMILY_TOKENS.get(file.family, frozenset()) if file.family else frozenset[str]()
     return _first_ids(
         (text, token)
         for token, text in enumerate(file.tokens)

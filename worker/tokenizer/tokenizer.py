@@ -6,7 +6,7 @@ engine's library, which is right for them. A ``tokenizer.json`` replaces either.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from tokenizers import AddedToken, models, normalizers
@@ -75,14 +75,14 @@ class _PipelineTokenizer:
 
     def encode(self, prompt: Sequence[str], *, begins: bool = True) -> list[int]:
         ids: list[int] = []
-        for part in self._without_long_numbers(_parts(prompt, self._special)):
+        for part in self._without_long_numbers(parts_of(prompt, self._special)):
             if isinstance(part, int):
                 ids.append(part)
             else:
                 # The batch form leaves out the offsets, which take a fifth of the time.
                 pipeline = self._continuing if ids else self._pipeline
                 ids += pipeline.encode_batch_fast([part], add_special_tokens=False)[0].ids
-        return _with_bos(self._bos, ids) if begins else ids
+        return with_bos(self._bos, ids) if begins else ids
 
     def _without_long_numbers(self, parts: Iterable[str | int]) -> Iterator[str | int]:
         """Look digits up here where there are many, for the pipeline is slow with them."""
@@ -116,7 +116,7 @@ class _SentencePiece:
 
     def encode(self, prompt: Sequence[str], *, begins: bool = True) -> list[int]:
         ids: list[int] = []
-        for part in _parts(prompt, self._special):
+        for part in parts_of(prompt, self._special):
             if isinstance(part, int):
                 ids.append(part)
                 continue
@@ -125,10 +125,10 @@ class _SentencePiece:
                     ids.append(self._added[piece])
                 elif piece:
                     ids += self._library_tokenize(piece.encode())
-        return _with_bos(self._bos, ids) if begins else ids
+        return with_bos(self._bos, ids) if begins else ids
 
 
-def _parts(prompt: Sequence[str], special: dict[str, int]) -> Iterator[str | int]:
+def parts_of(prompt: Sequence[str], special: Mapping[str, int]) -> Iterator[str | int]:
     """Plain texts, each as long as it can be, and ids of special tokens."""
     plain: list[str] = []
     for place, text in enumerate(prompt):
@@ -148,7 +148,7 @@ def _bos(vocabulary: Vocabulary) -> list[int]:
     return [vocabulary.bos] if vocabulary.add_bos and vocabulary.bos is not None else []
 
 
-def _with_bos(bos: list[int], ids: list[int]) -> list[int]:
+def with_bos(bos: list[int], ids: list[int]) -> list[int]:
     """Put the begin token in front, unless a chat template has done so already."""
     return ids if ids[:1] == bos else bos + ids
 

@@ -249,4 +249,4 @@ def test_size_costs_nothing(tmp_path: Path, name: str) -> None:
 )
 def test_models_that_are_known_to_load(path: Path) -> None:
     model = inspect(path)
-    assert model.family.value.startswith(path.name.split("-")[0].replace("neox", "gpt-neox")[:4])
+    assert model.family_name.startswith(path.name.split("-")[0].replace("neox", "gpt-neox")[:4])

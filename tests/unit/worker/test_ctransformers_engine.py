@@ -15,8 +15,8 @@ from shared.model.gguf_rewrite import rewrite
 from tests.gguf_files import tiny_llama
 from worker import engines
 from worker.engines import library as engine_library
-from worker.engines.base import SlotTokens
-from worker.engines.ctransformers import CTransformersEngine, _common_prefix
+from worker.engines.base import SlotTokens, common_prefix
+from worker.engines.ctransformers import CTransformersEngine
 
 N_CTX = 128
 PROMPT = [3 + byte for byte in b"the quick brown fox"]
@@ -122,10 +122,10 @@ def test_the_last_token_is_always_evaluated(engine: CTransformersEngine) -> None
 
 
 @given(st.lists(st.integers(0, 1), max_size=40), st.lists(st.integers(0, 1), max_size=40))
-def test_a_common_prefix_is_found_to_the_token(some: list[int], others: list[int]) -> None:
+def test_acommon_prefix_is_found_to_the_token(some: list[int], others: list[int]) -> None:
     limit = min(len(some), len(others))
     expected = next((n for n in range(limit) if some[n] != others[n]), limit)
-    assert _common_prefix(some, others, limit) == expected
+    assert common_prefix(some, others) == expected
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def generate(engine: Engine, prompt: list[int]) -> list[int]:
 
 def test_is_loaded_by_name() -> None:
     assert isinstance(engines.load(WorkerConfig("echo")), EchoEngine)
-    with pytest.raises(EngineError, match="'ecko'; there are: ctransformers, echo"):
+    with pytest.raises(EngineError, match="'ecko'; there are: ctransformers, llamacpp, echo"):
         engines.load(WorkerConfig("ecko"))
 
 

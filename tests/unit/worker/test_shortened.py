@@ -37,7 +37,7 @@ def test_what_comes_through_is_a_model_with_that_context(
     with shortened(file, n_ctx) as path:
         content = read_as_the_library_does(path)
     (tmp_path / "short.bin").write_bytes(content)
-    short = inspect(tmp_path / "short.bin", file.family.value)
+    short = inspect(tmp_path / "short.bin", file.family_name)
     assert short.n_ctx_train == n_ctx
     assert short.tokens == file.tokens
     original, shortened_data = tensor_data(file), tensor_data(short)

@@ -1,0 +1,164 @@
+"""Tests of llama.cpp behind the server: against its own server, and with dying workers."""
+
+import asyncio
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway import demo_model
+from gateway.pool.base import Terms
+from shared.config import WorkerConfig
+from shared.messages import Finished, Generate
+from shared.sampling import SamplingParams
+from tests.gguf_files import tiny_llama
+from tests.gguf_kinds import tiny
+from tests.integration.pools import collect, failure_of, kill, ready, run, running_pid
+from tests.serving import START_S, Server, chat, run_main, served
+
+LINES = (Path(__file__).parents[1] / "data/lines.txt").read_text("utf-8").splitlines()[:300]
+PROMPTS = (
+    "The capital of France is", "Once upon a time, in a small village", "def fibonacci(n):",
+    "Water boils at", "1, 2, 3, 4,", "Dear Sir or Madam,",
+)  # fmt: skip
+_REFERENCE = """
+import sys, time
+import xllamacpp
+params = xllamacpp.CommonParams()
+params.model.path, params.port = sys.argv[1], int(sys.argv[2])
+params.n_ctx, params.n_parallel = 2048, 1
+params.cpuparams.n_threads = 1
+server = xllamacpp.Server(params)
+time.sleep(300)
+"""
+
+
+@pytest.fixture(scope="module")
+def original() -> Path:
+    return demo_model.fetch(is_original=True)
+
+
+@pytest.fixture(scope="module")
+def reference(original: Path) -> Iterator[httpx.Client]:
+    """The server that the library's package has."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-c", _REFERENCE, str(original), str(port)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=START_S) as client:
+        deadline = time.monotonic() + START_S
+        while not is_up(client):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.1)
+        yield client
+    process.kill()
+    process.wait()
+
+
+def is_up(client: httpx.Client) -> bool:
+    try:
+        return client.get("/health").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def server(original: Path) -> Iterator[Server]:
+    with served("--workers", "1", ENGINE="llamacpp", SLOTS="8", PARKED="0") as server:
+        yield server
+        server.stop()
+
+
+def test_greedy_texts_are_those_of_the_librarys_server(
+    server: Server, reference: httpx.Client
+) -> None:
+    for prompt in PROMPTS:
+        body = {"prompt": prompt, "temperature": 0, "max_tokens": 24, "stream": False}
+        ours, theirs = (
+            client.post("/v1/completions", json=body).json()["choices"][0]
+            for client in (server.http, reference)
+        )
+        assert (ours["text"], ours["finish_reason"]) == (theirs["text"], theirs["finish_reason"])
+
+
+def test_ids_of_lines_are_those_of_the_librarys_server(
+    server: Server, reference: httpx.Client
+) -> None:
+    for line in filter(None, LINES):
+        body = {"content": line, "add_special": True}
+        found = [client.post("/tokenize", json=body).json()["tokens"]
+                 for client in (server.http, reference)]  # fmt: skip
+        assert found[0] == found[1], line
+
+
+def test_eight_streams_run_in_one_worker(server: Server) -> None:
+    assert server.get("/props")["total_slots"] == 8
+    body: dict[str, Any] = chat("Tell me a story.", max_tokens=16, stream=False, n=8, seed=1)
+    choices = server.http.post("/v1/chat/completions", json=body).json()["choices"]
+    assert len(choices) == 8 and all(choice["message"]["content"] for choice in choices)
+
+
+def test_a_model_of_embeddings_writes_no_text(tmp_path: Path) -> None:
+    path = tiny("bert").write(tmp_path / "bert.gguf")
+    with served("--workers", "1", MODEL_NAME=str(path)) as server:
+        refused = server.http.post("/v1/chat/completions", json=chat("hello"))
+        assert refused.status_code == 400
+        assert "gives embeddings, and writes no text" in refused.json()["error"]["message"]
+        body = {"model": "bert", "input": ["hello world", "the cat", "hello world"]}
+        data = server.http.post("/v1/embeddings", json=body).json()["data"]
+        vectors = [item["embedding"] for item in data]
+        assert len(vectors[0]) == 32 and vectors[0] == pytest.approx(vectors[2], abs=1e-5)
+        assert vectors[0] != pytest.approx(vectors[1], abs=1e-2)
+        server.stop()
+
+
+def test_the_reason_of_a_failed_load_is_told(tmp_path: Path) -> None:
+    draft = tiny("qwen3")
+    del draft.tensors["blk.1.attn_k.weight"]
+    done = run_main("--workers", "1", MODEL_NAME=str(draft.write(tmp_path / "bad.gguf")))
+    assert done.returncode == 1
+    assert "tensor 'blk.1.attn_k.weight' not found" in done.stderr + done.stdout
+
+
+def test_a_worker_that_dies_with_eight_sequences_takes_no_other_request(tmp_path: Path) -> None:
+    path = tiny_llama(n_layer=8, n_ctx=4096).write(tmp_path / "llama.gguf")
+
+    async def scenario() -> None:
+        config = WorkerConfig("llamacpp", str(path), slots=8, n_ctx=4096)
+        async with ready(workers=1, config=config) as pool:
+            tasks = [
+                asyncio.create_task(
+                    collect(pool.generate(Generate(f"{n}", tuple(range(10, 30 + n)),
+                                                   SamplingParams(temperature=0),
+                                                   max_tokens=300, ignores_eog=True), Terms()))
+                )
+                for n in range(8)
+            ]  # fmt: skip
+            await kill(await running_pid(pool))
+            for events in await asyncio.gather(*tasks):
+                assert isinstance(events[-1], Finished) or failure_of(events) == "worker_crashed"
+            after = await collect(
+                pool.generate(Generate("after", (10, 11, 12), max_tokens=3), Terms())
+            )
+            assert isinstance(after[-1], Finished)
+
+    run(scenario())
+
+
+def test_a_warm_prompt_is_shared_by_all_slots(original: Path) -> None:
+    warm = "You are a careful assistant. " * 20
+    with served("--workers", "2", ENGINE="llamacpp", SLOTS="2", WARM_PROMPT=warm) as server:
+        messages = [{"role": "system", "content": warm}, {"role": "user", "content": "Hi"}]
+        body = {"messages": messages, "max_tokens": 2, "n": 4, "stream": False}
+        usage = server.http.post("/v1/chat/completions", json=body).json()["usage"]
+        assert usage["prompt_tokens_details"]["cached_tokens"] > 100
+        server.stop()

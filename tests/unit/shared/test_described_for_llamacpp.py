@@ -1,0 +1,104 @@
+"""Tests of what is said of GGUF files for llama.cpp, and of which engine a file is for."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from shared.errors import ModelFileError
+from shared.model.description import Pooling
+from shared.model.gguf_check import PRE_TOKENIZERS
+from shared.model.inspect import inspect
+from tests.gguf_files import ARRAY, F32, I32, STRING, U32, GGUFDraft, tiny_llama
+from tests.gguf_kinds import GENERATING, tiny
+from worker.tokenizer.pre_tokenizers import PREPARATIONS
+
+Change = Callable[[GGUFDraft], None]
+
+
+@pytest.mark.parametrize("architecture", [*GENERATING, "bert"])
+def test_an_architecture_is_described(architecture: str, tmp_path: Path) -> None:
+    file = inspect(tiny(architecture).write(tmp_path / "m.gguf"), engine="auto")
+    assert (file.engine, file.family_name, file.family) == ("llamacpp", architecture, None)
+    assert file.pooling is (Pooling.MEAN if architecture == "bert" else Pooling.NONE)
+    has_cache = architecture not in ("bert", "mamba")
+    # Two layers, keys and values, two heads of 8 numbers, two bytes each.
+    assert file.memory.kv_per_token == (2 * 2 * 2 * 8 * 2 if has_cache else 0)
+    # Logits, and of mamba the states of two layers: 64 x 16 numbers, and 4 tokens' input to them.
+    state = 2 * (64 * 16 + 4 * (64 + 2 * 16)) if architecture == "mamba" else 0
+    assert file.memory.per_slot == 4 * (file.n_vocab + state)
+    with pytest.raises(ModelFileError, match=f"its architecture is '{architecture}'"):
+        inspect(file.path)
+
+
+def _pre(name: str) -> Change:
+    return lambda draft: draft.metadata.update({"tokenizer.ggml.pre": (STRING, name)})
+
+
+def _factors(draft: GGUFDraft) -> None:
+    draft.metadata["llama.rope.scaling.type"] = (STRING, "yarn")
+
+
+@pytest.mark.parametrize(
+    ("change", "engine"),
+    [
+        (lambda draft: None, "ctransformers"),
+        (_pre("llama-bpe"), "ctransformers"),
+        (_pre("gpt-4o"), "llamacpp"),
+        (_factors, "llamacpp"),
+    ],
+)
+def test_auto_takes_llamacpp_for_what_it_alone_serves(
+    change: Change, engine: str, tmp_path: Path
+) -> None:
+    draft = tiny_llama()
+    change(draft)
+    path = draft.write(tmp_path / "m.gguf")
+    assert inspect(path, engine="auto").engine == engine
+    assert inspect(path, engine="llamacpp").engine == "llamacpp"
+    assert inspect(path, "llama", "llamacpp").family_name == "llama"
+
+
+def test_the_known_pre_tokenizers_are_those_that_there_are() -> None:
+    assert PRE_TOKENIZERS - {None, "default"} == set(PREPARATIONS)
+
+
+def _set(key: str, *value: object) -> Change:
+    return lambda draft: draft.metadata.update({key: value})
+
+
+def _version_1(draft: GGUFDraft) -> None:
+    draft.version = 1
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (_version_1, "llama.cpp reads versions 2 and 3"),
+        (_set("general.architecture", STRING, ""), "names no architecture"),
+        (_set("split.count", U32, 3), "part of a model; merge its files"),
+        (_set("llama.feed_forward_length", ARRAY, I32, [-1, 64]), "feed_forward_length is -1"),
+        (_set("llama.embedding_length", STRING, "x"), "embedding_length is 'x'"),
+        (_set("llama.context_length", U32, 2**32 - 1), "a context of 4,294,967,295 tokens"),
+        (_set("tokenizer.ggml.token_type", ARRAY, I32, [1] * 5), "should be an array of 292"),
+        (_set("tokenizer.ggml.scores", ARRAY, F32, [0.0]), "should be an array of 292"),
+        (_set("tokenizer.ggml.tokens", ARRAY, STRING, []), "no vocabulary"),
+        (_set("tokenizer.ggml.eos_token_id", U32, 292), "eos_token_id is 292, but there are 292"),
+    ],
+)
+def test_what_the_library_would_believe_is_refused(
+    change: Change, problem: str, tmp_path: Path
+) -> None:
+    draft = tiny_llama()
+    change(draft)
+    with pytest.raises(ModelFileError, match=re.escape(problem)):
+        inspect(draft.write(tmp_path / "m.gguf"), engine="llamacpp")
+
+
+def test_other_files_are_not_for_it(tmp_path: Path) -> None:
+    rewritten = tiny_llama("bytes").write(tmp_path / "m.gguf")
+    with pytest.raises(ModelFileError, match="in the form that ctransformers reads"):
+        inspect(rewritten, engine="llamacpp")
+    with pytest.raises(ModelFileError, match="reads GGUF files only"):
+        inspect(Path(__file__).parents[2] / "models/gpt2.bin", engine="llamacpp")

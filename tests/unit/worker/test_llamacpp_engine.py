@@ -1,0 +1,242 @@
+"""Tests of llama.cpp's engine on tiny models of several architectures: whole, and through the loop.
+
+What runs together changes what a request gets by rounding alone: the order of cells in the cache,
+in which attention adds up, depends on who came before.
+"""
+
+import random
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shared.config import WorkerConfig
+from shared.errors import EngineError, ModelFileError
+from shared.messages import Cancel, Delta, Event, Finished, Generate, Prefilled
+from shared.sampling import SamplingParams
+from tests.gguf_files import U32, GGUFDraft, tiny_llama
+from tests.gguf_kinds import GENERATING, tiny
+from tests.unit.worker.loops import Idle, Inbox, Outbox
+from worker import engines
+from worker.engines.base import CacheFullError, SlotTokens
+from worker.engines.llamacpp import LlamaCppEngine
+from worker.loop import Loop
+
+SLOTS, N_CTX = 4, 512
+NOISE = 0.7
+"""Logits, whose standard deviation is 1.6; of a wrong cell they differ by several."""
+SYSTEM = list(range(10, 50))
+
+
+def load(path: Path, slots: int = SLOTS, n_ctx: int = N_CTX) -> LlamaCppEngine:
+    engine = engines.load(WorkerConfig("llamacpp", str(path), slots=slots, n_ctx=n_ctx))
+    assert isinstance(engine, LlamaCppEngine)
+    return engine
+
+
+@pytest.fixture(scope="module", params=GENERATING)
+def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny(request.param).write(tmp_path_factory.mktemp("llamacpp") / "model.gguf")
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama().write(tmp_path_factory.mktemp("llamacpp") / "llama.gguf")
+
+
+@pytest.fixture(scope="module")
+def engine(path: Path) -> Iterator[LlamaCppEngine]:
+    yield load(path)
+
+
+def clear(engine: LlamaCppEngine) -> None:
+    for slot in range(engine.n_slots):
+        engine.reuse_prefix(slot, ())
+
+
+def greedy(engine: LlamaCppEngine, slot: int, prompt: list[int], n: int) -> list[int]:
+    """Ids of a request that runs alone, with what its slot, or another, has of the prompt."""
+    todo, found = prompt[engine.reuse_prefix(slot, prompt) :], list[int]()
+    while len(found) < n:
+        chunk, todo = todo[: engine.chunk_size(slot)], todo[engine.chunk_size(slot) :]
+        (row,) = engine.forward([SlotTokens(slot, chunk, wants_logits=not todo)], 1)
+        if row is not None:
+            found.append(int(row.argmax()))
+            todo = found[-1:]
+    return found
+
+
+def check(engine: LlamaCppEngine, prompt: list[int], ids: list[int]) -> None:
+    """Each id is the likeliest, or nearly so, where the prompt and those before stand alone."""
+    clear(engine)
+    row = None
+    for n, token in enumerate(ids):
+        known = [*prompt, *ids[:n]]
+        todo = known[engine.reuse_prefix(0, known) :]
+        for start in range(0, len(todo), 63):
+            (row,) = engine.forward([SlotTokens(0, todo[start : start + 63])], 1)
+        assert row is not None and row[token] > row.max() - NOISE, (n, ids)
+
+
+def test_a_prefix_is_as_good_as_a_fresh_cache(engine: LlamaCppEngine) -> None:
+    """Continued, rewound near and far (a window has dropped the start), copied between slots."""
+    prompts = [[*SYSTEM, 60, 61, 62], [*SYSTEM, 70, 71], [*SYSTEM[:5], 80], [*SYSTEM, 60, 61, 90]]
+    clear(engine)
+    source = random.Random(3)
+    found = []
+    for _ in range(24):
+        prompt = source.choice(prompts)
+        found.append((prompt, greedy(engine, source.randrange(SLOTS), prompt, 12)))
+    for prompt, ids in found:
+        check(engine, prompt, ids)
+    clear(engine)
+    whole = prompts[0] + greedy(engine, 0, prompts[0], 12)[:-1]
+    assert engine.reuse_prefix(0, [*whole, 5]) == len(whole)
+    assert engine.reuse_prefix(1, [*whole, 5]) == len(whole)
+
+
+def test_a_prefix_is_copied_and_cut_where_the_model_allows_it(llama: Path) -> None:
+    engine = load(llama)
+    greedy(engine, 0, SYSTEM, 2)
+    assert engine.reuse_prefix(1, [*SYSTEM[:20], 9, 9]) == 20
+    assert engine.reuse_prefix(0, SYSTEM) == len(SYSTEM) - 1
+
+
+def events_of(outbox: Outbox, request_id: str) -> list[Event]:
+    return [each for batch in outbox.batches for each in batch if each.request_id == request_id]
+
+
+def run_together(
+    engine: LlamaCppEngine, requests: list[Generate], cancelled: set[str], arrivals: random.Random
+) -> dict[str, list[Event]]:
+    """Events of requests that arrive while others run; those to be cancelled are, at any time."""
+    clear(engine)
+    inbox, outbox = Inbox(), Outbox()
+    loop = Loop(engine, 1, inbox, outbox)
+    waiting, free, running = list(requests), list(range(SLOTS)), dict[str, int]()
+    while waiting or running:
+        while waiting and free and (not running or arrivals.random() < 0.4):
+            request, slot = waiting.pop(0), free.pop(arrivals.randrange(len(free)))
+            running[request.request_id] = slot
+            inbox.put(Generate(request.request_id, request.ids, slot=slot,
+                               sampling=request.sampling, max_tokens=request.max_tokens,
+                               stop=request.stop))  # fmt: skip
+        for name in running:
+            if name in cancelled and arrivals.random() < 0.2:
+                inbox.put(Cancel(name))
+        with suppress(Idle):
+            loop.step()
+        for name, slot in list(running.items()):
+            events = events_of(outbox, name)
+            if events and not isinstance(events[-1], Prefilled | Delta):
+                free.append(running.pop(name))
+                assert slot not in running.values()
+    return {request.request_id: events_of(outbox, request.request_id) for request in requests}
+
+
+def generation(number: int, source: random.Random) -> Generate:
+    begin = SYSTEM[: source.choice((0, 10, 40))]
+    prompt = begin + [source.randrange(3, 250) for _ in range(source.randint(1, 90))]
+    stop = ("e",) if source.random() < 0.3 else ()
+    return Generate(f"{number}", tuple(prompt), SamplingParams(temperature=0), stop=stop,
+                    max_tokens=source.randint(1, 40))  # fmt: skip
+
+
+@pytest.mark.parametrize("n_ctx", [N_CTX, 176], ids=["room for all", "room for one"])
+def test_what_runs_together_gets_what_it_gets_alone(path: Path, n_ctx: int) -> None:
+    """Arrivals, stops, cancels, prefixes, and a cache that is too small for all at once."""
+    engine, source = load(path, n_ctx=n_ctx), random.Random(5)
+    requests = [generation(number, source) for number in range(24)]
+    cancelled = {request.request_id for request in requests[::6]}
+    events = run_together(engine, requests, cancelled, source)
+    for request in requests:
+        last = events[request.request_id][-1]
+        assert isinstance(last, Finished), last
+        assert (last.finish_reason == "length") == (len(last.ids) == request.max_tokens)
+        assert last.finish_reason != "cancelled" or request.request_id in cancelled
+        check(engine, list(request.ids), list(last.ids))
+
+
+def test_bad_batches_change_nothing(llama: Path) -> None:
+    engine = load(llama, n_ctx=256)
+    expected = greedy(engine, 0, SYSTEM, 5)
+    bad = [[], [-1], [engine.info.n_vocab], [5] * 64]
+    for tokens in bad:
+        with pytest.raises(EngineError):
+            engine.forward([SlotTokens(1, tokens)], 1)
+    for _ in range(3):
+        engine.forward([SlotTokens(2, [7] * 63, wants_logits=False)], 1)
+    with pytest.raises(CacheFullError):
+        engine.forward([SlotTokens(3, [7] * 63, wants_logits=False)], 1)
+    engine.reuse_prefix(2, ())
+    assert greedy(engine, 0, SYSTEM, 5) == expected
+
+
+def test_an_embedding_is_pooled_as_the_file_says(tmp_path: Path) -> None:
+    engine = load(tiny("bert").write(tmp_path / "bert.gguf"))
+    assert not engine.info.generates and engine.info.n_embd == 32
+    texts = ("hello world", "the cat sat on a mat", "Hello  World")
+    prompts = [engine.tokenize((text,)) for text in texts]
+    assert prompts[0] == prompts[2] and prompts[0][0] == 2 and prompts[0][-1] == 3
+    for slot in range(3):
+        assert engine.reuse_prefix(slot, prompts[slot]) == 0
+    engine.forward([SlotTokens(s, prompts[s], embeds=True) for s in range(3)], 1)
+    first, second, third = (engine.embedding(slot) for slot in range(3))
+    assert np.allclose(first, third, atol=1e-5) and not np.allclose(first, second, atol=1e-2)
+
+
+def test_an_embedding_of_a_model_that_writes_is_its_last_hidden_state(llama: Path) -> None:
+    engine = load(llama)
+    engine.forward([SlotTokens(0, SYSTEM, embeds=True), SlotTokens(1, SYSTEM[:9])], 1)
+    embedding = engine.embedding(0)
+    engine.forward([SlotTokens(2, SYSTEM, embeds=True)], 1)
+    assert np.allclose(embedding, engine.embedding(2), atol=1e-5)
+    assert embedding.shape == (32,)
+
+
+def _changed(**numbers: int) -> GGUFDraft:
+    draft = tiny_llama()
+    for key, number in numbers.items():
+        draft.metadata[f"llama.{key.replace('__', '.')}"] = (U32, number)
+    return draft
+
+
+def _without(tensor: str) -> GGUFDraft:
+    draft = tiny_llama()
+    del draft.tensors[tensor]
+    return draft
+
+
+@pytest.mark.parametrize(
+    ("draft", "reason"),
+    [
+        (_changed(block_count=0), "0 layers; 1 to 512"),
+        (_changed(block_count=100_000), "100,000 layers"),
+        (_changed(block_count=1), "names 1 layers, and has tensors of 2"),
+        (_changed(context_length=0), "context_length should be a positive number"),
+        (_changed(attention__head_count=1 << 31), "head_count is 2,147,483,648"),
+        (_changed(pooling_type=9), "pools embeddings in an unknown way"),
+        (_changed(pooling_type=4), "ranks documents"),
+    ],
+)
+def test_what_the_library_would_abort_on_never_reaches_it(
+    draft: GGUFDraft, reason: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelFileError, match=reason):
+        load(draft.write(tmp_path / "bad.gguf"))
+
+
+@pytest.mark.parametrize(
+    ("draft", "reason"),
+    [
+        (_without("blk.1.attn_q.weight"), "tensor 'blk.1.attn_q.weight' not found"),
+        (_changed(rope__dimension_count=4), "invalid n_rot: 4, expected 8"),
+    ],
+)
+def test_the_reason_of_a_failed_load_is_the_librarys(
+    draft: GGUFDraft, reason: str, tmp_path: Path
+) -> None:
+    with pytest.raises(EngineError, match=f"llama.cpp cannot load it: .*{reason}"):
+        load(draft.write(tmp_path / "bad.gguf"))

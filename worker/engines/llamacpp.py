@@ -1,0 +1,242 @@
+"""The engine for current GGUF files: llama.cpp's evaluation of many sequences in one KV cache."""
+
+import ctypes
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.config import WorkerConfig
+from shared.errors import EngineError
+from shared.messages import ModelInfo
+from shared.model.description import Pooling
+from shared.model.inspect import inspect
+from worker.engines.base import CacheFullError, Logits, SlotTokens, common_prefix
+from worker.engines.llamacpp_library import Batch, Library
+from worker.engines.llamacpp_vocabulary import Vocabulary
+
+# From 64 rows on attention has another kernel, and a token's logits depend on what was beside it.
+_MOST_ROWS = 63
+# What pooling a context does: none, or what the file says.
+_NO_POOLING, _POOLING_OF_FILE = 0, -1
+_CACHE_FULL = 1
+# Some tokenizers drop spaces and accents, so that a token may stand for any text.
+_LEAST_MAX_TOKEN_BYTES = 1024
+
+
+class LlamaCppEngine:
+    """One model, and one context whose cells all slots share."""
+
+    def __init__(self, config: WorkerConfig) -> None:
+        """Check and load ``config.model_path``.
+
+        Raises:
+            ModelFileError: the file is not fit; the library has not opened it.
+            EngineError: the library is not there, or it refused the file all the same.
+        """
+        file = inspect(Path(config.model_path), config.model_type, "llamacpp")
+        n_ctx = config.n_ctx or file.n_ctx_most
+        if not 1 <= n_ctx <= file.n_ctx_most:
+            raise EngineError(f"the context length {n_ctx} is outside 1..{file.n_ctx_most}")
+        library = Library()
+        self._c = library.c
+        self._library = library  # C calls its log
+        self._pools = file.pooling is not Pooling.NONE
+        self.n_slots = config.slots
+        # What is pooled has to be evaluated together.
+        self.batch_size = n_ctx if self._pools else _MOST_ROWS
+        model = self._c.llama_model_load_from_file(
+            str(file.path).encode(), library.model_params(load_mode=1, n_gpu_layers=0)
+        )
+        if not model:
+            raise EngineError(f"{file.path}: llama.cpp cannot load it: {library.reason()}")
+        self._check_use(model, str(file.path))
+        self._context = self._c.llama_init_from_model(
+            model,
+            library.context_params(
+                n_ctx=n_ctx,
+                n_batch=self.batch_size,
+                n_ubatch=self.batch_size,
+                n_seq_max=self.n_slots,
+                # One thread until a worker says otherwise: see `Warmer`.
+                n_threads=1,
+                n_threads_batch=1,
+                pooling_type=_POOLING_OF_FILE if self._pools else _NO_POOLING,
+                embeddings=self._pools,
+                swa_full=False,
+                kv_unified=True,
+            ),
+        )
+        if not self._context:
+            raise EngineError(f"{file.path}: llama.cpp makes no context: {library.reason()}")
+        self._memory = self._c.llama_get_memory(self._context)  # an encoder has none
+        self._window = self._c.llama_model_n_swa(model)
+        self._is_recurrent = bool(
+            self._c.llama_model_is_recurrent(model) or self._c.llama_model_is_hybrid(model)
+        )
+        self._vocabulary = vocabulary = Vocabulary(library, model)
+        self._n_embd = self._c.llama_model_n_embd_out(model)
+        self.info = ModelInfo(
+            family=file.family_name,
+            n_ctx=n_ctx,
+            n_vocab=vocabulary.n_vocab,
+            max_token_bytes=max(_LEAST_MAX_TOKEN_BYTES, *map(len, vocabulary.token_bytes)),
+            chat_template=file.chat_template,
+            bos_token=vocabulary.bos,
+            eos_token=vocabulary.eos,
+            fim_tokens=vocabulary.fim_tokens,
+            can_rewind=not self._is_recurrent,
+            n_embd=self._n_embd,
+            n_ctx_train=file.n_ctx_train,
+            quantisation=file.quantisation,
+            n_slots=self.n_slots,
+            generates=not self._pools,
+        )
+        self.eog = vocabulary.eog
+        self.special_tokens = vocabulary.special
+        # By slot: the tokens in its cache, and its embedding.
+        self._caches: list[list[int]] = [[] for _ in range(self.n_slots)]
+        self._embeddings: dict[int, NDArray[np.float32]] = {}
+        # Slots whose cache an evaluation that failed has taken.
+        self._lost: set[int] = set()
+        self._threads = 1
+        self._batch: Batch = self._c.llama_batch_init(self.batch_size, 0, 1)
+        for row in range(self.batch_size):
+            self._batch.n_seq_id[row] = 1
+
+    def _check_use(self, model: int, path: str) -> None:
+        c = self._c
+        if c.llama_model_is_diffusion(model):
+            raise EngineError(f"{path}: a diffusion model, which is not served here")
+        if c.llama_model_has_encoder(model) and c.llama_model_has_decoder(model):
+            raise EngineError(f"{path}: a model of encoder and decoder, which is not served here")
+
+    def tokenize(self, prompt: Sequence[str], *, begins: bool = True) -> list[int]:
+        return self._vocabulary.tokenize(prompt, begins=begins)
+
+    def token_bytes(self, token: int) -> bytes:
+        return self._vocabulary.token_bytes[token]
+
+    def token_name(self, token: int) -> str:
+        return self._vocabulary.name(token)
+
+    def reuse_prefix(self, slot: int, tokens: Sequence[int]) -> int:
+        """Keep the longest prefix that a slot has, by a copy that shares the cells."""
+        self._lost.discard(slot)
+        limit = 0 if self._pools else len(tokens) - 1
+        wanted = list(tokens[: max(0, limit)])
+        lengths = [self._usable(each, wanted) for each in range(self.n_slots)]
+        n = max(lengths)
+        source = slot if lengths[slot] == n else lengths.index(n)
+        if source != slot:
+            self._cut(slot, 0)
+            if n:
+                self._c.llama_memory_seq_cp(self._memory, source, slot, -1, -1)
+                self._caches[slot] = self._caches[source].copy()
+        self._cut(slot, n)
+        return n
+
+    def _usable(self, slot: int, wanted: list[int]) -> int:
+        """How many of the tokens that are wanted a slot's cache has, and can be cut down to."""
+        cache = self._caches[slot]
+        n = common_prefix(cache, wanted)
+        if n == len(cache):
+            return n
+        if self._is_recurrent:
+            return 0
+        # A sliding window has dropped what it will not see again; to go back would need it.
+        first = self._c.llama_memory_seq_pos_min(self._memory, slot) if n and self._window else 0
+        return n if first <= max(0, n - self._window) else 0
+
+    def _cut(self, slot: int, n: int) -> None:
+        cache = self._caches[slot]
+        if n == len(cache):
+            return
+        if self._memory and not self._c.llama_memory_seq_rm(self._memory, slot, n, -1):
+            raise EngineError("the KV cache cannot be cut")
+        del cache[n:]
+
+    def chunk_size(self, slot: int) -> int:
+        return self.batch_size
+
+    def forward(self, batch: Sequence[SlotTokens], threads: int) -> list[Logits | None]:
+        """Evaluate in one batch; the logits are views, not copies."""
+        self._fill(batch)
+        if threads != self._threads:
+            self._c.llama_set_n_threads(self._context, threads, threads)
+            self._threads = threads
+        # All rows are outputs then, so only where one is wanted.
+        embeds = not self._pools and any(part.embeds and part.wants_logits for part in batch)
+        if embeds:
+            self._c.llama_set_embeddings(self._context, True)
+        status = self._c.llama_decode(self._context, self._batch)
+        if embeds:
+            self._c.llama_set_embeddings(self._context, False)
+        if status == _CACHE_FULL:
+            raise CacheFullError("the KV cache of the worker is full")
+        if status:
+            self._restore(batch)
+            raise EngineError(f"llama.cpp failed to evaluate the tokens: {self._library.reason()}")
+        return self._rows(batch)
+
+    def _fill(self, batch: Sequence[SlotTokens]) -> None:
+        """Lay the tokens out for the library, which does not check all that it has to."""
+        n_vocab, n_ctx, arrays, row = self.info.n_vocab, self.info.n_ctx, self._batch, 0
+        if not 1 <= sum(len(part.tokens) for part in batch) <= self.batch_size:
+            raise EngineError("the batch is empty, or too large")
+        for part in batch:
+            at, n = len(self._caches[part.slot]), len(part.tokens)
+            if not n or at + n > n_ctx or part.slot in self._lost:
+                raise EngineError(f"{n} tokens after {at} do not fit the context")
+            if min(part.tokens) < 0 or max(part.tokens) >= n_vocab:
+                raise EngineError("a token id is outside the vocabulary")
+            for offset, token in enumerate(part.tokens):
+                arrays.token[row] = token
+                arrays.pos[row] = at + offset
+                arrays.seq_id[row][0] = part.slot
+                arrays.logits[row] = self._pools
+                row += 1
+            arrays.logits[row - 1] = part.wants_logits or self._pools
+        arrays.n_tokens = row
+
+    def _rows(self, batch: Sequence[SlotTokens]) -> list[Logits | None]:
+        rows: list[Logits | None] = []
+        end = 0
+        for part in batch:
+            self._caches[part.slot] += part.tokens
+            end += len(part.tokens)
+            if part.embeds and part.wants_logits:
+                self._embeddings[part.slot] = self._embedding(part.slot, end - 1)
+            row = None
+            if part.wants_logits and not self._pools:
+                address = self._c.llama_get_logits_ith(self._context, end - 1)
+                row = _view(address, self.info.n_vocab)
+            rows.append(row)
+        return rows
+
+    def _restore(self, batch: Sequence[SlotTokens]) -> None:
+        """Take back what an evaluation that failed may have put into the cache."""
+        for part in batch:
+            n = len(self._caches[part.slot])
+            if not self._memory or self._c.llama_memory_seq_rm(self._memory, part.slot, n, -1):
+                continue
+            self._c.llama_memory_seq_rm(self._memory, part.slot, -1, -1)
+            self._caches[part.slot].clear()
+            self._lost.add(part.slot)
+
+    def embedding(self, slot: int) -> NDArray[np.float32]:
+        return self._embeddings.pop(slot)
+
+    def _embedding(self, slot: int, row: int) -> NDArray[np.float32]:
+        if self._pools:
+            address = self._c.llama_get_embeddings_seq(self._context, slot)
+        else:
+            address = self._c.llama_get_embeddings_ith(self._context, row)
+        return _view(address, self._n_embd).copy()
+
+
+def _view(address: int | None, n: int) -> NDArray[np.float32]:
+    if not address:
+        raise EngineError("llama.cpp has no result where there should be one")
+    return np.ctypeslib.as_array((ctypes.c_float * n).from_address(address))
