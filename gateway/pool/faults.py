@@ -1,20 +1,13 @@
-"""Why a worker has died, who is to blame, and what runs again. Data only, no clock."""
+"""Who is to blame for a death, and what runs again. Data only, no clock."""
 
 import hashlib
-import signal
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import replace
 
+from gateway.pool.deaths import Death
 from gateway.pool.job import Job
 from shared.errors import ErrorCode
-from shared.exit_status import ended
 from shared.messages import Generate
 
-# What code raises that has gone wrong; any other signal was sent by somebody.
-_FAULTS = {
-    signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP,
-    signal.SIGSYS,
-}  # fmt: skip
 _MOST_CRASHES = 1
 MOST_KILLS = 10
 """So often a job runs again whose worker was ended by somebody outside."""
@@ -28,45 +21,6 @@ KILLS_WORKERS = (
     " for a while it is not taken any more"
 )
 """What the client hears of a request in quarantine."""
-
-
-class Cause(str, Enum):
-    """What ended a process; the values are for metrics."""
-
-    CRASHED = "crashed"
-    KILLED = "killed"
-    STALLED = "stalled"
-    STOPPED = "stopped"
-    MEMORY = "memory"
-    START_FAILED = "start_failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Death:
-    """The end of a worker process."""
-
-    cause: Cause
-    #: to stand behind "the worker process"
-    why: str
-
-    @property
-    def is_external(self) -> bool:
-        """Whether somebody outside has ended it, so that no request is to blame."""
-        return self.cause in (Cause.KILLED, Cause.STOPPED)
-
-    @classmethod
-    def of(cls, status: int | None) -> "Death":
-        """The death of a process that we have not ended.
-
-        Args:
-            status: negative for a signal; None if it could not be learned, since the zygote has
-                died before it. Then nobody is blamed.
-        """
-        if status is None:
-            return cls(Cause.KILLED, "died, and its exit status is lost")
-        is_fault = status >= 0 or -status in _FAULTS
-        why = f"died ({ended(status)})" if status >= 0 else f"was {ended(status)}"
-        return cls(Cause.CRASHED if is_fault else Cause.KILLED, why)
 
 
 class Quarantine:

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from gateway.pool.base import DEFAULT_TERMS, Terms
-from gateway.pool.faults import MOST_KILLS, Cause, Death, Quarantine, end_after
+from gateway.pool.deaths import Cause, Death
+from gateway.pool.faults import MOST_KILLS, Quarantine, end_after
 from gateway.pool.job import Job
 from shared.errors import ErrorCode
 from shared.messages import Delta, Generate
