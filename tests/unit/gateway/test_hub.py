@@ -17,8 +17,8 @@ from shared.model.gguf_check import check_gguf
 from shared.model.gguf_reader import read_gguf
 from tests.gguf_files import tiny_llama
 from tests.hub import COMMIT, Hub, serve_hub
+from tests.serving import ROOT
 
-ROOT = Path(__file__).parents[3]
 # In a process of its own, since huggingface_hub reads its environment when it is imported.
 RESOLVE = """
 import json, sys
@@ -69,13 +69,21 @@ def test_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(folder))
     assert found("tiny.Q4_0.gguf")[0] == Path("tiny.Q4_0.gguf")
     assert found("~/tiny.Q4_0.gguf")[0] == path
+    # A folder here wins over the hub.
+    (folder / "owner" / "one").mkdir(parents=True)
+    mine = tiny_llama("spm").write(Path("owner/one/mine.gguf"))
+    assert found("owner/one") == (mine, "mine")
 
 
-def test_a_folder_with_one_model(folder: Path) -> None:
+def test_a_folder_with_one_model_and_its_tokenizer(folder: Path) -> None:
     path = tiny_llama("spm").write(folder / "tiny.gguf")
     for other in ("README.md", "old.bin", "pytorch_model-00001-of-00002.bin"):
         (folder / other).touch()
     assert found(str(folder)) == (path, "tiny")
+    assert resolve(str(path)).tokenizer is None
+    (folder / "tokenizer.json").touch()
+    for name in (path, folder):
+        assert resolve(str(name)).tokenizer == folder / "tokenizer.json"
 
 
 def test_a_folder_with_several_models(folder: Path) -> None:
@@ -164,14 +172,6 @@ def test_a_model_type_that_the_file_is_not(folder: Path) -> None:
         resolve(path, None, "mpt")
 
 
-def test_a_tokenizer_beside_the_model(folder: Path) -> None:
-    path = tiny_llama("spm").write(folder / "tiny.gguf")
-    assert resolve(str(path)).tokenizer is None
-    (folder / "tokenizer.json").touch()
-    for name in (path, folder):
-        assert resolve(str(name)).tokenizer == folder / "tokenizer.json"
-
-
 def test_a_current_bpe_file_is_rewritten_once(
     folder: Path, cache: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -189,18 +189,16 @@ def test_a_current_bpe_file_is_rewritten_once(
     assert not list(cache.glob("tmp-*"))
 
 
-def test_a_cache_that_cannot_be_written(folder: Path, cache: Path) -> None:
-    path = tiny_llama("letters").write(folder / "tiny.gguf")
+def test_what_cannot_be_rewritten_leaves_nothing(folder: Path, cache: Path) -> None:
+    draft = tiny_llama("letters")
+    path = draft.write(folder / "tiny.gguf")
     cache.parent.mkdir()
     cache.touch()
     assert "cannot keep a model in the cache folder" in refusal(str(path))
-
-
-def test_what_cannot_be_rewritten_leaves_nothing(folder: Path, cache: Path) -> None:
-    draft = tiny_llama("letters")
+    cache.unlink()
     del draft.tensors["blk.0.ffn_up.weight"]
     with pytest.raises(ModelFileError, match=r"blk\.0\.ffn_up\.weight is missing"):
-        servable(draft.write(folder / "tiny.gguf"), engine="ctransformers")
+        servable(draft.write(path))
     assert not list(cache.glob("*.gguf")) and not list(cache.glob("tmp-*"))
 
 
@@ -311,10 +309,3 @@ def test_hub_file_is_rewritten_or_has_a_tokenizer(hub: Hub, start: Start, cache:
     hub.requests.clear()
     assert start(*names) == first
     assert hub.requests == []
-
-
-def test_a_local_folder_wins_over_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (folder / "owner" / "one").mkdir(parents=True)
-    tiny_llama("spm").write(folder / "owner" / "one" / "mine.gguf")
-    monkeypatch.chdir(folder)
-    assert found("owner/one") == (Path("owner/one/mine.gguf"), "mine")
