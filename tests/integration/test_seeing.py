@@ -53,7 +53,7 @@ def test_the_log_is_json_names_each_request_and_no_prompt() -> None:
         assert server.http.post("/admin/reload", headers=headers).status_code == 200
         server.wait_for_output("has been unloaded", "stderr")
         os.kill(server.worker_pids()[0], signal.SIGKILL)
-        server.wait_until(lambda status: status["workers"][0]["restarts"] == 1)
+        server.wait_for_output(r"worker . \(pid", "stderr")
         server.stop()
     log = entries(server)
     assert SECRET not in server.stderr + server.stdout
