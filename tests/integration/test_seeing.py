@@ -53,7 +53,7 @@ def test_the_log_is_json_names_each_request_and_no_prompt() -> None:
         assert server.http.post("/admin/reload", headers=headers).status_code == 200
         server.wait_for_output("has been unloaded", "stderr")
         os.kill(server.worker_pids()[0], signal.SIGKILL)
-        server.wait_for_output(r"worker . \(pid", "stderr")
+        server.wait_for_output(r"worker-\d+ \(pid", "stderr")
         server.stop()
     log = entries(server)
     assert SECRET not in server.stderr + server.stdout
@@ -75,7 +75,7 @@ def test_the_log_is_json_names_each_request_and_no_prompt() -> None:
     assert errors["invalid_value"] == errors["model_not_found"] == errors["invalid_json"] == 1
     # What comes of a reload later is no part of the request for it.
     named = [entry for entry in log if entry.get("request_id") == "reload-1"]
-    deaths = [entry for entry in log if re.search(r"worker . \(pid", entry["message"])]
+    deaths = [entry for entry in log if re.search(r"worker-\d+ \(pid", entry["message"])]
     assert len(named) >= 3 and deaths and not any(each in named for each in deaths)
 
 
