@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from shared.errors import ModelFileError
 from shared.model.inspect import inspect
-from tests.gguf_files import BOOL, CONTROL_TOKENS, U32, tiny_llama
+from tests.gguf_files import BOOL, tiny_llama
 from worker.tokenizer.tokenizer import Tokenizer, build_tokenizer
 from worker.tokenizer.vocabulary import Vocabulary
 
@@ -55,20 +55,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bpe(folder: Path) -> tuple[Tokenizer, Vocabulary, Words]:
     return tiny(folder)
-
-
-def test_vocabulary_of_a_bpe_model(bpe: tuple[Tokenizer, Vocabulary, Words]) -> None:
-    vocabulary = bpe[1]
-    assert vocabulary.special == {text: token for token, text in enumerate(CONTROL_TOKENS)}
-    assert (vocabulary.bos, vocabulary.eos, vocabulary.add_bos) == (IM_START, IM_END, False)
-    assert vocabulary.eog == {ENDOFTEXT, IM_END}
-    assert [vocabulary.token_bytes[token] for token in (IM_START, 3, 3 + 255)] == [
-        b"",
-        b"\0",
-        b"\xff",
-    ]
-    assert vocabulary.max_token_bytes == len("<|endoftext|>")
-    assert (vocabulary.text(IM_END), vocabulary.text(None)) == ("<|im_end|>", "")
 
 
 def test_special_tokens_in_their_places_become_their_ids(
@@ -125,17 +111,6 @@ def pieces(vocabulary: Vocabulary, ids: list[int]) -> list[str]:
     return [vocabulary.raw[token].decode() for token in ids]
 
 
-def test_vocabulary_of_a_sentencepiece_model(folder: Path) -> None:
-    _, vocabulary, _ = tiny(folder, "spm")
-    raw = vocabulary.raw
-    assert vocabulary.special == {"<s>": 1, "</s>": 2}
-    assert (vocabulary.bos, vocabulary.eos, vocabulary.eog) == (1, 2, frozenset({2}))
-    assert vocabulary.add_bos
-    assert vocabulary.token_bytes[0] == b""
-    assert vocabulary.token_bytes[raw.index(b"<0x0A>")] == b"\n"
-    assert vocabulary.token_bytes[raw.index("▁hello".encode())] == b" hello"
-
-
 def test_sentencepiece_text_goes_to_the_library_without_special_tokens(folder: Path) -> None:
     tokenizer, vocabulary, words = tiny(folder, "spm")
     hello = vocabulary.raw.index(b"hello")
@@ -165,11 +140,6 @@ def test_added_whitespace_of_sentencepiece_is_found_in_plain_text(folder: Path) 
     hello = vocabulary.raw.index(b"hello")
     assert tokenizer.encode(("hello\t\t\t\t\thello",)) == [1, hello, long, short, hello]
     assert words.asked == [b"hello", b"hello"]
-
-
-def test_an_end_of_sequence_of_ones_own(folder: Path) -> None:
-    _, vocabulary, _ = tiny(folder, eos_token_id=(U32, 7))
-    assert vocabulary.eog == {ENDOFTEXT, IM_END, 7}
 
 
 def test_merges_of_another_vocabulary_are_refused(folder: Path) -> None:

@@ -75,14 +75,6 @@ def test_calls_and_results_become_text() -> None:
     ]
 
 
-def test_what_is_told_plainly_is_a_copy() -> None:
-    messages = [said("tool", "one"), said("tool", "two"), said("assistant", "a")]
-    before = [message.copy() for message in messages]
-    as_plain(messages)
-    with_instructions(messages, TOOLS, "assistant")
-    assert messages == before
-
-
 def test_instructions_have_each_tool_on_a_line_and_show_the_form() -> None:
     told = instructions(TOOLS)
     listed = told.partition("<tools>\n")[2].partition("\n</tools>")[0]
