@@ -69,8 +69,8 @@ Answering: TypeAlias = Callable[[Body, _Context], Awaitable[ASGIApp]]
 class _Handler:
     """Answers the requests to one path, as an ASGI application.
 
-    FastAPI's own routes would look for parameters in each request, which takes a quarter of the
-    time to the first byte.
+    A route of FastAPI would look for parameters in each request: a tenth of the time to the first
+    byte of an answer that nothing else takes time for.
     """
 
     def __init__(self, answering: Answering) -> None:
