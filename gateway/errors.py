@@ -108,6 +108,11 @@ class ApiError(Exception):
         return _ErrorResponse(self, headers)
 
 
+def refused(param: str, sentence: str, code: ErrorCode = ErrorCode.INVALID_VALUE) -> ApiError:
+    """The error that says what is wrong with a field; the sentence goes on after its name."""
+    return ApiError(code, f"'{param}' {sentence}.", param)
+
+
 def error_body(error: ApiError) -> dict[str, Any]:
     """The body that OpenAI's clients read."""
     return {

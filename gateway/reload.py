@@ -163,13 +163,16 @@ class Reloads:
 
     async def _retire(self, pool: RetiringPool, begun: set["asyncio.Task[None]"]) -> None:
         """Close a pool when those who may use it have ended, or had all the time there is."""
-        deadline_s = time.monotonic() + (self._settings.request_timeout or float("inf"))
-        try:
+
+        async def ended() -> None:
             if begun:
-                await asyncio.wait(begun, timeout=_left_s(deadline_s))
+                await asyncio.wait(begun)
             pool.stop_accepting()
+            await pool.idle()
+
+        try:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(pool.idle(), _left_s(deadline_s))
+                await asyncio.wait_for(ended(), self._settings.request_timeout or None)
         finally:
             await pool.close()
             self._models.metrics.retire(pool)
@@ -216,11 +219,6 @@ class Reloads:
 
 def _shutting_down() -> ApiError:
     return ApiError(ErrorCode.SHUTTING_DOWN, "The server is shutting down.")
-
-
-def _left_s(deadline_s: float) -> float | None:
-    """Seconds until a deadline by `time.monotonic`; None if there is none."""
-    return None if deadline_s == float("inf") else max(0.0, deadline_s - time.monotonic())
 
 
 async def _in_daemon_thread(work: Callable[[], Plan]) -> Plan:

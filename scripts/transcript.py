@@ -104,11 +104,11 @@ def _read_choice(transcript: Transcript, choice: Any, shape: Shape, where: str) 
     return bool(text)
 
 
-Kind = Literal["completed", "failed", "refused", "unavailable", "incomplete"]
+Kind = Literal["completed", "failed", "refused", "unavailable"]
 """How a request ended.
 
 ``refused`` is a 429 and ``unavailable`` a 503: the server's own word that it is full, so they are
-counted apart from failures. ``incomplete`` was still running when the test ended.
+counted apart from failures.
 """
 
 
@@ -128,7 +128,6 @@ class Outcome:
     prompt_tokens: int = 0  #: of the usage, 0 without one
     cached_tokens: int = 0  #: prompt tokens that were not evaluated, by the usage
     completion_tokens: int = 0  #: by the usage; without one, chunks with text
-    max_tokens: int = 0  #: what was asked for; 0 if nothing was
 
     @property
     def ttft_s(self) -> float | None:
@@ -150,18 +149,8 @@ class Outcome:
         """Seconds between one chunk with text and the next: the inter-token latencies."""
         return [b - a for a, b in pairwise(self.content_s)]
 
-    @property
-    def tokens_per_chunk(self) -> float:
-        """How many tokens a chunk with text stands for; servers may send several in one."""
-        return self.completion_tokens / len(self.content_s) if self.content_s else 0.0
 
-    @property
-    def is_short(self) -> bool:
-        """Whether it is complete with fewer tokens than were asked for."""
-        return self.kind == "completed" and self.completion_tokens < self.max_tokens
-
-
-def outcome(name: str, answer: Answer, path: str, max_tokens: int = 0) -> Outcome:
+def outcome(name: str, answer: Answer, path: str) -> Outcome:
     """What became of a request for a stream with one choice at ``path``."""
     transcript = Transcript()
     if answer.status == 200:
@@ -182,7 +171,6 @@ def outcome(name: str, answer: Answer, path: str, max_tokens: int = 0) -> Outcom
         prompt_tokens=usage.get("prompt_tokens") or 0,
         cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
         completion_tokens=len(transcript.content_s) if n_completion is None else n_completion,
-        max_tokens=max_tokens,
     )
 
 
@@ -191,8 +179,6 @@ def _verdict(answer: Answer, transcript: Transcript) -> tuple[Kind, str, str]:
     body = answer.body.decode("utf-8", "replace")
     if transcript.error is not None:
         return "failed", _code(transcript.error, "error_event"), json.dumps(transcript.error)
-    if answer.end == "running":
-        return "incomplete", "", ""
     if answer.end != "complete":
         return "failed", answer.why, ""
     if answer.status in (429, 503):

@@ -2,13 +2,12 @@
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 from urllib.parse import unquote
+
+from tests.http_answers import Reply, Request, answering
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -23,97 +22,43 @@ class Hub:
     requests: list[str] = field(default_factory=list)  #: method and path of each
     url: str = ""
 
+    def answer(self, request: Request) -> Reply:
+        path = unquote(request.path.partition("?")[0])
+        self.requests.append(f"{request.method} {path}")
+        if self.broken:
+            return Reply(500)
+        if path.startswith("/api/models/"):
+            return self._model(path.removeprefix("/api/models/").partition("/revision/")[0])
+        repository, _, rest = path[1:].partition("/resolve/")
+        return self._file(repository, rest.partition("/")[2])
+
+    def _model(self, repository: str) -> Reply:
+        if repository not in self.repositories:
+            return _refusal(404, "RepoNotFound")
+        names = [{"rfilename": name} for name in self.repositories[repository]]
+        model = {"_id": "1", "id": repository, "sha": COMMIT, "private": False, "tags": []}
+        model |= {"downloads": 0, "likes": 0, "siblings": names}
+        return Reply(200, json.dumps(model).encode(), {"Content-Type": "application/json"})
+
+    def _file(self, repository: str, name: str) -> Reply:
+        if repository not in self.repositories:
+            return _refusal(404, "RepoNotFound")
+        if repository in self.gated:
+            return _refusal(403, "GatedRepo")
+        content = self.repositories[repository].get(name)
+        if content is None:
+            return _refusal(404, "EntryNotFound")
+        etag = hashlib.sha1(content).hexdigest()
+        return Reply(200, content, {"X-Repo-Commit": COMMIT, "ETag": f'"{etag}"'})
+
+
+def _refusal(status: int, error: str) -> Reply:
+    headers = {"X-Repo-Commit": COMMIT, "X-Error-Code": error, "X-Error-Message": error}
+    return Reply(status, headers=headers)
+
 
 @contextmanager
 def serve_hub(hub: Hub) -> Iterator[Hub]:
     """Serve the hub, as long as the context lasts, on a port of its own."""
-
-    class Handler(_HubHandler):
-        pass
-
-    Handler.hub = hub
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
+    with answering(hub.answer) as hub.url:
         yield hub
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-class _HubHandler(BaseHTTPRequestHandler):
-    hub: Hub
-    protocol_version = "HTTP/1.1"
-
-    def do_HEAD(self) -> None:
-        self.answer()
-
-    def do_GET(self) -> None:
-        self.answer()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-    def answer(self) -> None:
-        path = unquote(self.path.partition("?")[0])
-        self.hub.requests.append(f"{self.command} {path}")
-        if self.hub.broken:
-            self.send(500)
-        elif path.startswith("/api/models/"):
-            self.model(path.removeprefix("/api/models/"))
-        elif "/resolve/" in path:
-            repository, _, rest = path[1:].partition("/resolve/")
-            self.file(repository, rest.partition("/")[2])
-        else:
-            self.send(404)
-
-    def model(self, path: str) -> None:
-        repository = path.partition("/revision/")[0]
-        files = self.hub.repositories.get(repository)
-        if files is None:
-            self.send(404, error="RepoNotFound")
-        else:
-            names = [{"rfilename": name} for name in files]
-            model = {"_id": "1", "id": repository, "sha": COMMIT, "private": False, "tags": []}
-            model |= {"downloads": 0, "likes": 0, "siblings": names}
-            self.send(200, json.dumps(model).encode(), kind="application/json")
-
-    def file(self, repository: str, name: str) -> None:
-        files = self.hub.repositories.get(repository)
-        if files is None:
-            self.send(404, error="RepoNotFound")
-        elif repository in self.hub.gated:
-            self.send(403, error="GatedRepo")
-        elif name not in files:
-            self.send(404, error="EntryNotFound")
-        else:
-            self.send(200, files[name], etag=_etag(files[name]))
-
-    def send(
-        self,
-        status: int,
-        body: bytes = b"",
-        *,
-        kind: str = "application/octet-stream",
-        error: str = "",
-        etag: str = "",
-    ) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("X-Repo-Commit", COMMIT)
-        if error:
-            self.send_header("X-Error-Code", error)
-            self.send_header("X-Error-Message", error)
-        if etag:
-            self.send_header("ETag", f'"{etag}"')
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-
-def _etag(content: bytes) -> str:
-    return hashlib.sha1(content).hexdigest()

@@ -8,7 +8,7 @@ import orjson
 
 from gateway.answer.json_schema import check_schema, prepared
 from gateway.ask import Ask, ToolUse, WantedForm
-from gateway.errors import ApiError
+from gateway.errors import ApiError, refused
 from shared import tool_calls as written
 from shared.errors import ErrorCode
 from shared.grammar import JSON_OPTIONS, Grammar, GrammarKind
@@ -65,8 +65,7 @@ def _grammar(wanted: WantedForm) -> Grammar:
 
 def _with_tools(use: ToolUse, wanted: WantedForm | None) -> Grammar:
     if wanted is not None and wanted.param.startswith("guided_"):
-        message = f"'{wanted.param}' and 'tools' exclude each other."
-        raise ApiError(ErrorCode.INVALID_VALUE, message, wanted.param)
+        raise refused(wanted.param, "and 'tools' exclude each other")
     for function in use.functions:
         check_schema(function.schema, function.param, is_strict=function.is_strict)
     return Grammar(GrammarKind.LARK.value, _calls(use, None if wanted is None else wanted.source))
@@ -76,12 +75,11 @@ def _check(ask: Ask, constraint: Constraint) -> None:
     assert constraint.grammar is not None
     param, n_bytes = constraint.param, len(constraint.grammar.source.encode())
     if n_bytes > MOST_GRAMMAR_BYTES:
-        message = f"'{param}' has {n_bytes} bytes; at most {MOST_GRAMMAR_BYTES} are compiled."
-        raise ApiError(ErrorCode.INVALID_VALUE, message, param)
+        raise refused(param, f"has {n_bytes} bytes; at most {MOST_GRAMMAR_BYTES} are compiled")
     for name, is_there in (("ignore_eos", ask.ignores_eog), ("min_tokens", ask.min_tokens)):
         if is_there:
-            message = f"'{name}' and '{param}' exclude each other: the latter says where to end."
-            raise ApiError(ErrorCode.INVALID_VALUE, message, name)
+            sentence = f"and '{param}' exclude each other: the latter says where to end"
+            raise refused(name, sentence)
 
 
 def _calls(use: ToolUse, answer: dict[str, Any] | None) -> str:

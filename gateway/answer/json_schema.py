@@ -4,8 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from gateway.errors import ApiError
-from shared.errors import ErrorCode
+from gateway.errors import refused
 
 Schema = dict[str, Any]
 
@@ -36,7 +35,7 @@ def check_schema(schema: Schema, param: str, *, is_strict: bool = True) -> None:
     for each in _all(schema):
         names = list(each["properties"]) if isinstance(each.get("properties"), dict) else []
         if any(map(_UNWRITTEN.search, _texts([each.get("const"), each.get("enum"), names]))):
-            raise _refused(
+            raise refused(
                 param, "should have no control characters in names and values: they are not written"
             )
     for each in _all(schema) if is_strict else ():
@@ -44,20 +43,16 @@ def check_schema(schema: Schema, param: str, *, is_strict: bool = True) -> None:
         n_listed = len(listed) if isinstance(listed, list) else 0
         if isinstance(least, int) and least > max(1, n_listed):
             # Grammars let names repeat that a schema does not list.
-            raise _refused(
+            raise refused(
                 param,
                 "should not ask for more 'minProperties' than there are 'required' ones:"
                 " names that it does not list may repeat",
             )
         for name in ("exclusiveMinimum", "exclusiveMaximum"):
             if isinstance(each.get(name), bool):
-                raise _refused(
+                raise refused(
                     param, f"should have a number as '{name}', as JSON Schema has it since draft 6"
                 )
-
-
-def _refused(param: str, sentence: str) -> ApiError:
-    return ApiError(ErrorCode.INVALID_VALUE, f"'{param}' {sentence}.", param)
 
 
 def _texts(value: object) -> Iterator[str]:

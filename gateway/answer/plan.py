@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from gateway.answer.constraint import Constraint
 from gateway.ask import Ask, IdsPrompt, Limit, Prompt
-from gateway.errors import ApiError
+from gateway.errors import ApiError, refused
 from gateway.pool.base import WorkerPool
 from shared.errors import ErrorCode
 from shared.grammar import Grammar
@@ -55,8 +55,7 @@ def check_for_model(ask: Ask, model: ModelInfo) -> None:
     """
     for token, _ in ask.sampling.logit_bias:
         if token >= model.n_vocab:
-            message = f"'logit_bias' should have token ids below {model.n_vocab}, not {token}."
-            raise ApiError(ErrorCode.INVALID_VALUE, message, "logit_bias")
+            raise refused("logit_bias", f"should have token ids below {model.n_vocab}, not {token}")
     _check_ids(ask.stop_ids, "stop_token_ids", model)
     if not ask.embeds and not model.generates:
         message = f"This model ({model.family}) gives embeddings, and writes no text."
@@ -68,18 +67,16 @@ def check_for_model(ask: Ask, model: ModelInfo) -> None:
         )
         raise ApiError(ErrorCode.UNSUPPORTED_PARAMETER, message, "model")
     if ask.dimensions is not None and ask.dimensions > model.n_embd:
-        message = f"'dimensions' should be at most {model.n_embd}, which this model has."
-        raise ApiError(ErrorCode.INVALID_VALUE, message, "dimensions")
+        raise refused("dimensions", f"should be at most {model.n_embd}, which this model has")
 
 
 def _check_ids(ids: Sequence[object], param: str, model: ModelInfo) -> None:
     """Refuse what is not in the vocabulary; the error names the first that is not."""
     for place, token in enumerate(ids):
         if type(token) is not int or not 0 <= token < model.n_vocab:
-            where = f"{param}[{place}]"
             said = f", not {token}" if isinstance(token, int) else ""
-            message = f"'{where}' should be a token id, from 0 to {model.n_vocab - 1}{said}."
-            raise ApiError(ErrorCode.INVALID_VALUE, message, where)
+            sentence = f"should be a token id, from 0 to {model.n_vocab - 1}{said}"
+            raise refused(f"{param}[{place}]", sentence)
 
 
 def _too_long(model: ModelInfo, said: str, param: str) -> ApiError:

@@ -26,7 +26,7 @@ from gateway.dialects.conversation import (
     Tools,
     tool_use,
 )
-from gateway.dialects.fields import MOST_LOGPROBS, refused
+from gateway.dialects.fields import MOST_LOGPROBS
 from gateway.dialects.openai_answer import Json, OpenAiWriter, chat_logprobs
 from gateway.dialects.openai_request import (
     GenerationRequest,
@@ -34,6 +34,7 @@ from gateway.dialects.openai_request import (
     form_of,
     read_request,
 )
+from gateway.errors import refused
 from shared.messages import Chat, Prepare
 from shared.typing import assert_never
 

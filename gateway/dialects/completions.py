@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, PlainValidator
 from gateway.answer.pieces import Begun, Choice, Ended, Piece, Text, Usage, best
 from gateway.ask import Ask, IdsPrompt, Prompt, text_prompt
 from gateway.dialects import Dialect, Header
-from gateway.dialects.fields import MOST_LOGPROBS, refused, wrong
+from gateway.dialects.fields import MOST_LOGPROBS, wrong
 from gateway.dialects.openai_answer import Json, OpenAiWriter, TextLogprobsFold, joined
 from gateway.dialects.openai_request import (
     GenerationRequest,
@@ -16,8 +16,7 @@ from gateway.dialects.openai_request import (
     form_of,
     read_request,
 )
-from gateway.errors import ApiError
-from shared.errors import ErrorCode
+from gateway.errors import refused
 
 _DEFAULT_MAX_TOKENS = 16  # as OpenAI has it
 
@@ -150,11 +149,7 @@ def _prompts_of(request: CompletionRequest) -> Sequence[Prompt]:
         if isinstance(prompt, str):
             prompts.append(text_prompt(prompt, param, request.suffix or ""))
         elif request.suffix:
-            raise ApiError(
-                ErrorCode.INVALID_VALUE,
-                "'suffix' is for prompts of text, not of token ids.",
-                "suffix",
-            )
+            raise refused("suffix", "is for prompts of text, not of token ids")
         else:
             prompts.append(IdsPrompt(prompt, param))
     return prompts

@@ -15,8 +15,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from gateway.ask import NO_TOOLS, Function, ToolUse
-from gateway.dialects.fields import MAX_ITEMS, Body, bounded, refused, wrong
-from gateway.errors import excerpt
+from gateway.dialects.fields import MAX_ITEMS, Body, bounded, wrong
+from gateway.errors import excerpt, refused
 from shared.errors import ErrorCode
 
 MOST_TOOLS = 128

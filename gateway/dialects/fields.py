@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from gateway.errors import ApiError
+from gateway.errors import ApiError, refused
 from shared.errors import ErrorCode
 
 BodyT = TypeVar("BodyT", bound=BaseModel)
@@ -61,11 +61,6 @@ class Body(BaseModel):
 def wrong(sentence: str, code: ErrorCode = ErrorCode.INVALID_VALUE) -> PydanticCustomError:
     """What a validator raises; the sentence goes on after the name of the field."""
     return PydanticCustomError(code.value, "{text}", {"text": sentence})
-
-
-def refused(param: str, sentence: str, code: ErrorCode = ErrorCode.INVALID_VALUE) -> ApiError:
-    """The error that says what is wrong with a field."""
-    return ApiError(code, f"'{param}' {sentence}.", param)
 
 
 def checked(model: type[BodyT], body: Mapping[str, Any]) -> BodyT:

@@ -70,24 +70,24 @@ class TextLogprobsFold:
 
     def feed(self, tokens: Sequence[TokenLogprobs]) -> Json:
         """Those of the next tokens; control tokens are no text."""
-        offsets = []
-        for token in tokens:
-            offsets.append(self._n_letters)
-            if not token.chosen.is_control:
-                self._n_letters += len(self._decoder.decode(token.chosen.bytes))
-        return _columns(tokens, offsets)
+        return _columns(tokens, self._offsets(tokens, shows_control=False))
 
     def feed_echo(self, text: str, tokens: Sequence[TokenLogprobs]) -> Json:
         """Those of the prompt, where control tokens are text by their names."""
-        offsets = []
-        for token in tokens:
-            offsets.append(self._n_letters)
-            self._n_letters += len(self._decoder.decode(token.chosen.bytes))
+        offsets = self._offsets(tokens, shows_control=True)
         # A character that it breaks off is not gone on with. And some tokenizers put a space in
         # front that is not in the text.
         self._n_letters += len(self._decoder.decode(b"", True))
         surplus, self._n_letters = self._n_letters - len(text), len(text)
         return _columns(tokens, [max(0, offset - surplus) for offset in offsets])
+
+    def _offsets(self, tokens: Sequence[TokenLogprobs], *, shows_control: bool) -> list[int]:
+        offsets = []
+        for token in tokens:
+            offsets.append(self._n_letters)
+            if shows_control or not token.chosen.is_control:
+                self._n_letters += len(self._decoder.decode(token.chosen.bytes))
+        return offsets
 
 
 def _columns(tokens: Sequence[TokenLogprobs], offsets: list[int]) -> Json:

@@ -20,9 +20,8 @@ from gateway.dialects.fields import (
     StopStrings,
     TokenId,
     checked,
-    refused,
 )
-from gateway.errors import ApiError
+from gateway.errors import refused
 from shared.errors import ErrorCode
 from shared.grammar import GrammarKind
 from shared.sampling import SamplingParams
@@ -66,6 +65,7 @@ OTHER_NAMES = {
 Of what OpenAI does not define, only this is refused: whoever sends it relies on it.
 """
 
+_LEAVE_OUT = "is not supported here; leave it out"
 SHORT_FORM_MAX_TOKENS = 250
 """The limit of a request that names no model and sets no limit."""
 
@@ -149,16 +149,12 @@ def read_request(model: type[RequestT], body: Mapping[str, Any]) -> RequestT:
         value = None if name in model.model_fields else body.get(name)
         # 0 == False, but to ask for a number is not to ask for nothing.
         if value is not None and not any(type(value) is type(v) and value == v for v in neutral):
-            raise _unsupported(name, f"'{name}' is not supported here; leave it out.")
+            raise refused(name, _LEAVE_OUT, ErrorCode.UNSUPPORTED_PARAMETER)
     for name, here in OTHER_NAMES.items():
         if body.get(name):  # clients of those servers send it empty, too
-            said = f"is called {here} here." if here else "is not supported here; leave it out."
-            raise _unsupported(name, f"'{name}' {said}")
+            sentence = f"is called {here} here" if here else _LEAVE_OUT
+            raise refused(name, sentence, ErrorCode.UNSUPPORTED_PARAMETER)
     return checked(model, body)
-
-
-def _unsupported(name: str, message: str) -> ApiError:
-    return ApiError(ErrorCode.UNSUPPORTED_PARAMETER, message, name)
 
 
 def common_fields(

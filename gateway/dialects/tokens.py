@@ -9,8 +9,8 @@ from pydantic import Field
 from gateway.ask import IdsPrompt, Prompt, text_prompt
 from gateway.dialects import Endpoint
 from gateway.dialects.chat import CHAT, ChatRequest
-from gateway.dialects.fields import Body, checked, refused
-from gateway.errors import ApiError
+from gateway.dialects.fields import Body, checked
+from gateway.errors import ApiError, refused
 from shared.errors import ErrorCode
 from shared.messages import Chat, Prepare, Prepared
 

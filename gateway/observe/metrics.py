@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 
 from gateway.observe.record import GenerationRecord, RequestRecord
 from gateway.pool.base import PoolStatus, WorkerPool
-from gateway.pool.faults import Cause
+from gateway.pool.deaths import Cause
 from shared.errors import ErrorCode
 from shared.times import TEXT_GAP_BOUNDS_S
 

@@ -89,7 +89,7 @@ class ZygoteStatus:
     restarts: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Totals:
     """What there has been since the start."""
 
@@ -98,7 +98,7 @@ class Totals:
     completion_tokens: int = 0
     #: conversations that were lost from a KV cache since another took its place
     evictions: int = 0
-    #: worker processes that have died, by the value of `gateway.pool.faults.Cause`
+    #: worker processes that have died, by the value of `gateway.pool.deaths.Cause`
     deaths: Mapping[str, int] = field(default_factory=dict)
     #: requests that were put into quarantine, since they kill workers
     quarantined: int = 0
@@ -125,7 +125,7 @@ class PoolStatus:
     #: the most that may run at the same time
     max_running: int = 1
     zygote: ZygoteStatus = ZygoteStatus()
-    totals: Totals = Totals()
+    totals: Totals = field(default_factory=Totals)
 
     @property
     def running(self) -> int:

@@ -2,39 +2,68 @@
 
 import asyncio
 import time
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from gateway.pool.base import Terms, Totals
+from gateway.pool.base import Terms, Totals, WorkerStatus
+from gateway.pool.deaths import Death
 from gateway.pool.estimates import Estimates
-from gateway.pool.faults import Death, Quarantine, end_after
+from gateway.pool.faults import Quarantine, end_after
 from gateway.pool.job import Job
-from gateway.pool.prefix import Prefix
+from gateway.pool.keeper import Keeper
 from gateway.pool.process import WorkerProcess
 from gateway.pool.scheduler import Scheduler, Slot
+from gateway.pool.zygote import Zygote
 from shared.errors import ErrorCode
-from shared.messages import Cancel, Failed, Finished, Generate, Prefilled, SetThreads
+from shared.messages import (
+    Cancel,
+    Failed,
+    Finished,
+    Generate,
+    Message,
+    ModelInfo,
+    Prefilled,
+    Progress,
+    SetThreads,
+)
 
 _TIME_IS_OVER = "the time that this request may take is over"
 
 
 class Dispatcher:
-    """Sends jobs to workers as the schedule says."""
+    """Keeps the workers, and sends them jobs as the schedule says."""
 
-    def __init__(self, *, max_queue: int, threads: int, max_running: int = 1) -> None:
-        """Begin without workers.
-
-        Args:
-            max_queue: the most jobs that may wait.
-            threads: for evaluation, shared out among the workers that run.
-            max_running: the most jobs that may run, until the workers' slots are known.
-        """
+    def __init__(
+        self,
+        zygote: Zygote,
+        target: Callable[..., None],
+        *,
+        workers: int,
+        parked: int,
+        max_queue: int,
+        threads: int,
+    ) -> None:
+        """Prepare; nothing is started. ``threads`` are shared out among the workers that run."""
         self.estimates = Estimates()
-        self.scheduler = Scheduler(max_queue, max_running, self.estimates)
+        self.scheduler = Scheduler(max_queue, 1, self.estimates)
+        self.running: Mapping[str, Job] = self.scheduler.running
         self.quarantine = Quarantine()
+        self.keepers = [
+            Keeper(f"worker-{worker_id}", worker_id, zygote, target, self)
+            for worker_id in range(workers + parked)
+        ]
+        #: once a worker has reported it
+        self.model: ModelInfo | None = None
+        #: set once a worker has been ready, or none can be
+        self.is_settled = asyncio.Event()
         #: set while no job waits or runs, those included that nobody waits for
         self.is_idle = asyncio.Event()
         self.is_idle.set()
+        self._zygote = zygote
+        self._workers = workers
         self._totals = Totals()
+        self._deaths = Counter[str]()
         self._processes: dict[int, WorkerProcess] = {}
         self._jobs: dict[str, Job] = {}
         # Worker id -> what it ran when it began to die, until it is known why.
@@ -47,8 +76,24 @@ class Dispatcher:
     def totals(self) -> Totals:
         return replace(
             self._totals,
+            deaths=dict(self._deaths),
             evictions=self.scheduler.evictions,
             quarantined=self.quarantine.total,
+        )
+
+    @property
+    def failure(self) -> str | None:
+        """Why no worker can be expected any more; None if one can."""
+        if any(keeper.state != "failed" for keeper in self.keepers):
+            return None
+        reason = next((keeper.reason for keeper in self.keepers if keeper.reason), None)
+        return reason or "for an unknown reason"
+
+    def workers(self) -> tuple[WorkerStatus, ...]:
+        busy = Counter(job.slot.worker_id for job in self.running.values() if job.slot)
+        return tuple(
+            keeper.status(busy[keeper.number], self.scheduler.cached_tokens(keeper.number))
+            for keeper in self.keepers
         )
 
     @property
@@ -77,56 +122,6 @@ class Dispatcher:
             self._forget(job)
             job.state = "ended"
 
-    def add_worker(
-        self, worker_id: int, process: WorkerProcess, n_slots: int, born: Prefix
-    ) -> None:
-        """Put a new worker into rotation; ``born`` is what its caches hold."""
-        self._processes[worker_id] = process
-        self._threads_of[worker_id] = self._threads  # at first it uses all
-        self.scheduler.add_worker(worker_id, n_slots, born)
-        self._dispatch()
-
-    def remove_worker(self, worker_id: int) -> None:
-        """Take a dying worker out of rotation; `rescue` is to follow."""
-        self._processes.pop(worker_id, None)
-        self._dying[worker_id] = lost = self.scheduler.remove_worker(worker_id)
-        for job in lost:
-            job.state = "dying"
-
-    def rescue(self, worker_id: int, death: Death) -> None:
-        """Save what a dead worker ran, if that can be done."""
-        deaths, cause = self._totals.deaths, death.cause.value
-        deaths = {**deaths, cause: deaths.get(cause, 0) + 1}
-        self._totals = replace(self._totals, deaths=deaths)
-        now_s, jobs = time.monotonic(), self._dying.pop(worker_id, [])
-        again: list[Job] = []
-        for job in jobs:
-            if job.state == "ended":
-                continue
-            error = end_after(death, job, len(jobs) == 1, self.quarantine, now_s)
-            if error is not None or job.is_abandoned:
-                self.end(job, *(error or (ErrorCode.WORKER_CRASHED, "")))
-            else:
-                again.append(job)
-        for job in reversed(again):  # each goes before the others
-            job.begin_anew()
-            self.scheduler.resubmit(job)
-        self._dispatch()
-
-    def on_event(self, job: Job, event: Prefilled | Finished | Failed) -> None:
-        """A worker has sent an event of a job, but for its text."""
-        if isinstance(event, Prefilled):
-            if job.prefilled is None:  # else its second run
-                self._note_prefilled(job, event)
-            job.note_prefilled(event)
-        elif job.state == "running":
-            self._release(job, event)
-
-    def end_waiting(self, code: ErrorCode, message: str) -> None:
-        """End all that waits."""
-        for job in list(self.scheduler.waiting):
-            self.end(job, code, message)
-
     def end_all(self, code: ErrorCode, message: str) -> None:
         """End all that waits or runs, for its consumers; to be called when the pool closes."""
         if self._patience is not None:
@@ -150,20 +145,17 @@ class Dispatcher:
         if started:
             self._share_threads({slot.worker_id for _, slot in started})
         for job, slot in started:
-            self._processes[slot.worker_id].run(job, slot.index)
+            self._processes[slot.worker_id].send(replace(job.request, slot=slot.index))
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
         if (patience_s := self.scheduler.patience_s) is not None:
-            loop = asyncio.get_running_loop()
-            self._patience = loop.call_later(patience_s, self._dispatch)
+            self._patience = asyncio.get_running_loop().call_later(patience_s, self._dispatch)
 
     def _share_threads(self, started: set[int]) -> None:
         """Give each worker that runs the same number of threads.
 
-        Args:
-            started: those that have just got something to run; unless the share is another than
-                before, only they may not know it.
+        Unless the share is another than before, only those that have just started may not know it.
         """
         running = self.scheduler.busy_workers
         threads = max(1, self._threads // max(1, len(running)))
@@ -175,13 +167,13 @@ class Dispatcher:
                 self._processes[worker_id].send(SetThreads(threads))
 
     def _note_prefilled(self, job: Job, event: Prefilled) -> None:
+        if job.prefilled is not None:  # its second run
+            return
+        job.note_prefilled(event)
         if job.request.echoes_from is None:  # else it was evaluated token by token
             self.estimates.learn_prefill(event)
-        self._totals = replace(
-            self._totals,
-            prompt_tokens=self._totals.prompt_tokens + event.prompt_tokens,
-            cached_tokens=self._totals.cached_tokens + event.cached_tokens,
-        )
+        self._totals.prompt_tokens += event.prompt_tokens
+        self._totals.cached_tokens += event.cached_tokens
 
     def _release(self, job: Job, event: Finished | Failed) -> None:
         """A worker has ended a job, and its slot is free."""
@@ -191,8 +183,7 @@ class Dispatcher:
                 if job.request.max_tokens != 0:  # else it could have had none
                     self.estimates.learn_completion(event)
                 self.quarantine.note_success(job.request)
-            n_generated = self._totals.completion_tokens + event.completion_tokens
-            self._totals = replace(self._totals, completion_tokens=n_generated)
+            self._totals.completion_tokens += event.completion_tokens
             if job.prefilled is not None:
                 generated = event.ids
         was_refused = isinstance(event, Failed) and job.prefilled is None
@@ -203,10 +194,7 @@ class Dispatcher:
         self._dispatch()
 
     def _leave(self, job: Job) -> None:
-        """Cancel what a worker runs; nobody is told what more comes of it.
-
-        The slot is free only after its terminal event. There is none to tell if it is dying.
-        """
+        """Cancel what a worker runs; its slot is free only after its terminal event."""
         job.is_abandoned = True
         if job.timer is not None:
             job.timer.cancel()
@@ -244,3 +232,66 @@ class Dispatcher:
         else:
             job.put(Failed(job.request.request_id, code.value, _TIME_IS_OVER, times=job.times()))
             self._leave(job)
+
+    # ---- what the keepers tell (`gateway.pool.keeper.Listener`)
+
+    def on_ready(self, keeper: Keeper, model: ModelInfo) -> None:
+        """Put a new worker into rotation."""
+        assert keeper.process is not None, "it has just spoken"
+        worker_id, scheduler = keeper.number, self.scheduler
+        self.model = model
+        self._processes[worker_id] = keeper.process
+        self._threads_of[worker_id] = self._threads  # at first it uses all
+        scheduler.can_rewind = model.can_rewind
+        scheduler.max_running = self._workers * model.n_slots
+        scheduler.add_worker(worker_id, model.n_slots, self._zygote.warm)
+        self.is_settled.set()
+        self._dispatch()
+
+    def on_message(self, keeper: Keeper, message: Message) -> None:
+        match message:
+            case Progress():
+                pass
+            case Prefilled() | Finished() | Failed():
+                job = self.running.get(message.request_id)
+                if job is None or job.state != "running":  # it has ended here already
+                    return
+                if isinstance(message, Prefilled):
+                    self._note_prefilled(job, message)
+                else:
+                    self._release(job, message)
+            case _:
+                raise ValueError(f"a worker sent a command: {type(message).__name__}")
+
+    def on_gone(self, keeper: Keeper) -> None:
+        """Take a dying worker out of rotation."""
+        self._processes.pop(keeper.number, None)
+        self._dying[keeper.number] = lost = self.scheduler.remove_worker(keeper.number)
+        for job in lost:
+            job.state = "dying"
+
+    def on_death(self, keeper: Keeper, death: Death) -> None:
+        """Save what a dead worker ran, if that can be done."""
+        self._deaths[death.cause.value] += 1
+        now_s, jobs = time.monotonic(), self._dying.pop(keeper.number, [])
+        again: list[Job] = []
+        for job in jobs:
+            if job.state == "ended":
+                continue
+            error = end_after(death, job, len(jobs) == 1, self.quarantine, now_s)
+            if error is not None or job.is_abandoned:
+                self.end(job, *(error or (ErrorCode.WORKER_CRASHED, "")))
+            else:
+                again.append(job)
+        for job in reversed(again):  # each goes before the others
+            job.begin_anew()
+            self.scheduler.resubmit(job)
+        self._dispatch()
+
+    def on_failed(self) -> None:
+        """End what waits if no worker can be expected any more."""
+        if self.failure is not None:
+            self.is_settled.set()
+            message = f"no worker could be started: {self.failure}"
+            for job in list(self.scheduler.waiting):
+                self.end(job, ErrorCode.MODEL_UNAVAILABLE, message)

@@ -1,20 +1,13 @@
-"""Why a worker has died, who is to blame, and what runs again. Data only, no clock."""
+"""Who is to blame for a death, and what runs again. Data only, no clock."""
 
 import hashlib
-import signal
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import replace
 
+from gateway.pool.deaths import Death
 from gateway.pool.job import Job
 from shared.errors import ErrorCode
-from shared.exit_status import ended
 from shared.messages import Generate
 
-# What code raises that has gone wrong; any other signal was sent by somebody.
-_FAULTS = {
-    signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP,
-    signal.SIGSYS,
-}  # fmt: skip
 _MOST_CRASHES = 1
 MOST_KILLS = 10
 """So often a job runs again whose worker was ended by somebody outside."""
@@ -30,45 +23,6 @@ KILLS_WORKERS = (
 """What the client hears of a request in quarantine."""
 
 
-class Cause(str, Enum):
-    """What ended a process; the values are for metrics."""
-
-    CRASHED = "crashed"
-    KILLED = "killed"
-    STALLED = "stalled"
-    STOPPED = "stopped"
-    MEMORY = "memory"
-    START_FAILED = "start_failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Death:
-    """The end of a worker process."""
-
-    cause: Cause
-    #: to stand behind "the worker process"
-    why: str
-
-    @property
-    def is_external(self) -> bool:
-        """Whether somebody outside has ended it, so that no request is to blame."""
-        return self.cause in (Cause.KILLED, Cause.STOPPED)
-
-    @classmethod
-    def of(cls, status: int | None) -> "Death":
-        """The death of a process that we have not ended.
-
-        Args:
-            status: negative for a signal; None if it could not be learned, since the zygote has
-                died before it. Then nobody is blamed.
-        """
-        if status is None:
-            return cls(Cause.KILLED, "died, and its exit status is lost")
-        is_fault = status >= 0 or -status in _FAULTS
-        why = f"died ({ended(status)})" if status >= 0 else f"was {ended(status)}"
-        return cls(Cause.CRASHED if is_fault else Cause.KILLED, why)
-
-
 class Quarantine:
     """Requests that kill the worker that runs them, so that nobody can end all workers with one."""
 
@@ -81,10 +35,7 @@ class Quarantine:
     def note_death(self, request: Generate, now_s: float, *, is_proof: bool) -> None:
         """A worker has died that ran ``request`` and nothing else.
 
-        Args:
-            request: what it ran.
-            now_s: what the clock says; any that only goes forward.
-            is_proof: whether this is enough, without others, to put the request into quarantine.
+        Proof is enough, without others, to put the request into quarantine.
         """
         key = _fingerprint(request)
         before = self._count(key, now_s)
@@ -117,13 +68,6 @@ def end_after(
     A crash says little about each of several jobs: they run again, alone in their worker, and only
     a death alone counts towards quarantine. The quarantine does not decide about this job, since
     others that are equal may have had bad luck.
-
-    Args:
-        death: of the worker that ran it.
-        job: which.
-        was_alone: the worker ran nothing else.
-        quarantine: where the death is noted if the request may be to blame.
-        now_s: what the clock says.
 
     Returns:
         The error that it ends with; None if it is to run again.

@@ -21,7 +21,8 @@ class Job:
 
     Its mailbox holds events in the order they came. Deltas that wait behind each other become one,
     so a consumer that is slower than its worker holds it up by nothing, and what waits is at most
-    ``Prefilled``, one `Delta` and a terminal event. Both sides run on one event loop, and there is
+    ``Prefilled``, one `Delta` and a terminal event. Of a whole answer text is held back until the
+    end. Both sides run on one event loop, and there is
     exactly one consumer.
     """
 
@@ -84,9 +85,8 @@ class Job:
         self.state, self.slot, self.is_alone = "waiting", None, self.crashes > 0
         self.passed_since_s = self.awaited_by = None
         if self.terms.is_whole:
-            self._events.clear()
+            self._events[:] = [each for each in self._events if type(each) is Prefilled]
             self._last_text_s = None
-            self.prefilled = None
 
     def note_prefilled(self, event: Prefilled) -> None:
         """Its prompt has been evaluated; a second run does not say so again."""
@@ -139,10 +139,8 @@ class Job:
             events.append(event)
             if self._is_held_back and type(event) in (Finished, Failed):
                 self._is_held_back = False
-        if self._is_held_back:
-            return
         arrival = self._arrival
-        if arrival is not None and not arrival.done():
+        if arrival is not None and not arrival.done() and self._has_next():
             arrival.set_result(None)
 
     async def get(self) -> Event:
@@ -152,7 +150,7 @@ class Job:
             RuntimeError: somebody else is waiting already.
         """
         events = self._events
-        if self._is_held_back or not events:
+        if not self._has_next():
             if self._arrival is not None:
                 raise RuntimeError("a job has one consumer, and it is waiting already")
             if self._loop is None:
@@ -163,3 +161,8 @@ class Job:
             finally:
                 self._arrival = None
         return events.pop(0)
+
+    def _has_next(self) -> bool:
+        """Whether there is an event that its consumer may have now."""
+        events = self._events
+        return bool(events) and not (self._is_held_back and type(events[0]) is Delta)

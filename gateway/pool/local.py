@@ -3,7 +3,6 @@
 import asyncio
 import math
 import time
-from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 from gateway.pool.base import (
@@ -16,11 +15,8 @@ from gateway.pool.base import (
     Terms,
 )
 from gateway.pool.dispatcher import Dispatcher
-from gateway.pool.faults import KILLS_WORKERS, Death
-from gateway.pool.job import Job
-from gateway.pool.keeper import WorkerKeeper
+from gateway.pool.faults import KILLS_WORKERS
 from gateway.pool.prepare import Preparers
-from gateway.pool.process import WorkerProcess
 from gateway.pool.watch import Watch
 from gateway.pool.zygote import Zygote
 from shared.config import WorkerConfig
@@ -32,7 +28,6 @@ from shared.messages import (
     Finished,
     Generate,
     ModelInfo,
-    Prefilled,
     Prepared,
     Question,
     Shutdown,
@@ -75,41 +70,44 @@ class LocalPool:
             preload: further modules that the zygote imports before it loads the model.
             limits: what is borne with, of workers and of what waits for them.
         """
-        self._workers, self._limits = workers, limits
+        self._limits = limits
         self._zygote = Zygote(
             config,
             [*preload, target.__module__],
             warm_prompt=warm_prompt,
             start_timeout_s=limits.start_timeout_s,
         )
-        self._keepers = [
-            WorkerKeeper(worker_id, self._zygote, target, self)
-            for worker_id in range(workers + parked)
-        ]
-        self._dispatcher = Dispatcher(max_queue=max_queue, threads=config.threads)
+        self._dispatcher = Dispatcher(
+            self._zygote,
+            target,
+            workers=workers,
+            parked=parked,
+            max_queue=max_queue,
+            threads=config.threads,
+        )
         self._scheduler = self._dispatcher.scheduler
-        self._watch = Watch(self._keepers, self._zygote, self._dispatcher, limits)
         self._preparers = Preparers(
             self._zygote, preparer, preparers=preparers, most=4 * (max_queue + workers)
         )
-        self._model: ModelInfo | None = None
+        self._keepers = [*self._dispatcher.keepers, *self._preparers.keepers]
+        self._watch = Watch(self._dispatcher, self._preparers.keepers, self._zygote, limits)
         self._is_draining = False
         # When the place gets free that was promised last to somebody who was refused.
         self._promised_s = 0.0
-        self._settled, self._closing = asyncio.Event(), asyncio.Event()
+        self._closing = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Start the workers; returns when the first is ready or none can be."""
+        """See `gateway.pool.base.WorkerPool.start`."""
         self._zygote.begin()
         self._watch.begin()
-        self._tasks += [asyncio.create_task(each.keep(self._closing)) for each in self._keepers]
         self._preparers.begin()
-        await self._settled.wait()
+        self._tasks += [asyncio.create_task(each.keep(self._closing)) for each in self._keepers]
+        await self._dispatcher.is_settled.wait()
 
     async def settled(self) -> PoolStatus:
         """Wait until the first worker is ready, or none can be, or the pool is closed."""
-        await self._settled.wait()
+        await self._dispatcher.is_settled.wait()
         return self.status()
 
     def admit(self, n: int = 1) -> ModelInfo:
@@ -165,18 +163,11 @@ class LocalPool:
     def status(self) -> PoolStatus:
         """See `gateway.pool.base.WorkerPool.status`."""
         scheduler, (state, reason) = self._scheduler, self._state()
-        n_running = Counter(job.slot.worker_id for job in scheduler.running.values() if job.slot)
         return PoolStatus(
             state,
             reason,
-            self._model,
-            workers=tuple(
-                keeper.status(
-                    n_running[keeper.worker_id],
-                    scheduler.cached_tokens(keeper.worker_id),
-                )
-                for keeper in self._keepers
-            ),
+            self._dispatcher.model,
+            workers=self._dispatcher.workers(),
             waiting=len(scheduler.waiting),
             max_running=scheduler.max_running,
             max_queue=scheduler.max_queue,
@@ -198,7 +189,6 @@ class LocalPool:
         shutting_down = ErrorCode.SHUTTING_DOWN, "the server is shutting down"
         self._dispatcher.end_all(*shutting_down)
         self._preparers.end_all(*shutting_down)
-        self._preparers.begin_close()
         for keeper in self._keepers:
             if keeper.process is not None:
                 keeper.process.send(Shutdown())
@@ -209,20 +199,18 @@ class LocalPool:
             for keeper in self._keepers:
                 keeper.kill()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._preparers.kill()
-        await self._preparers.close()
         await self._watch.close()
-        self._settled.set()  # also where nothing was started
+        self._dispatcher.is_settled.set()  # also where nothing was started
 
     def _state(self) -> tuple[State, str | None]:
         """The state, and the reason of a failure."""
         if self._is_draining or self._closing.is_set():
             return "closing", None
-        if any(keeper.state == "ready" for keeper in self._keepers):
+        if any(keeper.state == "ready" for keeper in self._dispatcher.keepers):
             is_short = self._watch.is_short
             return "ready", "there is less free memory than MIN_FREE_MEMORY" if is_short else None
-        if all(keeper.state == "failed" for keeper in self._keepers):
-            return "failed", next((each.reason for each in self._keepers if each.reason), None)
+        if (failure := self._dispatcher.failure) is not None:
+            return "failed", failure
         # Once there was a model, what comes waits for the workers that are being replaced.
         return "starting", None
 
@@ -233,9 +221,9 @@ class LocalPool:
         if state == "failed":
             message = f"no worker could be started: {reason}"
             raise PoolRefused(ErrorCode.MODEL_UNAVAILABLE, message, 30)
-        if self._model is None:
+        if (model := self._dispatcher.model) is None:
             raise PoolRefused(ErrorCode.MODEL_LOADING, "The model is still loading; GET /ready.", 2)
-        return self._model
+        return model
 
     def _retry_after_s(self) -> int:
         """Seconds until there is expected to be room, 1 to 60.
@@ -248,34 +236,3 @@ class LocalPool:
         a_place_s = self._scheduler.expected_wait_s(now_s) / max(1, there)
         self._promised_s = min(max(now_s, self._promised_s) + a_place_s, now_s + _MOST_RETRY_S)
         return max(1, math.ceil(self._promised_s - now_s))
-
-    # ---- what the keepers tell (`gateway.pool.keeper.Listener`)
-
-    def on_ready(self, worker_id: int, process: WorkerProcess, model: ModelInfo) -> None:
-        """Put a worker into rotation."""
-        self._model = model
-        self._scheduler.can_rewind = model.can_rewind
-        self._scheduler.max_running = self._workers * model.n_slots
-        self._dispatcher.add_worker(worker_id, process, model.n_slots, self._zygote.warm)
-        self._settled.set()
-
-    def on_event(self, job: Job, event: Prefilled | Finished | Failed) -> None:
-        self._dispatcher.on_event(job, event)
-
-    def on_gone(self, worker_id: int) -> None:
-        """Take a worker out of rotation."""
-        self._dispatcher.remove_worker(worker_id)
-
-    def on_death(self, worker_id: int, death: Death) -> None:
-        """Save what a worker ran if that can be done."""
-        if not self._closing.is_set():
-            self._dispatcher.rescue(worker_id, death)
-
-    def on_failed(self) -> None:
-        """End what waits if no worker can be expected any more."""
-        state, reason = self._state()
-        if state == "failed":
-            self._settled.set()
-            unavailable = ErrorCode.MODEL_UNAVAILABLE, f"no worker could be started: {reason}"
-            self._dispatcher.end_waiting(*unavailable)
-            self._preparers.end_all(*unavailable)

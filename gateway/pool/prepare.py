@@ -5,41 +5,33 @@ by the time that it takes is not asked again; whatever else was open is.
 """
 
 import asyncio
-import contextlib
 import logging
 import signal
-import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 
 from gateway.pool.base import PoolRefused
-from gateway.pool.faults import Cause, Death
-from gateway.pool.proc import activity
-from gateway.pool.process import WorkerProcess
+from gateway.pool.deaths import Cause, Death
+from gateway.pool.job import Job
+from gateway.pool.keeper import Keeper
 from gateway.pool.zygote import Zygote
 from shared.errors import ErrorCode
 from shared.messages import (
     Chat,
     Failed,
-    LoadFailed,
     Message,
+    ModelInfo,
     Prepare,
     Prepared,
     Progress,
     Question,
-    Ready,
-    Shutdown,
 )
 
-PATIENCE_S = 10.0
-"""Seconds without an answer after which a preparer is looked at: one that was stopped is killed."""
 # It has its own bound of CPU time, see `worker.preparer`; where many share the cores that is later.
 _MOST_S = 60.0
 # Processes that may die of a question, if not by their bounds.
 _MOST_DEATHS = 2
-_YOUNG_S = 1.0
 _MOST_BACKOFF_S = 5.0
 _RETRY_AFTER_S = 1
 _UNAVAILABLE_RETRY_S = 5
@@ -63,16 +55,20 @@ class _Open:
 
 
 @dataclass(slots=True, eq=False)
-class _Place:
-    """One place for a preparer; processes come and go in it."""
+class _Work:
+    """What one preparer has been asked."""
 
-    name: str
-    process: WorkerProcess | None = None
-    is_ready: bool = False
-    at_work: _Open | None = None
+    now: _Open | None = None
     #: by request id: those that it is done with, but for the trial of their grammar
     on_trial: dict[str, _Open] = field(default_factory=dict)
     timer: asyncio.TimerHandle | None = None
+
+    def free(self) -> _Open | None:
+        """What it was at work on; it is not any more."""
+        opened, self.now = self.now, None
+        if self.timer is not None:
+            self.timer.cancel()
+        return opened
 
 
 def _log_trial(answer: "asyncio.Future[Prepared | Failed | PoolRefused]") -> None:
@@ -81,34 +77,34 @@ def _log_trial(answer: "asyncio.Future[Prepared | Failed | PoolRefused]") -> Non
 
 
 class Preparers:
-    """Keeps the preparers, and gives each question to one that is free."""
+    """Gives each question to a preparer that is free."""
+
+    #: text is what no preparer sends
+    running: Mapping[str, Job] = {}
 
     def __init__(
         self, zygote: Zygote, target: Callable[..., None], *, preparers: int, most: int
     ) -> None:
-        """Prepare; nothing is started.
-
-        Args:
-            zygote: what the processes are forked from.
-            target: their body.
-            preparers: how many there are.
-            most: how many questions may be open at once.
-        """
-        self._zygote = zygote
-        self._target = target
+        """Prepare; nothing is started. At ``most`` so many questions may be open at once."""
         self._most = most
         self._n_open = 0
-        self._places = [_Place(f"preparer-{place}") for place in range(preparers)]
         self._waiting: deque[_Open] = deque()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._closing = asyncio.Event()
+        self._work = {
+            Keeper(
+                f"preparer-{number}", number, zygote, target, self, most_backoff_s=_MOST_BACKOFF_S
+            ): _Work()
+            for number in range(preparers)
+        }
+
+    @property
+    def keepers(self) -> list[Keeper]:
+        return list(self._work)
 
     def begin(self) -> None:
-        """Start the processes, and try the chat template: they log what is wrong with it."""
-        loop = asyncio.get_running_loop()
-        self._waiting.append(_Open(_TRIAL, loop.create_future()))
-        self._waiting[-1].answer.add_done_callback(_log_trial)
-        self._tasks = [asyncio.create_task(self._keep(place)) for place in self._places]
+        """Have the chat template tried first; what is wrong with it is logged."""
+        trial = _Open(_TRIAL, asyncio.get_running_loop().create_future())
+        trial.answer.add_done_callback(_log_trial)
+        self._waiting.append(trial)
 
     async def prepare(self, question: Question) -> Prepared | Failed:
         """Have a question answered; see `gateway.pool.base.WorkerPool.prepare`."""
@@ -129,121 +125,71 @@ class Preparers:
 
     def end_all(self, code: ErrorCode, message: str) -> None:
         """End all questions that are open."""
-        for place in self._places:
-            self._waiting += [*place.on_trial.values(), *([place.at_work] if place.at_work else ())]
+        for work in self._work.values():
+            self._waiting += [*work.on_trial.values(), *([work.now] if work.now else ())]
         while self._waiting:
             self._waiting.popleft().settle(PoolRefused(code, message, _UNAVAILABLE_RETRY_S))
 
-    def begin_close(self) -> None:
-        """Have the processes end; `close` is to follow."""
-        self._closing.set()
-        for place in self._places:
-            if place.process is not None:
-                place.process.send(Shutdown())
-
-    def kill(self) -> None:
-        """End the processes at once."""
-        for place in self._places:
-            if place.process is not None:
-                place.process.kill()
-
-    async def close(self) -> None:
-        """Wait for the end of the processes."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
     def _send(self) -> None:
-        for place in self._places:
-            if place.process is None or not place.is_ready or place.at_work is not None:
+        for keeper, work in self._work.items():
+            process = keeper.process
+            if process is None or keeper.state != "ready" or work.now is not None:
                 continue
             while self._waiting and self._waiting[0].answer.done():
                 self._waiting.popleft()  # nobody waits for it any more
             if not self._waiting:
                 return
-            place.at_work = self._waiting.popleft()
-            place.process.send(place.at_work.question)
-            self._watch(place, place.process)
+            work.now = self._waiting.popleft()
+            process.send(work.now.question)
+            too_slow = Death(Cause.STALLED, "did not answer")
+            loop = asyncio.get_running_loop()
+            work.timer = loop.call_later(_MOST_S, process.kill, too_slow)
 
-    def _watch(self, place: _Place, process: WorkerProcess) -> None:
-        """Look at a process as soon as it has taken a while."""
-        loop = asyncio.get_running_loop()
-        place.timer = loop.call_later(PATIENCE_S, self._look, place, process, time.monotonic())
+    # ---- what the keepers tell (`gateway.pool.keeper.Listener`)
 
-    def _look(self, place: _Place, process: WorkerProcess, since_s: float) -> None:
-        """Kill a process that was stopped, or takes too long however little of it it works."""
-        if time.monotonic() - since_s > _MOST_S or activity(process.pid).state in ("T", "t"):
-            process.kill(Death(Cause.STALLED, "did not answer"))
-            return
-        loop = asyncio.get_running_loop()
-        place.timer = loop.call_later(PATIENCE_S, self._look, place, process, since_s)
+    def on_ready(self, keeper: Keeper, model: ModelInfo) -> None:
+        self._send()
 
-    def _free(self, place: _Place) -> _Open | None:
-        """What a place was at work on; it is not any more."""
-        opened, place.at_work = place.at_work, None
-        if place.timer is not None:
-            place.timer.cancel()
-        return opened
-
-    def _on_message(self, place: _Place, message: Message) -> None:
+    def on_message(self, keeper: Keeper, message: Message) -> None:
+        work = self._work[keeper]
         match message:
-            case Ready():
-                place.is_ready = True
-                self._free(place)
-            case Progress():
-                if (opened := self._free(place)) is not None:
-                    place.on_trial[message.request_id] = opened
+            case Progress(request_id):
+                if (opened := work.free()) is not None:
+                    work.on_trial[request_id] = opened
             case Prepared() | Failed():
-                opened = place.on_trial.pop(message.request_id, None) or self._free(place)
+                opened = work.on_trial.pop(message.request_id, None) or work.free()
                 if opened is not None:
                     opened.settle(message)
-            case LoadFailed(reason):
-                logger.error("%s has no model: %s", place.name, reason)
             case _:
                 raise ValueError(f"a preparer sent {type(message).__name__}")
         self._send()
 
-    async def _keep(self, place: _Place) -> None:
-        """Keep a process in a place until the pool closes."""
-        backoff_s = 0.0
-        while not self._closing.is_set():
-            began_s = time.monotonic()
-            try:
-                await self._run(place)
-            except Exception as error:  # whatever it is, the next try is due
-                if not self._closing.is_set():
-                    logger.warning("%s could not be started: %s", place.name, error)
-            is_young = time.monotonic() - began_s < _YOUNG_S
-            backoff_s = min(_MOST_BACKOFF_S, 2 * backoff_s or 0.05) if is_young else 0.0
-            if backoff_s > 0.05:  # the first death is answered at once
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._closing.wait(), backoff_s)
+    def on_gone(self, keeper: Keeper) -> None:
+        pass
 
-    async def _run(self, place: _Place) -> None:
-        """Start a process, and let it serve until it is dead."""
-        process = await WorkerProcess.start(self._zygote, self._target, place.name)
-        place.process = process
-        process.attach(partial(self._on_message, place))
-        if self._closing.is_set():
-            process.kill()
-        self._watch(place, process)
-        await process.exited
-        exitcode, death = await process.reap()
-        opened, place.process, place.is_ready = self._free(place), None, False
-        if self._closing.is_set():
-            return
-        logger.warning("%s (pid %d) %s", place.name, process.pid, death.why)
-        if opened is not None and self._ends_with(opened, exitcode, death):
+    def on_death(self, keeper: Keeper, death: Death) -> None:
+        """Ask again what was open, but for the question that has killed it."""
+        work = self._work[keeper]
+        opened = work.free()
+        if opened is not None and self._ends_with(opened, death):
             opened = None
-        again = [*([opened] if opened else ()), *place.on_trial.values()]
-        place.on_trial.clear()
+        again = [*([opened] if opened else ()), *work.on_trial.values()]
+        work.on_trial.clear()
         self._waiting.extendleft(reversed(again))
         self._send()
 
-    def _ends_with(self, opened: _Open, exitcode: int | None, death: Death) -> bool:
+    def on_failed(self) -> None:
+        if all(keeper.state == "failed" for keeper in self._work):
+            reason = next((keeper.reason for keeper in self._work if keeper.reason), None)
+            message = f"no preparer could be started: {reason}"
+            self.end_all(ErrorCode.MODEL_UNAVAILABLE, message)
+
+    def _ends_with(self, opened: _Open, death: Death) -> bool:
         """Whether a question ends with the process that was at work on it."""
         opened.deaths += 1
         question, request_id = opened.question, opened.question.request_id
         is_chat = isinstance(question, Prepare) and isinstance(question.prompt, Chat)
-        took_too_long = exitcode == -signal.SIGXCPU
+        took_too_long = death.status == -signal.SIGXCPU
         if not took_too_long and opened.deaths < _MOST_DEATHS:
             return False
         if is_chat and (took_too_long or not death.is_external):

@@ -1,20 +1,24 @@
-"""Finds workers that make no progress, were stopped, or take too much memory; and free memory."""
+"""Finds processes that make no progress, were stopped, or take too much memory; and free memory."""
 
 import asyncio
+import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from typing import NamedTuple, TypeAlias
 
 from gateway.machine import available_memory
 from gateway.pool.base import Limits
+from gateway.pool.deaths import Cause, Death
 from gateway.pool.dispatcher import Dispatcher
-from gateway.pool.faults import Cause, Death
-from gateway.pool.keeper import WorkerKeeper
-from gateway.pool.proc import activity, private_bytes
+from gateway.pool.keeper import Keeper
 from gateway.pool.process import WorkerProcess
 from gateway.pool.zygote import Zygote
+from gateway.pool.zygote_process import ZygoteProcess
+
+_Process: TypeAlias = WorkerProcess | ZygoteProcess
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +33,7 @@ _WAITING_SHARE = 0.05
 _STARVED_TIMES = 10.0
 
 _MIB = 1 << 20
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _MEASURE_S = 1.0
 # Without a bound nothing depends on what is measured.
 _UNBOUNDED_MEASURE_S = 10.0
@@ -54,9 +59,7 @@ class _Silence:
     def is_stall(self, state: str, computed_s: float) -> bool:
         """Whether the worker would have said something by now if it ever did.
 
-        Args:
-            state: what it does now, see `gateway.pool.proc.Activity`.
-            computed_s: CPU time that it has used since the first silent tick.
+        Its state is that of `Activity`; ``computed_s`` it has used since the first silent tick.
         """
         silent_s = (self.ticks - self.disk_ticks) * TICK_S
         if silent_s < self.limit_s:
@@ -67,7 +70,7 @@ class _Silence:
 
 
 class Watch:
-    """Looks at the workers twice a second while any of them runs.
+    """Looks at the processes twice a second while any worker runs something.
 
     It counts its own ticks, and not what the clock says: while the gateway itself is stopped, or
     gets no core, it does not blame its workers for their silence.
@@ -75,50 +78,46 @@ class Watch:
 
     def __init__(
         self,
-        keepers: Sequence[WorkerKeeper],
-        zygote: Zygote,
         dispatcher: Dispatcher,
+        preparers: Sequence[Keeper],
+        zygote: Zygote,
         limits: Limits,
         free_bytes: Callable[[], int | None] = available_memory,
     ) -> None:
         """Prepare; nothing is watched before `begin`.
 
-        Args:
-            keepers: of the workers.
-            zygote: what they are forked from.
-            dispatcher: knows what runs, and how long a worker may be silent.
-            limits: of memory, and of silence.
-            free_bytes: measures the free memory; None where it is not known.
+        The dispatcher knows what runs, and how long a worker may be silent.
         """
         #: there is less free memory than there is to be
         self.is_short = False
-        self._keepers = keepers
-        self._zygote = zygote
         self._dispatcher = dispatcher
+        self._preparers = preparers
+        self._zygote = zygote
         self._limits = limits
         self._free_bytes = free_bytes
         self._silences: dict[WorkerProcess, _Silence] = {}
-        self._stopped: set[WorkerProcess] = set()
-        self._next_idle = self._next_measured = 0
-        self._due_s = 0.0
-        self._measured: dict[int, tuple[WorkerProcess, int]] = {}
+        # At the last tick.
+        self._stopped: set[_Process] = set()
+        self._next_idle = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._measuring: asyncio.Task[None] | None = None
+        self._measuring: list[asyncio.Task[None]] = []
         self._is_busy = True
 
     def begin(self) -> None:
         """Begin to watch, on the running event loop."""
         self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
-        self._measuring = asyncio.create_task(self._measure())
+        self._measuring = [
+            asyncio.create_task(self._watch_free_memory()),
+            asyncio.create_task(self._watch_workers_memory()),
+        ]
 
     async def close(self) -> None:
-        """Watch no more."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._measuring is not None:
-            self._measuring.cancel()
-            await asyncio.gather(self._measuring, return_exceptions=True)
+        for task in self._measuring:
+            task.cancel()
+        await asyncio.gather(*self._measuring, return_exceptions=True)
 
     def hurry(self) -> None:
         """Something may run from now on: do not wait as long as is usual while nothing does."""
@@ -133,23 +132,21 @@ class Watch:
         loop = asyncio.get_running_loop()
         # First of all: whatever goes wrong in this tick, there is another.
         self._timer = loop.call_later(_IDLE_TICK_S, self._tick)
-        busy_ids = self._dispatcher.scheduler.busy_workers
-        busy, idle = list[WorkerProcess](), list[WorkerProcess]()
-        for keeper in self._keepers:
-            if keeper.process is not None and keeper.state == "ready":
-                (busy if keeper.worker_id in busy_ids else idle).append(keeper.process)
-        stopped = self._look_at_busy(busy) | self._look_at_idle(idle)
-        self._stopped = stopped
-        is_wanted = self._zygote.look()
         scheduler = self._dispatcher.scheduler
-        self._is_busy = bool(is_wanted or scheduler.running or scheduler.waiting or stopped)
+        busy_ids = scheduler.busy_workers
+        busy, idle = list[WorkerProcess](), list[WorkerProcess]()
+        for keeper in self._dispatcher.keepers:
+            if keeper.process is not None and keeper.state == "ready":
+                (busy if keeper.number in busy_ids else idle).append(keeper.process)
+        self._stopped = self._look_at_busy(busy) | self._look_at_idle(idle)
+        self._is_busy = bool(scheduler.running or scheduler.waiting or self._stopped)
         if self._is_busy:
             self._timer.cancel()
             self._timer = loop.call_later(TICK_S, self._tick)
 
-    def _look_at_busy(self, busy: Sequence[WorkerProcess]) -> set[WorkerProcess]:
+    def _look_at_busy(self, busy: Sequence[WorkerProcess]) -> set[_Process]:
         """Kill those that have stalled; returns those that are stopped for the first time."""
-        stopped, silences = set[WorkerProcess](), dict[WorkerProcess, _Silence]()
+        stopped, silences = set[_Process](), dict[WorkerProcess, _Silence]()
         limit_s = self._limits.stall_timeout_s
         if limit_s is None:
             limit_s = self._dispatcher.stall_s
@@ -175,30 +172,40 @@ class Watch:
         self._silences = silences
         return stopped
 
-    def _look_at_idle(self, idle: Sequence[WorkerProcess]) -> set[WorkerProcess]:
-        stopped = set[WorkerProcess]()
+    def _look_at_idle(self, idle: Sequence[WorkerProcess]) -> set[_Process]:
+        """The same of all that runs no generation; of many workers, some in each tick."""
         begin = self._next_idle if self._next_idle < len(idle) else 0
         self._next_idle = begin + _IDLE_PER_TICK
-        looked_at = islice(idle, begin, self._next_idle)
-        for process in {*looked_at, *self._stopped.intersection(idle)}:
+        looked_at: set[_Process] = {*idle[begin : self._next_idle]}
+        looked_at |= self._stopped.intersection(idle)
+        looked_at |= {keeper.process for keeper in self._preparers if keeper.process is not None}
+        if self._zygote.process is not None:
+            looked_at.add(self._zygote.process)
+        stopped = set[_Process]()
+        for process in looked_at:
             if activity(process.pid).state == "T":
                 stopped |= self._note_stopped(process)
         return stopped
 
-    def _note_stopped(self, process: WorkerProcess) -> set[WorkerProcess]:
-        """Kill a worker that was stopped at the last tick, too: nobody wanted just a moment."""
+    def _note_stopped(self, process: _Process) -> set[_Process]:
+        """Kill a process that was stopped at the last tick, too: nobody wanted just a moment."""
         if process not in self._stopped:
             return {process}
-        process.kill(Death(Cause.STOPPED, "was stopped by a signal and replaced"))
+        if isinstance(process, ZygoteProcess):
+            logger.warning("the zygote (pid %d) was stopped by a signal; it is ended", process.pid)
+            process.kill()
+        else:
+            process.kill(Death(Cause.STOPPED, "was stopped by a signal and replaced"))
         return set()
 
     # ---- memory
 
-    async def _measure(self) -> None:
+    async def _watch_free_memory(self) -> None:
         has_failed = False
-        while True:
+        while self._limits.min_free_memory:
             try:
-                await self._look_at_memory()
+                free = await asyncio.to_thread(self._free_bytes)
+                self._note_free_memory(free)
             except Exception:
                 # Nothing is refused for what is not known.
                 self.is_short = False
@@ -207,56 +214,78 @@ class Watch:
                 has_failed = True
             await asyncio.sleep(_MEASURE_S)
 
-    async def _look_at_memory(self) -> None:
+    def _note_free_memory(self, free: int | None) -> None:
         least = self._limits.min_free_memory
-        if least:
-            free = await asyncio.to_thread(self._free_bytes)
-            was_short, self.is_short = self.is_short, free is not None and free < least
-            if self.is_short and not was_short:
-                logger.warning(
-                    "%d MiB of memory are free, less than the %d MiB of MIN_FREE_MEMORY;"
-                    " nothing new is taken",
-                    (free or 0) // _MIB, least // _MIB,
-                )  # fmt: skip
-            elif was_short and not self.is_short:
-                logger.warning("there is enough free memory again")
-        now_s = time.monotonic()
-        if now_s >= self._due_s:
-            is_bounded = self._limits.max_worker_memory is not None
-            interval_s = _MEASURE_S if is_bounded else _UNBOUNDED_MEASURE_S
-            took_s = await self._measure_some(interval_s)
-            self._due_s = now_s + max(interval_s, took_s / _SHARE)
+        was_short, self.is_short = self.is_short, free is not None and free < least
+        if self.is_short and not was_short:
+            logger.warning(
+                "%d MiB of memory are free, less than the %d MiB of MIN_FREE_MEMORY;"
+                " nothing new is taken",
+                (free or 0) // _MIB, least // _MIB,
+            )  # fmt: skip
+        elif was_short and not self.is_short:
+            logger.warning("there is enough free memory again")
 
-    async def _measure_some(self, interval_s: float) -> float:
-        """Measure workers in turn that have run something since; the CPU seconds it took."""
-        spent_s, most = 0.0, self._limits.max_worker_memory
-        for _ in self._keepers:
-            keeper = self._keepers[self._next_measured % len(self._keepers)]
-            self._next_measured += 1
-            process = keeper.process
-            if process is None or keeper.state != "ready":
-                continue
-            heard = process.heard
-            is_idle = process not in self._silences
-            if is_idle and self._measured.get(keeper.worker_id) == (process, heard):
-                continue
-            took, cpu_s = await asyncio.to_thread(_private_bytes, process.pid)
-            spent_s += cpu_s
-            if keeper.process is process and took is not None:
-                self._measured[keeper.worker_id] = process, heard
-                keeper.memory_bytes = took
-                if most is not None and took > most:
+    async def _watch_workers_memory(self) -> None:
+        """Measure those that have run something since they were measured last."""
+        most = self._limits.max_worker_memory
+        measured: dict[int, tuple[WorkerProcess, int]] = {}
+        while True:
+            for keeper in self._dispatcher.keepers:
+                process = keeper.process
+                if process is None or keeper.state != "ready":
+                    continue
+                before, is_running = measured.get(keeper.number), process in self._silences
+                measured[keeper.number] = process, process.heard
+                if before == measured[keeper.number] and not is_running:
+                    continue
+                took, cpu_s = await asyncio.to_thread(private_bytes, process.pid)
+                process.memory_bytes = took
+                if most is not None and took is not None and took > most:
                     why = (
                         f"took {took // _MIB} MiB of memory, more than the {most // _MIB} MiB of"
                         " MAX_WORKER_MEMORY, and was ended"
                     )
                     process.kill(Death(Cause.MEMORY, why))
-            if spent_s > _SHARE * interval_s:
-                break
-        return spent_s
+                await asyncio.sleep(cpu_s / _SHARE)
+            await asyncio.sleep(_UNBOUNDED_MEASURE_S if most is None else _MEASURE_S)
 
 
-def _private_bytes(pid: int) -> tuple[int | None, float]:
-    began_s = time.thread_time()
-    took = private_bytes(pid)
-    return took, time.thread_time() - began_s
+# ---- what ``/proc`` says of a process
+
+
+class Activity(NamedTuple):
+    """What a process is doing."""
+
+    #: of its main thread: ``R`` runs or could, ``S`` sleeps, ``D`` waits for a disk, ``T`` was
+    #: stopped, ``t`` is held by a debugger, ``Z`` is dead; empty if it is gone or unknown
+    state: str
+    #: that all its threads have used
+    cpu_s: float
+
+
+def activity(pid: int) -> Activity:
+    try:
+        # Not `open`: this is called for many processes, on the event loop.
+        descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
+    except OSError:
+        return Activity("", 0.0)
+    try:
+        line = os.read(descriptor, 1024)
+    except OSError:  # it has ended since
+        return Activity("", 0.0)
+    finally:
+        os.close(descriptor)
+    # Its name stands in parentheses, and may hold anything.
+    fields = line[line.rfind(b")") + 2 :].split(None, 14)
+    return Activity(fields[0].decode(), (int(fields[11]) + int(fields[12])) / _TICKS_PER_S)
+
+
+def private_bytes(pid: int) -> tuple[int | None, float]:
+    """The memory that would be free without a process, if known; CPU seconds that this has cost."""
+    began_s, total = time.thread_time(), None
+    with contextlib.suppress(OSError, ValueError), open(f"/proc/{pid}/smaps_rollup", "rb") as lines:
+        for line in lines:
+            if line.startswith(b"Private_"):
+                total = (total or 0) + int(line.split()[1]) * 1024
+    return total, time.thread_time() - began_s

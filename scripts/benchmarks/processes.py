@@ -1,7 +1,6 @@
 """What processes cost: memory and start of workers, CPU time, memory and stalls of the gateway."""
 
 import json
-import math
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -100,14 +99,9 @@ class Cost:
 
     us_per_token: float  #: CPU time for each further token of a stream, in microseconds
     us_per_request: float  #: CPU time for a stream of one token, in microseconds
-    tokens_per_s: float  #: by wall time, with client and workers on the same cores
     events_per_token: float  #: less than 1 where several tokens went out as one event
     kib_per_stream: float  #: what the gateway's memory grew by for each stream, at most
     errors: int  #: streams that did not end well
-
-    @property
-    def us_per_event(self) -> float:
-        return self.us_per_token / self.events_per_token if self.events_per_token else math.nan
 
 
 def cost(server: Server, n: int, tokens: int) -> Cost:
@@ -121,12 +115,10 @@ def cost(server: Server, n: int, tokens: int) -> Cost:
     grown_mib = peak_mib(server.pid) - held_mib
     outcomes = [outcome(COMPLETIONS, each, COMPLETIONS) for answers in seen for each in answers]
     whole_s, begun_s = cpu[1] - cpu[0], cpu[2] - cpu[1]
-    wall_s = max(each.ended_s for each in seen[0]) - min(each.began_s for each in seen[0])
     events = sum(each.body.count(b"\n\n") for each in seen[0])
     return Cost(
         us_per_token=(whole_s - begun_s) / (n * (tokens - 1)) * 1e6,
         us_per_request=begun_s / n * 1e6,
-        tokens_per_s=n * tokens / wall_s,
         # The end of a generation and the end of the stream are events, too.
         events_per_token=(events - 2 * n) / (n * tokens),
         kib_per_stream=grown_mib * 1024 / n,
@@ -158,9 +150,7 @@ def measure_gateway(setup: Setup, results: Results) -> None:
     add, most = partial(results.add, "gateway"), costs[-1]
     name = f"gateway CPU per streamed token, {streams[-1]} echo streams at once"
     add(name, most.us_per_token, unit="µs", digits=0, goal="≤ 30")
-    # Where several tokens went out as one event, a token costs less than an event does.
     add("the same: events per token", most.events_per_token)
-    add("the same: gateway CPU per event", most.us_per_event, unit="µs", digits=0)
     name = "tokens that a second of the gateway's CPU time carries, by the same"
     add(name, 1e6 / most.us_per_token, digits=0, goal="≥ 30,000")
 

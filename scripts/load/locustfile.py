@@ -1,19 +1,20 @@
 """Load tests of a server with an OpenAI-style API, for locust.
 
 `scripts/load-test` runs them; so does locust with ``-f scripts/load/locustfile.py`` and its own
-options. What locust shows while they run includes the warm-up; the report at the end does not.
+options. Each kind of request has rows in locust's reports: NAME to the end of the answer, NAME_ttft
+to the first text, NAME_tpot for each token after it, NAME_itl between pieces of text.
 """
 
 # Neither library tells its types.
 # mypy: disable-error-code="import-untyped, no-untyped-call, untyped-decorator"
 
 import itertools
-import json
 import logging
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,9 +26,8 @@ from locust.runners import LocalRunner
 # locust loads this file by its path.
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
-from scripts.client import Answer, Connection, model_of  # noqa: E402
-from scripts.load import report  # noqa: E402
-from scripts.load.options import Options, add_to  # noqa: E402
+from scripts.client import Connection, model_of  # noqa: E402
+from scripts.load.options import Options, add_to, is_good  # noqa: E402
 from scripts.prompts import Prompts, arrivals  # noqa: E402
 from scripts.transcript import Outcome, outcome  # noqa: E402
 
@@ -38,30 +38,38 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
+class Step:
+    """A part of a test with the same number of users; what begins in its warm-up is not counted."""
+
+    prefix: str  #: of the names in the reports
+    start_s: float
+    tokens: Counter[str] = field(default_factory=Counter)  #: of complete requests, by kind
+
+
+@dataclass(slots=True)
 class Run:
-    """One test, and what its users see."""
+    """One test."""
 
     options: Options
     url: str
     model: str
-    outcomes: list[Outcome] = field(default_factory=list)  #: one for each request that was sent
     users: Iterator[int] = field(default_factory=itertools.count)  #: numbers for them
-    steps: list[tuple[int, float]] = field(default_factory=list)  #: users, and when it began
-    end_s: float = 0.0
+    steps: list[Step] = field(default_factory=list)
 
     def begin_step(self, users: int) -> None:
-        self.steps.append((users, time.monotonic()))
+        prefix = f"{users} users: " if self.options.sweep else ""
+        self.steps.append(Step(prefix, time.monotonic() + self.options.warmup))
 
-    def summaries(self) -> list[report.Summary]:
-        """The figures of each step, without its warm-up."""
-        ends_s = [*(start_s for _, start_s in self.steps[1:]), self.end_s]
-        found = []
-        for (users, start_s), end_s in zip(self.steps, ends_s, strict=True):
-            window = report.Window(min(start_s + self.options.warmup, end_s), end_s)
-            users = 0 if self.options.rate else users
-            limits = self.options.limits()
-            found.append(report.summarize(self.outcomes, window, limits, users))
-        return found
+    def token_rates(self) -> Iterator[str]:
+        """A line for each step."""
+        ends_s = [step.start_s - self.options.warmup for step in self.steps[1:]]
+        for step, end_s in zip(self.steps, [*ends_s, time.monotonic()], strict=True):
+            tokens = step.tokens
+            rate = tokens["output"] / max(end_s - step.start_s, 1e-9)
+            yield (
+                f"{step.prefix}output tokens/s {rate:,.2f}; tokens: prompt {tokens['prompt']}"
+                f" (cached {tokens['cached']}), output {tokens['output']}"
+            )
 
 
 @events.init_command_line_parser.add_listener
@@ -148,29 +156,11 @@ def start(environment: Any, **_: Any) -> None:
     LoadUser.current.begin_step(users[0])
 
 
-@events.test_stopping.add_listener
-def stop(**_: Any) -> None:
-    """End what is measured; what still runs is cut off."""
-    if LoadUser.current is not None:
-        LoadUser.current.end_s = time.monotonic()
-
-
 @events.test_stop.add_listener
-def finish(environment: Any, **_: Any) -> None:
-    run = LoadUser.current
-    if run is None:
-        return
-    summaries, options = run.summaries(), asdict(run.options)
-    print(f"\n{run.options.scenario} on {run.url}, {run.model}\n")
-    print(report.table(summaries), flush=True)
-    if path := options["report"]:
-        del options["api_key"]
-        try:
-            report.write(Path(path), {**options, "url": run.url, "model": run.model}, summaries)
-            print(f"\nwritten: {path}", flush=True)
-        except OSError as error:
-            logger.error("the report cannot be written: %s", error)
-            environment.process_exit_code = 1
+def finish(**_: Any) -> None:
+    if (run := LoadUser.current) is not None:
+        print(f"\n{run.options.scenario} on {run.url}, {run.model}")
+        print(*run.token_rates(), sep="\n", flush=True)
 
 
 class LoadUser(User):
@@ -186,6 +176,7 @@ class LoadUser(User):
         self._run, options = run, run.options
         self._number, self._asked = next(run.users), itertools.count()
         self._prompts = Prompts(options.seed, options.prompt_tokens, options.shared_prefix)
+        self._limits_s = options.limits_s()
         self._free: list[Connection] = []
         self._requests = Group()
         share = options.rate / max(1, self.environment.runner.target_user_count)
@@ -241,28 +232,28 @@ class LoadUser(User):
             connection = self._free.pop()
         else:
             connection = Connection(self._run.url, options.api_key, options.request_timeout)
-        answer = Answer(time.monotonic())
-        try:
-            connection.exchange(answer, "POST", path, json.dumps(body).encode())
-        finally:
-            # Also when the end of the test kills this greenlet.
-            if answer.end == "running":
-                answer.finish("running")
-            seen = outcome(name, answer, path, options.max_tokens)
-            self._run.outcomes.append(seen)
+        step = self._run.steps[-1]
+        answer = connection.post(path, body)
         self._free.append(connection)
-        self._show(seen)
+        seen = outcome(name, answer, path)
+        if seen.started_s >= step.start_s:
+            self._show(seen, step)
         return seen
 
-    def _show(self, seen: Outcome) -> None:
-        """Fire locust's events, for its own page, CSV and HTML."""
-        name = seen.name + _SUFFIXES.get(seen.kind, "")
+    def _show(self, seen: Outcome, step: Step) -> None:
+        """Fire locust's events, of which it makes its reports."""
+        name = step.prefix + seen.name + _SUFFIXES.get(seen.kind, "")
         failure = f"{seen.code} {seen.detail}".strip() if seen.kind == "failed" else ""
         times_s = [("", seen.e2el_s)]
         if seen.kind == "completed":
             single = (("_ttft", seen.ttft_s), ("_tpot", seen.tpot_s))
             times_s += [(suffix, value) for suffix, value in single if value is not None]
             times_s += [("_itl", gap_s) for gap_s in seen.gaps_s]
+            if self._limits_s and is_good(seen, self._limits_s):
+                times_s.append(("_good", seen.e2el_s))
+            step.tokens["prompt"] += seen.prompt_tokens
+            step.tokens["cached"] += seen.cached_tokens
+            step.tokens["output"] += seen.completion_tokens
         for suffix, seconds in times_s:
             self.environment.events.request.fire(
                 request_type="POST",

@@ -2,12 +2,14 @@
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scripts.transcript import Outcome
 
 SCENARIOS = ("chat", "completions", "multi-turn")
-LATENCIES = ("ttft", "tpot", "itl", "e2el")
 
 
 def _option(default: Any, text: str, least: float = -math.inf) -> Any:
@@ -47,18 +49,15 @@ class Options:
     step_time: float = _option(20.0, "sweep: seconds of each step", 0.1)
     slo: str = _option(
         "",
-        "objectives in milliseconds, as in ttft:500,tpot:100,e2el:5000; goodput counts the"
-        " requests that keep to all",
+        "objectives in milliseconds, as in ttft:500,tpot:100,e2el:5000; requests that keep to all"
+        " have a row of their own, NAME_good",
     )
     model: str = _option("", "what requests name; by default the first that the server lists")
     api_key: str = _option("", "sent as a bearer token")
-    ignore_eos: bool = _option(
-        True, "do not ask for answers of full length; the report says how many were shorter"
-    )
+    ignore_eos: bool = _option(True, "do not ask for answers of full length")
     request_timeout: float = _option(
         300.0, "seconds that the server may keep silent before a request has failed", 0.1
     )
-    report: str = _option("build/load-report.json", "where the figures go; empty writes none")
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself.
@@ -71,7 +70,7 @@ class Options:
         if self.rate and self.scenario == "multi-turn":
             raise ValueError("--rate has no meaning with --scenario multi-turn")
         self.steps(1)
-        self.limits()
+        self.limits_s()
 
     def steps(self, n_slots: int) -> list[int]:
         """The numbers of users of a sweep; empty without one.
@@ -94,8 +93,8 @@ class Options:
             raise ValueError(f"--sweep {self.sweep}: write auto, or numbers of users as in 1,2,4,8")
         return users
 
-    def limits(self) -> dict[str, float]:
-        """The objectives: milliseconds by latency.
+    def limits_s(self) -> dict[str, float]:
+        """The objectives: seconds by latency.
 
         Raises:
             ValueError: the text is not of that form.
@@ -104,7 +103,7 @@ class Options:
         for part in filter(None, self.slo.split(",")):
             name, _, value = part.strip().partition(":")
             try:
-                limits[name] = float(value)
+                limits[name] = float(value) / 1e3
             except ValueError:
                 limits[name] = math.nan
             if name not in ("ttft", "tpot", "e2el") or not limits[name] > 0:
@@ -115,6 +114,17 @@ class Options:
     def read(cls, parsed: Any) -> "Options":
         """Take what a parser of the command line has read."""
         return cls(**{each.name: getattr(parsed, each.name) for each in fields(cls)})
+
+
+def is_good(outcome: "Outcome", limits_s: Mapping[str, float]) -> bool:
+    """Whether a complete request keeps to every limit.
+
+    One without text has no first token to wait for, and so fails a limit on that; one of a single
+    token has no time per further token, and so keeps to any.
+    """
+    ttft_s = math.inf if outcome.ttft_s is None else outcome.ttft_s
+    found_s = {"ttft": ttft_s, "tpot": outcome.tpot_s or 0.0, "e2el": outcome.e2el_s}
+    return all(found_s[name] <= limit_s for name, limit_s in limits_s.items())
 
 
 def _number(kind: Any, least: float) -> Callable[[str], Any]:
@@ -156,7 +166,7 @@ def usage() -> str:
         description="Puts load on a server with an OpenAI-style API, and reports what its users"
         " would see. --web runs it on locust's own page, on this machine only. Of locust's options"
         " (see `locust --help`) the most useful are --host URL (default: http://127.0.0.1:8000),"
-        " -u USERS, -t TIME (default: 60s), --csv PREFIX, --html FILE.",
+        " -u USERS, -t TIME (default: 60s), --csv PREFIX, --json-file PREFIX, --html FILE.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add_to(parser, {})

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,6 @@ from tests.clients.subjects import (
     CONTINUATION,
     MODEL,
     QUESTION,
-    TIMEOUT_S,
     URL,
     WEATHER_SCHEMA,
     is_weather,
@@ -55,19 +52,7 @@ def run(*words: str) -> str:
 
 
 def ask(*words: str, model: str = "ours", max_tokens: int = 24) -> str:
-    """An answer of the model."""
     return run("-m", model, "-o", "temperature", "0", "-o", "max_tokens", f"{max_tokens}", *words)
-
-
-def check_the_command_itself() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "llm", "-m", "ours", "-o", "max_tokens", "24", QUESTION],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=TIMEOUT_S,
-    )
-    assert done.returncode == 0 and done.stdout.strip(), done.stderr
 
 
 def check_prompt() -> None:

@@ -2,12 +2,12 @@
 
 import contextlib
 import http.client
+import io
 import json
 import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, cast
 
 from tests.serving import DEADLINE_S, Server
 
@@ -36,17 +36,8 @@ class Answer:
         return self.headers["connection"] == "close"
 
 
-class _Kept:
-    """A file that the response which is read from it does not close."""
-
-    def __init__(self, file: Any) -> None:
-        self.read, self.readline, self.readinto = file.read, file.readline, file.readinto
-
-    def makefile(self, mode: str) -> "_Kept":
-        return self
-
-    def flush(self) -> None:
-        pass
+class _Kept(io.BufferedReader):
+    """What arrives on a socket; the responses that are read from it do not close it."""
 
     def close(self) -> None:
         pass
@@ -65,15 +56,16 @@ class Connection:
         self.socket.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
         if tls is not None:
             self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")
-        self._file = self.socket.makefile("rb")
+        self._file = _Kept(socket.SocketIO(self.socket, "r"))
 
     def send(self, *parts: bytes) -> None:
         self.socket.sendall(b"".join(parts))
 
     def answer(self, method: str = "POST") -> Answer:
         """The next response, read to its end."""
-
-        response = http.client.HTTPResponse(cast(socket.socket, _Kept(self._file)), method=method)
+        response = http.client.HTTPResponse(self.socket, method=method)
+        response.fp.close()
+        response.fp = self._file
         response.begin()
         return Answer(response.status, response.headers, response.read())
 
@@ -109,8 +101,6 @@ class Connection:
             self.socket.setsockopt(
                 socket.SOL_SOCKET, socket.SO_LINGER, (1).to_bytes(4, "little") + bytes(4)
             )
-        with contextlib.suppress(OSError):
-            self._file.close()
         self.socket.close()
 
 

@@ -1,11 +1,8 @@
 """A real server with echo workers: streams and queues."""
 
 import json
-import os
-import signal
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import Any
 
 import httpx
 
@@ -59,37 +56,3 @@ def test_many_clients_at_once_get_each_their_own_answer(echo_server: Server) -> 
     with ThreadPoolExecutor(10) as threads:
         list(threads.map(talk, range(10)))
     echo_server.wait_until_idle()
-
-
-def test_many_conversations_interleave_in_one_stream(slow_server: Server) -> None:
-    texts = ["first conversation", "second conversation", "third"]
-    slow_server.wait_until_idle()
-    with streamed(
-        slow_server, {"messages": [chat(text)["messages"] for text in texts]}, CHATS[1]
-    ) as stream:
-        *chunks, done = stream
-    assert done == "[DONE]" and len({chunk["id"] for chunk in chunks}) == 1
-    assert [text_of(chunks, index) for index in range(3)] == texts
-    order = [chunk["choices"][0]["index"] for chunk in chunks]
-    # Two workers: the first two run side by side, neither in one piece.
-    first_two = [index for index in order if index < 2]
-    assert first_two not in (sorted(first_two), sorted(first_two, reverse=True))
-
-
-def test_a_killed_worker_is_replaced_and_its_stream_ends_with_an_error(slow_server: Server) -> None:
-    server = slow_server
-    before, pids = server.wait_until_idle(), server.worker_pids()
-    with streamed(server, long_chat()) as stream:
-        next(stream)
-        status = server.wait_until(lambda status: status["running"] == 1)
-        (victim,) = (w["pid"] for w in status["workers"] if w["state"] == "running")
-        os.kill(victim, signal.SIGKILL)
-        *_, last = stream
-    assert last["error"]["code"] == "worker_crashed"
-    after = server.wait_until_idle()
-    assert restarts(after) == restarts(before) + 1
-    assert set(pids) - set(server.worker_pids()) == {victim}
-
-
-def restarts(status: dict[str, Any]) -> int:
-    return sum(worker["restarts"] for worker in status["workers"])

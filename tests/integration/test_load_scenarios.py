@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -27,10 +28,10 @@ def server() -> Iterator[Server]:
 
 
 def run(
-    url: str, report: Path, *options: str, command: Sequence[str] = LOCUST
+    url: str, *options: str, command: Sequence[str] = LOCUST
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*command, "--host", url, "--report", str(report), *SMALL, *options],
+        [*command, "--host", url, *SMALL, *options],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -39,60 +40,73 @@ def run(
     )
 
 
-def steps(url: str, folder: Path, *options: str, **more: Sequence[str]) -> list[dict[str, Any]]:
-    """The steps of a test that must go well."""
-    done = run(url, folder / "new" / "report.json", *options, **more)
+def rows(url: str, folder: Path, *options: str, **more: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What a test that must go well reports, by the names of rows; none has a failure."""
+    done = run(url, "--json-file", str(folder / "report"), *options, **more)
     assert done.returncode == 0, done.stdout + done.stderr
-    found: list[dict[str, Any]] = json.loads((folder / "new" / "report.json").read_text())["steps"]
-    for step in found:
-        assert step["counts"]["completed"] > 0
-        assert step["counts"].get("failed", 0) == 0, step["errors"]
+    found = {row["name"]: row for row in json.loads((folder / "report.json").read_text())}
+    assert found and not any(row["num_failures"] for row in found.values())
     return found
 
 
-@pytest.mark.parametrize("scenario", ["completions", "multi-turn"])
-def test_a_closed_loop(scenario: str, server: Server, tmp_path: Path) -> None:
-    (step,) = steps(
-        server.url, tmp_path, "--scenario", scenario, "-u", "2", "-r", "2", "-t", "3s",
+def tokens(output: str) -> dict[str, int]:
+    """The numbers of tokens of one step."""
+    (numbers,) = re.findall(r"prompt (\d+) \(cached (\d+)\), output (\d+)", output)
+    return dict(zip(("prompt", "cached", "output"), map(int, numbers), strict=True))
+
+
+def test_a_closed_loop(server: Server, tmp_path: Path) -> None:
+    found = rows(
+        server.url, tmp_path, "--scenario", "completions", "-u", "2", "-r", "2", "-t", "3s",
         "--warmup", "1", "--slo", "ttft:60000,tpot:60000,e2el:60000",
     )  # fmt: skip
-    assert (step["users"], step["short"]) == (2, 0)
-    assert step["completion_tokens"] == 16 * step["counts"]["completed"]
-    assert step["good_requests_per_s"] == step["requests_per_s"] > 0
-    for values in step["latencies_ms"].values():
-        assert 0 < values["p50"] <= values["p90"] <= values["p95"] <= values["p99"]
-    assert step["latencies_ms"]["ttft"]["p50"] < step["latencies_ms"]["e2el"]["p50"]
-    # No cache flatters the figures. (The echo engine's chats are their last message.)
-    assert step["cached_tokens"] / step["prompt_tokens"] < 0.3
+    assert set(found) == {f"completions{end}" for end in ("", "_ttft", "_tpot", "_itl", "_good")}
+    n = found["completions"]["num_requests"]
+    assert (
+        n == found["completions_good"]["num_requests"] == found["completions_ttft"]["num_requests"]
+    )
+    assert found["completions_ttft"]["max_response_time"] > 0
+    means = [
+        found[name]["total_response_time"] / found[name]["num_requests"]
+        for name in ("completions_tpot", "completions_ttft", "completions")
+    ]
+    assert means == sorted(means)
 
 
-def test_an_open_loop_with_a_shared_prefix(server: Server, tmp_path: Path) -> None:
-    (step,) = steps(
-        server.url, tmp_path, "--rate", "20", "--burstiness", "0.5", "-u", "2", "-r", "2",
-        "-t", "3s", "--scenario", "completions", "--shared-prefix", "100",
+def test_chats_of_many_turns_have_a_row_for_each(server: Server, tmp_path: Path) -> None:
+    options = ("--scenario", "multi-turn", "--turns", "2", "-u", "1", "-t", "3s")
+    found = rows(server.url, tmp_path, *options)
+    assert {"turn-1", "turn-2"} <= set(found) and "turn-3" not in found
+
+
+def test_an_open_loop_with_a_shared_prefix(server: Server) -> None:
+    done = run(
+        server.url, "--rate", "20", "--burstiness", "0.5", "-u", "2", "-r", "2", "-t", "3s",
+        "--scenario", "completions", "--shared-prefix", "100",
     )  # fmt: skip
-    assert step["users"] == 0
-    assert step["cached_tokens"] / step["prompt_tokens"] > 0.5
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "completions_ttft" in done.stderr
+    seen = tokens(done.stdout)
+    assert seen["cached"] / seen["prompt"] > 0.5 and seen["output"] % 16 == 0
 
 
-def test_a_sweep_by_the_script_has_a_step_for_each_number_of_users(
+def test_a_sweep_by_the_script_has_rows_for_each_number_of_users(
     server: Server, tmp_path: Path
 ) -> None:
     command = ["./scripts/load-test", "--step-time", "2"]
-    found = steps(server.url, tmp_path, "--sweep=1,3,3", command=command)
-    assert [step["users"] for step in found] == [1, 3, 3]
+    found = rows(server.url, tmp_path, "--sweep=1,3", command=command)
+    assert {"1 users: chat", "3 users: chat"} <= set(found)
 
 
-def test_locusts_own_page(server: Server, tmp_path: Path) -> None:
+def test_locusts_own_page(server: Server) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     page = ["./scripts/load-test", "--web", "--web-port", str(port)]
-    options = ("--autostart", "--autoquit", "0", "-u", "1", "-t", "2s")
-    done = run(server.url, tmp_path / "report.json", *options, command=page)
+    done = run(server.url, "--autostart", "--autoquit", "0", "-u", "1", "-t", "2s", command=page)
     assert done.returncode == 0, done.stderr
     assert f"http://127.0.0.1:{port}" in done.stderr
-    assert json.loads((tmp_path / "report.json").read_text())["steps"][0]["counts"]["completed"] > 0
+    assert tokens(done.stdout)["output"] > 0
 
 
 @pytest.mark.parametrize(
@@ -102,20 +116,18 @@ def test_locusts_own_page(server: Server, tmp_path: Path) -> None:
         (("--sweep", "1,2", "-u", "2"), "load test: -u, -r and -t have no meaning with --sweep"),
     ],
 )
-def test_bad_options_end_at_once(
-    options: tuple[str, ...], message: str, server: Server, tmp_path: Path
-) -> None:
-    done = run(server.url, tmp_path / "report.json", *options)
+def test_bad_options_end_at_once(options: tuple[str, ...], message: str, server: Server) -> None:
+    done = run(server.url, *options)
     assert done.returncode != 0
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_no_server_is_said_at_once(tmp_path: Path) -> None:
+def test_no_server_is_said_at_once() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))  # bound, but not listening
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        done = run(url, tmp_path / "report.json")
+        done = run(url)
     assert done.returncode == 1
     assert f"no OpenAI-style server answers at {url}" in done.stderr
     assert "Traceback" not in done.stderr

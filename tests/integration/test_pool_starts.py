@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.pool.faults import Death
+from gateway.pool.deaths import Death
 from gateway.pool.process import WorkerProcess
 from tests.integration import targets
 from tests.integration.pools import (
@@ -43,7 +43,7 @@ def test_a_place_is_kept_whatever_goes_wrong(
     reap = WorkerProcess.reap
     mistakes = [RuntimeError("a mistake of ours")]
 
-    async def reap_badly(self: Any) -> tuple[int | None, Death]:
+    async def reap_badly(self: Any) -> Death:
         ended = await reap(self)
         if mistakes:
             raise mistakes.pop()

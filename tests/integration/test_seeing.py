@@ -148,21 +148,9 @@ def test_the_metrics_add_up_after_mixed_traffic() -> None:
         again = metrics(server)
     assert total(found, "ggml_requests_total", endpoint=COMPLETIONS) == 6
     assert total(found, "ggml_requests_total", endpoint=COMPLETIONS, status="200") == 4
-    assert total(found, "ggml_requests_total", endpoint=CHAT) == 1
     assert total(found, "ggml_requests_total", status="499", finish_reason="cancelled") == 1
     assert total(found, "ggml_requests_rejected_total") == 2
     assert total(found, "ggml_requests_rejected_total", reason="invalid_value") == 2
-    # Seven generations went well; the eighth was cancelled.
-    for name, count in (
-        ("ggml_e2e_request_latency_seconds", 4),
-        ("ggml_time_to_first_token_seconds", 5),
-        ("ggml_request_queue_time_seconds", 8),
-        ("ggml_request_prefill_time_seconds", 8),
-        ("ggml_request_decode_time_seconds", 7),
-        ("ggml_request_prompt_tokens", 8),
-        ("ggml_request_generation_tokens", 8),
-    ):
-        assert total(found, f"{name}_count") == count, name
     prompt_tokens = usage["prompt_tokens"] + 4000
     assert total(found, "ggml_prompt_tokens_total") == prompt_tokens
     assert total(found, "ggml_request_prompt_tokens_sum") == prompt_tokens

@@ -2,10 +2,8 @@
 
 import gzip
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from queue import Queue
 from typing import Any
 
@@ -13,6 +11,7 @@ import pytest
 
 from gateway.observe.tracing import Spans
 from shared.errors import UsageError
+from tests.http_answers import Reply, Request, answering
 from tests.serving import DEADLINE_S, served
 
 trace_service = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
@@ -24,27 +23,14 @@ def collector() -> Iterator[tuple[str, "Queue[Any]"]]:
     """A collector of spans: its address, and the requests that it gets."""
     exported: Queue[Any] = Queue()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            if self.headers.get("content-encoding") == "gzip":
-                body = gzip.decompress(body)
-            exported.put(trace_service.ExportTraceServiceRequest.FromString(body))
-            self.send_response(200)
-            self.send_header("content-length", "0")
-            self.end_headers()
+    def answer(request: Request) -> Reply:
+        is_packed = request.headers["content-encoding"] == "gzip"
+        body = gzip.decompress(request.body) if is_packed else request.body
+        exported.put(trace_service.ExportTraceServiceRequest.FromString(body))
+        return Reply(headers={"Connection": "close"})
 
-        def log_message(self, *arguments: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}", exported
-        finally:
-            server.shutdown()
-            thread.join()
+    with answering(answer) as address:
+        yield address, exported
 
 
 def attributes(span: Any) -> dict[str, Any]:

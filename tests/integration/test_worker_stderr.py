@@ -15,7 +15,7 @@ from shared.messages import Generate, Ready, Shutdown
 from tests.integration.pools import all_idle, ask, collect, descriptors, run, started, until
 from tests.integration.targets import MODEL
 
-LOG = "gateway.pool.stderr_log"
+LOG = "gateway.pool.pipes"
 
 
 @pytest.fixture(autouse=True)

@@ -1,15 +1,11 @@
 """A pool that plays a script, and ways to reach an application that serves it."""
 
 import asyncio
-import socket
-import threading
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import httpx
-import uvicorn
 
 from gateway.app import create_app
 from gateway.models import ServingConfig
@@ -118,10 +114,7 @@ class ScriptedPool:
         self.current = status
         self.requests: list[Generate] = []
         self.questions: list[Question] = []
-        self.begun = threading.Event()
-        self.waiting = threading.Event()
         self.cancelled: list[str] = []
-        self.cancellation = threading.Event()
         self.closed = False
 
     async def start(self) -> None:
@@ -133,11 +126,9 @@ class ScriptedPool:
         terms: Terms = DEFAULT_TERMS,
     ) -> AsyncGenerator[Event, None]:
         self.requests.append(request)
-        self.begun.set()
         try:
             for step in self.script(request):
                 if step is None:
-                    self.waiting.set()
                     await asyncio.get_running_loop().create_future()
                 elif isinstance(step, Exception):
                     raise step
@@ -146,22 +137,18 @@ class ScriptedPool:
                     yield step
         except (asyncio.CancelledError, GeneratorExit):
             self.cancelled.append(request.request_id)
-            self.cancellation.set()
             raise
 
     async def prepare(self, question: Question) -> Prepared | Failed:
         self.questions.append(question)
-        self.begun.set()
         answer = self.oracle(question)
         if isinstance(answer, Exception):
             raise answer
         if answer is None:
-            self.waiting.set()
             try:
                 await asyncio.get_running_loop().create_future()
             finally:
                 self.cancelled.append(question.request_id)
-                self.cancellation.set()
         assert answer is not None
         return answer
 
@@ -216,23 +203,6 @@ def error(response: httpx.Response) -> tuple[int, str, str | None]:
     assert set(body) == {"error"} and set(body["error"]) == {"message", "type", "param", "code"}
     assert body["error"]["message"]
     return response.status_code, body["error"]["code"], body["error"]["param"]
-
-
-@contextmanager
-def served(pool: ScriptedPool, config: ServingConfig = CONFIG) -> Iterator[int]:
-    """Serve by uvicorn in a thread; yields the port."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    app = create_app(config, pool)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        server.should_exit = True
-        thread.join(10)
-        listener.close()
-        assert not thread.is_alive()
 
 
 def loading(**changes: Any) -> PoolStatus:

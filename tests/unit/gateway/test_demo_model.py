@@ -10,9 +10,7 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,6 +19,7 @@ from shared.errors import UsageError
 from shared.model.gguf_check import check_gguf
 from shared.model.gguf_reader import read_gguf
 from tests.gguf_files import tiny_llama
+from tests.http_answers import Reply, Request, answering
 
 ROOT = Path(__file__).parents[3]
 WHEEL = "tiny_demo-1.0-py3-none-any.whl"
@@ -53,7 +52,7 @@ def wheel(model: bytes = MODEL) -> bytes:
 
 
 class Index:
-    """A page of links for pip, on localhost, that can hold downloads back."""
+    """A page of links for pip that can hold downloads back."""
 
     def __init__(self) -> None:
         self.content = wheel()
@@ -61,41 +60,15 @@ class Index:
         self.asked = threading.Semaphore(0)
         self.may_answer = threading.Event()
         self.may_answer.set()
-        index = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                body = f'<!DOCTYPE html><a href="/{WHEEL}">{WHEEL}</a>'.encode()
-                if self.path == f"/{WHEEL}":
-                    index.downloads += 1
-                    index.asked.release()
-                    index.may_answer.wait(60)
-                    body = index.content
-                self.send_response(200)
-                self.send_header("Content-Type", "text/html")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                # The client may have been killed meanwhile.
-                try:
-                    self.wfile.write(body)
-                except OSError:
-                    self.close_connection = True
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/"
-        self.thread = threading.Thread(
-            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}
-        )
-        self.thread.start()
-
-    def close(self) -> None:
-        self.may_answer.set()
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
+    def answer(self, request: Request) -> Reply:
+        if request.path != f"/{WHEEL}":
+            page = f'<!DOCTYPE html><a href="/{WHEEL}">{WHEEL}</a>'
+            return Reply(200, page.encode(), {"Content-Type": "text/html"})
+        self.downloads += 1
+        self.asked.release()
+        self.may_answer.wait(60)
+        return Reply(200, self.content)
 
 
 @pytest.fixture
@@ -103,13 +76,14 @@ def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
     index = Index()
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
-    for name, value in {
-        "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": index.url, "PIP_CONFIG_FILE": os.devnull,
-        "PIP_NO_CACHE_DIR": "1", "NO_PROXY": "*",
-    }.items():  # fmt: skip
-        monkeypatch.setenv(name, value)
-    yield index
-    index.close()
+    with answering(index.answer) as url:
+        for name, value in {
+            "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": f"{url}/", "PIP_CONFIG_FILE": os.devnull,
+            "PIP_NO_CACHE_DIR": "1", "PIP_TIMEOUT": "60", "NO_PROXY": "*",
+        }.items():  # fmt: skip
+            monkeypatch.setenv(name, value)
+        yield index
+        index.may_answer.set()
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.pool.base import DEFAULT_TERMS, PoolRefused, Terms
-from shared.errors import ErrorCode
+from gateway.pool.base import DEFAULT_TERMS, Terms
 from shared.messages import Event, Failed, Finished, Generate, Prepare, Prepared, Question, Text
 from tests.unit.gateway.fakes import (
     CONFIG,
@@ -20,10 +19,8 @@ from tests.unit.gateway.fakes import (
     ScriptedPool,
     bytewise,
     error,
-    failed,
     post,
     prefilled,
-    text_of,
 )
 
 PATH = "/v1/embeddings"
@@ -50,8 +47,8 @@ def pool_of(script: Script = embeds) -> ScriptedPool:
     return ScriptedPool(script, EMBEDS)
 
 
-def embed(body: dict[str, Any], pool: ScriptedPool | None = None) -> Any:
-    response = post(pool or pool_of(), PATH, body)
+def embed(body: dict[str, Any], pool: ScriptedPool) -> Any:
+    response = post(pool, PATH, body)
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == "application/json"
     return response.json()
@@ -78,8 +75,6 @@ def test_a_text_that_fails_is_named(given: Any, param: str) -> None:
     assert error(post(pool, PATH, {"input": given})) == (400, "invalid_prompt", param)
     response = post(pool_of(), PATH, {"input": [[97], [98] * 100]})
     assert response.status_code == 200, "no room is needed for an answer"
-    crashed = post(pool_of(lambda r: [failed(r)]), PATH, {"input": given})
-    assert error(crashed) == (500, "worker_crashed", None)
 
 
 def test_what_is_nothing_but_what_was_cut_off_stays_nothing() -> None:
@@ -117,16 +112,3 @@ def test_more_texts_than_the_pool_can_take_go_through_it_bit_by_bit() -> None:
     assert [entry["index"] for entry in answer["data"]] == list(range(50))
     assert (pool.most, pool.running) == (CONFIG.workers, 0)
     assert answer["usage"] == {"prompt_tokens": 250, "total_tokens": 250}
-
-
-def test_a_refusal_ends_all() -> None:
-    pool = CountingPool(
-        lambda r: (
-            [PoolRefused(ErrorCode.QUEUE_FULL, "Full.", 3)] if text_of(r.ids) == "x" else [None]
-        ),
-        EMBEDS,
-    )
-    response = post(pool, PATH, {"input": ["a", "x", "b"]})
-    assert error(response) == (429, "queue_full", None)
-    assert response.headers["retry-after"] == "3"
-    assert (pool.running, len(pool.cancelled), len(pool.requests)) == (0, 1, 2)

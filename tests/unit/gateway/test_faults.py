@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from gateway.pool.base import DEFAULT_TERMS, Terms
-from gateway.pool.faults import MOST_KILLS, Cause, Death, Quarantine, end_after
+from gateway.pool.deaths import Cause, Death
+from gateway.pool.faults import MOST_KILLS, Quarantine, end_after
 from gateway.pool.job import Job
 from shared.errors import ErrorCode
 from shared.messages import Delta, Generate
@@ -135,6 +136,9 @@ def test_it_is_bounded_and_forgets_the_oldest() -> None:
         (1, Cause.CRASHED),
         (-signal.SIGSEGV, Cause.CRASHED),
         (-signal.SIGABRT, Cause.CRASHED),
+        (-signal.SIGBUS, Cause.CRASHED),
+        (-signal.SIGFPE, Cause.CRASHED),
+        (-signal.SIGILL, Cause.CRASHED),
         (-signal.SIGKILL, Cause.KILLED),
         (-signal.SIGTERM, Cause.KILLED),
         (None, Cause.KILLED),

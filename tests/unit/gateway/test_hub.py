@@ -149,6 +149,13 @@ def test_legacy_and_broken_files(folder: Path) -> None:
         assert said in refusal(str(folder), "model.bin")
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="this user may read everything")
+def test_a_file_that_may_not_be_read(folder: Path) -> None:
+    path = tiny_llama("spm").write(folder / "tiny.gguf")
+    path.chmod(0)
+    assert str(path) in refusal(str(path))
+
+
 def test_a_model_type_that_the_file_is_not(folder: Path) -> None:
     path = str(tiny_llama("spm").write(folder / "tiny.gguf"))
     for right in ("llama", "gguf", None):

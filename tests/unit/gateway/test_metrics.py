@@ -128,9 +128,7 @@ def test_a_request_is_counted_when_it_has_ended() -> None:
     assert found["ggml_worker_generation_tokens_total{worker=1}"] == 80
     assert rejected(found) == 0
     assert not [name for name in found if name.endswith("_created")]
-
-
-def test_the_first_text_of_a_stream_is_when_it_begins() -> None:
+    # The first text of a stream is there when it begins.
     stream = replace(RECORD, is_stream=True)
     assert abs(observed(stream)["ggml_time_to_first_token_seconds_sum"] - 1.9) < 1e-9
 

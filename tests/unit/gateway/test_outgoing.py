@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from gateway.pool.process import Outgoing
+from gateway.pool.pipes import Outgoing
 from tests.serving import DEADLINE_S
 
 

@@ -39,3 +39,9 @@ def test_the_index_page_names_the_model_and_escapes_it() -> None:
     assert "/docs" in page.text and "curl" in page.text
     for path in ("/", "/health"):
         assert request(ScriptedPool(), "HEAD", path).status_code == 200
+
+
+def test_a_model_is_found_by_its_name_with_its_slash() -> None:
+    (entry,) = request(ScriptedPool(), "GET", "/v1/models").json()["data"]
+    for path in ("/v1/models/org/model", "/v1/models/org%2Fmodel"):
+        assert request(ScriptedPool(), "GET", path).json() == entry

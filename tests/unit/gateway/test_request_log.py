@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,15 +10,7 @@ import pytest
 from gateway.observe.log import RequestLog, log
 from gateway.observe.record import CLIENT_LEFT, GenerationRecord, RequestRecord, Transcript
 from shared.logging import request_id_var
-from shared.messages import Event, Generate
-from tests.unit.gateway.fakes import (
-    ScriptedPool,
-    failed,
-    finished,
-    post,
-    prefilled,
-    request,
-)
+from tests.unit.gateway.fakes import CONFIG, ScriptedPool, failed, post, request
 
 GENERATION = GenerationRecord(
     queue_s=0.25, first_s=10.5, worker_id=3, runs=1,
@@ -38,29 +29,6 @@ def logged(caplog: pytest.LogCaptureFixture, record: RequestRecord) -> tuple[str
         log(record)
     (entry,) = caplog.records
     return entry.getMessage(), entry.__dict__["fields"]
-
-
-def test_a_generation_in_a_line(caplog: pytest.LogCaptureFixture) -> None:
-    line, fields = logged(caplog, RECORD)
-    assert line == (
-        "POST /v1/completions 200 1000.0 ms abc stream=false outcome=stop workers=3"
-        " prompt_tokens=12 cached_tokens=8 completion_tokens=40 queue_ms=250.0 ttft_ms=500.0"
-    )
-    assert fields == {
-        "request_id": "abc",
-        "method": "POST",
-        "path": "/v1/completions",
-        "status": 200,
-        "total_ms": 1000.0,
-        "stream": False,
-        "outcome": "stop",
-        "workers": [3],
-        "prompt_tokens": 12,
-        "cached_tokens": 8,
-        "completion_tokens": 40,
-        "queue_ms": 250.0,
-        "ttft_ms": 500.0,
-    }
 
 
 def test_several_generations_in_a_line(caplog: pytest.LogCaptureFixture) -> None:
@@ -123,32 +91,30 @@ def test_the_error_is_named_whoever_answers(caplog: pytest.LogCaptureFixture) ->
     post(broken, "/v1/completions", {"prompt": "x"})
     confused = ScriptedPool(lambda request: [ValueError("secret")])
     post(confused, "/v1/completions", {"prompt": "x"})
-    entries = [entry for entry in caplog.records if entry.name == "gateway.access"]
+    cut = ScriptedPool(lambda r: [*ScriptedPool().script(r)[:2], failed(r)])
+    assert post(cut, "/v1/completions", {"prompt": "x", "stream": True}).status_code == 200
+    *entries, last = [entry for entry in caplog.records if entry.name == "gateway.access"]
+    assert last.__dict__["fields"]["outcome"] == "worker_crashed"
     assert [entry.__dict__["fields"]["error"] for entry in entries] == [
         "unknown_url", "method_not_allowed", "invalid_value", "worker_crashed", "internal_error",
     ]  # fmt: skip
 
 
-def test_an_error_in_mid_stream_is_named(caplog: pytest.LogCaptureFixture) -> None:
-    pool = ScriptedPool(lambda r: [*ScriptedPool().script(r)[:2], failed(r)])
-    with caplog.at_level(logging.INFO, "gateway.access"):
-        response = post(pool, "/v1/completions", {"prompt": "x", "stream": True})
-    assert response.status_code == 200
-    (entry,) = [entry for entry in caplog.records if entry.name == "gateway.access"]
-    assert entry.__dict__["fields"]["outcome"] == "worker_crashed"
-
-
-def test_all_that_is_logged_meanwhile_has_the_id() -> None:
-    seen: list[str] = []
-
-    def noting(generation: Generate) -> Sequence[Event]:
-        seen.append(request_id_var.get())
-        return [prefilled(generation), finished(generation)]
-
-    pool = ScriptedPool(noting)
-    post(pool, "/v1/completions", {"prompt": ["a", "b"]}, headers={"x-request-id": "mine"})
-    assert seen == ["mine", "mine"]
-    assert [each.trace_id for each in pool.requests] == seen
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("logs", [True, False])
+def test_prompts_and_completions_are_logged_on_request_only(
+    stream: bool, logs: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = replace(CONFIG, log_prompts=logs)
+    with caplog.at_level(logging.DEBUG):
+        body = {"prompt": ["One", "Two"], "stream": stream}
+        post(ScriptedPool(), "/v1/completions", body, config=config)
+    lines = [entry.getMessage() for entry in caplog.records if entry.name == "gateway.prompts"]
+    texts = ["One", "Two"] if logs else []
+    assert [line.partition(" ")[2] for line in lines] == [
+        f'prompt "{text}" completion "Hello"' for text in texts
+    ]
+    assert ("One" in caplog.text or "Hello" in caplog.text) is logs
 
 
 def test_who_observes_is_given_each_request_once() -> None:

@@ -67,27 +67,15 @@ def test_a_stop_string_that_is_in_the_form_of_calls_ends_nothing() -> None:
     assert isinstance(arrived[-1][1][-1], Ended) and arrived[-1][1][-1].reason == "tool_calls"
 
 
+@pytest.mark.parametrize("wrong", [failed(ONE), PoolRefused(ErrorCode.QUEUE_FULL, "Full.", 1)])
 @pytest.mark.parametrize("alone", [True, False])
-def test_a_failure_is_raised_and_ends_the_others(alone: bool) -> None:
-    def script(request: Generate) -> Sequence[Event | None]:
-        waits = request is TWO
-        return [prefilled(request), *([None] if waits else deltas(request, "a")), failed(request)]
-
-    pool = ScriptedPool(script)
-    with pytest.raises(ApiError, match="It broke"):
+def test_what_goes_wrong_is_raised_and_ends_the_others(
+    wrong: Event | PoolRefused, alone: bool
+) -> None:
+    pool = ScriptedPool(lambda request: [prefilled(request), None if request is TWO else wrong])
+    with pytest.raises((ApiError, PoolRefused), match=r"It broke|Full"):
         collect(pool, orders(*([ONE] if alone else [TWO, ONE])))
     assert alone or "two" in pool.cancelled
-
-
-@pytest.mark.parametrize("alone", [True, False])
-def test_a_refusal_is_raised_and_ends_the_others(alone: bool) -> None:
-    def script(request: Generate) -> Sequence[Event | Exception | None]:
-        return [None] if request is TWO else [PoolRefused(ErrorCode.QUEUE_FULL, "Full.", 1)]
-
-    pool = ScriptedPool(script)
-    with pytest.raises(PoolRefused):
-        collect(pool, orders(*([ONE] if alone else [TWO, ONE])))
-    assert pool.cancelled == ([] if alone else ["two"])
 
 
 @pytest.mark.parametrize("generations", [(ONE,), (ONE, TWO)])

@@ -1,8 +1,5 @@
 """``/tokenize`` and its kin: what is asked of the pool, and what becomes of the answer."""
 
-import http.client
-import json
-import logging
 from typing import Any
 
 import pytest
@@ -12,7 +9,6 @@ from tests.unit.gateway.fakes import (
     ScriptedPool,
     error,
     post,
-    served,
 )
 
 USER = {"role": "user", "content": "Hi"}
@@ -69,16 +65,3 @@ def test_a_question_takes_no_longer_than_its_request_may() -> None:
         response = post(pool, path, body, headers={"x-request-timeout": "0.01"})
         assert error(response) == (504, "request_timeout", None)
     assert len(pool.cancelled) == len(POSTS)
-
-
-def test_a_client_that_leaves_is_forgotten(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    pool = ScriptedPool(oracle=lambda _: None)
-    with served(pool) as port:
-        connection = http.client.HTTPConnection("127.0.0.1", port)
-        connection.request("POST", "/tokenize", json.dumps({"content": "a"}))
-        assert pool.waiting.wait(10)
-        connection.close()
-        assert pool.cancellation.wait(10)
-    lines = [r.getMessage() for r in caplog.records if r.name == "gateway.access"]
-    assert [line.startswith("POST /tokenize 499 ") for line in lines] == [True]

@@ -40,26 +40,24 @@ def stream(*events: dict[str, Any] | str) -> Answer:
     return answer(200, *(f"data: {text}\n\n".encode() for text in texts), kind="text/event-stream")
 
 
-def streamed(*events: dict[str, Any] | str, max_tokens: int = 0) -> Outcome:
-    return outcome("x", stream(*events), CHAT, max_tokens)
+def streamed(*events: dict[str, Any] | str) -> Outcome:
+    return outcome("x", stream(*events), CHAT)
 
 
 def test_a_complete_chat() -> None:
-    found = streamed(ROLE, content("a"), content("b"), END, USAGE, "[DONE]", max_tokens=6)
+    found = streamed(ROLE, content("a"), content("b"), END, USAGE, "[DONE]")
     assert (found.kind, found.code, found.text) == ("completed", "", "ab")
     # The chunk that only tells the role is not the first text.
     assert found.content_s == (2.0, 3.0)
     assert (found.ttft_s, found.e2el_s, found.gaps_s) == (2.0, 6.5, [1.0])
     assert found.tpot_s == pytest.approx((6.5 - 2.0) / 4)
     assert (found.prompt_tokens, found.cached_tokens, found.completion_tokens) == (7, 3, 5)
-    assert found.is_short
-    assert found.tokens_per_chunk == 2.5
 
 
 def test_without_usage_chunks_are_counted_thoughts_too() -> None:
-    found = streamed(content("a", "reasoning_content"), content("b"), END, "[DONE]", max_tokens=2)
+    found = streamed(content("a", "reasoning_content"), content("b"), END, "[DONE]")
     assert (found.kind, found.text, found.finish_reason) == ("completed", "ab", "stop")
-    assert (found.completion_tokens, found.is_short) == (2, False)
+    assert found.completion_tokens == 2
 
 
 @pytest.mark.parametrize(

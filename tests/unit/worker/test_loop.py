@@ -165,27 +165,24 @@ def fail_with(error: Exception) -> Callable[[], None]:
     return fail
 
 
-def test_an_engine_error_ends_only_its_generation(caplog: pytest.LogCaptureFixture) -> None:
-    bench = Bench()
-    bench.engine.before[1] = fail_with(EngineError("the engine is unwell"))
-    failed = failure(bench.run(generate("abc")))
-    assert (failed.request_id, failed.code) == ("r", "engine_error")
-    assert failed.message == "the engine is unwell"
-    assert text_of(bench.run(generate("abc", request_id="s"))) == "abc"
-    assert caplog.records == []
-
-
-def test_any_other_error_is_logged_and_its_text_kept_from_the_client(
-    caplog: pytest.LogCaptureFixture,
+@pytest.mark.parametrize(
+    ("error", "message", "is_logged"),
+    [
+        (EngineError("the engine is unwell"), "the engine is unwell", False),
+        (ZeroDivisionError("oh"), "the generation failed; the server's log says why", True),
+    ],
+)
+def test_an_error_ends_only_its_generation_and_any_but_the_engines_is_kept_from_the_client(
+    error: Exception, message: str, is_logged: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench = Bench()
-    bench.engine.before[3] = fail_with(ZeroDivisionError("oh"))
+    bench.engine.before[3] = fail_with(error)
     with caplog.at_level(logging.ERROR):
         events = bench.run(generate("abc"))
     assert kinds(events) == [Prefilled, Delta, Delta, Failed]
-    failed = failure(events[-1:])
-    assert (failed.code, "oh" in failed.message) == ("engine_error", False)
-    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    failed = failure(events)
+    assert (failed.code, failed.message) == ("engine_error", message)
+    assert [record.levelname for record in caplog.records] == ["ERROR"] * is_logged
     assert text_of(bench.run(generate("abc", request_id="s"))) == "abc"
 
 
@@ -222,39 +219,26 @@ OBJECT = grammar({"type": "object", "properties": {"a": {"type": "integer"}}, "r
                   "additionalProperties": False})  # fmt: skip
 
 
-def test_a_grammar_lets_through_what_it_matches_and_ends_it() -> None:
+@pytest.mark.parametrize(
+    ("prompt", "fields", "text", "reason", "n_tokens"),
+    [
+        # Nothing is evaluated that nothing could follow.
+        ('{"a": 12} and more', {"grammar": OBJECT}, '{"a": 12}', "stop", 9),
+        ("say x", {"grammar": grammar(regex="no")}, "no", "stop", 2),
+        ("12", {"grammar": grammar(regex=r"\d+")}, "12", "stop", 2),
+        ("12", {"grammar": grammar(regex=r"1\d12")}, "1212", "stop", 4),
+        ('{"a": 12}', {"grammar": OBJECT, "max_tokens": 7}, '{"a": 1', "length", 7),
+        ('{"a": 12}', {"grammar": OBJECT, "max_tokens": 9}, '{"a": 12}', "stop", 9),
+        ('{"a": 12}', {"grammar": OBJECT, "stop": (": ",)}, '{"a"', "stop", 6),
+    ],
+)
+def test_what_a_grammar_lets_through(
+    prompt: str, fields: dict[str, Any], text: str, reason: str, n_tokens: int
+) -> None:
     bench = Bench()
-    events = bench.run(generate('{"a": 12} and more', grammar=OBJECT))
-    finished = last(events)
-    assert text_of(events) == '{"a": 12}'
-    assert (finished.finish_reason, finished.completion_tokens) == ("stop", 9)
-    # Nothing is evaluated that nothing could follow.
-    assert len(bench.engine.evaluated) == 9
-
-
-def test_a_grammar_turns_what_it_does_not_match() -> None:
-    events = Bench().run(generate("say x", grammar=grammar(regex="yes|no"), max_tokens=9))
-    assert text_of(events) in ("yes", "no")
-    assert last(events).finish_reason == "stop"
-
-
-def test_a_completion_may_end_where_the_grammar_lets_it() -> None:
-    bench = Bench()
-    events = bench.run(generate("12", grammar=grammar(regex=r"\d+")))
-    assert (text_of(events), last(events).finish_reason) == ("12", "stop")
-    events = bench.run(generate("12", grammar=grammar(regex=r"\d{4}"), request_id="s"))
-    assert (len(text_of(events)), last(events).finish_reason) == (4, "stop")
-
-
-def test_length_and_stop_strings_cut_what_a_grammar_would_go_on_with() -> None:
-    bench = Bench()
-    events = bench.run(generate('{"a": 12}', grammar=OBJECT, max_tokens=7))
-    assert (text_of(events), last(events).finish_reason) == ('{"a": 1', "length")
-    events = bench.run(generate('{"a": 12}', grammar=OBJECT, stop=(": ",), request_id="s"))
-    assert (text_of(events), last(events).finish_reason) == ('{"a"', "stop")
-    # At the very end of both.
-    events = bench.run(generate('{"a": 12}', grammar=OBJECT, max_tokens=9, request_id="t"))
-    assert last(events).finish_reason == "stop"
+    events = bench.run(generate(prompt, **fields))
+    assert (text_of(events), last(events).finish_reason) == (text, reason)
+    assert last(events).completion_tokens == n_tokens
 
 
 @pytest.mark.parametrize("wrong", [grammar({"not": {}}), grammar(regex="(a"), Grammar("x", "y")])

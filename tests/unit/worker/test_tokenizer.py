@@ -4,12 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from shared.errors import ModelFileError
 from shared.model.inspect import inspect
-from tests.gguf_files import BOOL, CONTROL_TOKENS, U32, tiny_llama
+from tests.gguf_files import BOOL, tiny_llama
 from worker.tokenizer.tokenizer import Tokenizer, build_tokenizer
 from worker.tokenizer.vocabulary import Vocabulary
 
@@ -57,20 +55,6 @@ def bpe(folder: Path) -> tuple[Tokenizer, Vocabulary, Words]:
     return tiny(folder)
 
 
-def test_vocabulary_of_a_bpe_model(bpe: tuple[Tokenizer, Vocabulary, Words]) -> None:
-    vocabulary = bpe[1]
-    assert vocabulary.special == {text: token for token, text in enumerate(CONTROL_TOKENS)}
-    assert (vocabulary.bos, vocabulary.eos, vocabulary.add_bos) == (IM_START, IM_END, False)
-    assert vocabulary.eog == {ENDOFTEXT, IM_END}
-    assert [vocabulary.token_bytes[token] for token in (IM_START, 3, 3 + 255)] == [
-        b"",
-        b"\0",
-        b"\xff",
-    ]
-    assert vocabulary.max_token_bytes == len("<|endoftext|>")
-    assert (vocabulary.text(IM_END), vocabulary.text(None)) == ("<|im_end|>", "")
-
-
 def test_special_tokens_in_their_places_become_their_ids(
     bpe: tuple[Tokenizer, Vocabulary, Words],
 ) -> None:
@@ -88,19 +72,6 @@ def test_what_a_user_types_is_plain_text(bpe: tuple[Tokenizer, Vocabulary, Words
     assert ids.index(IM_END) == len(ids) - 1
     assert not {ENDOFTEXT, IM_START} & {*ids}
     assert decoded(vocabulary, ids) == typed
-
-
-def test_merges_are_applied_in_their_order(bpe: tuple[Tokenizer, Vocabulary, Words]) -> None:
-    tokenizer, vocabulary, _ = bpe
-    ids = tokenizer.encode(("the hello world cat",))
-    assert [vocabulary.raw[token] for token in ids] == [b"t", b"he", b" hello", b" world", b" cat"]
-
-
-@given(st.text(max_size=30))
-@example("".join(map(chr, range(256))))
-def test_bytes_survive_the_round_trip(bpe: tuple[Tokenizer, Vocabulary, Words], text: str) -> None:
-    tokenizer, vocabulary, _ = bpe
-    assert decoded(vocabulary, tokenizer.encode((text,))) == text
 
 
 def test_begin_token_is_put_in_front_once(folder: Path) -> None:
@@ -123,17 +94,6 @@ def test_without_a_begin_token_none_is_put_in_front(folder: Path) -> None:
 
 def pieces(vocabulary: Vocabulary, ids: list[int]) -> list[str]:
     return [vocabulary.raw[token].decode() for token in ids]
-
-
-def test_vocabulary_of_a_sentencepiece_model(folder: Path) -> None:
-    _, vocabulary, _ = tiny(folder, "spm")
-    raw = vocabulary.raw
-    assert vocabulary.special == {"<s>": 1, "</s>": 2}
-    assert (vocabulary.bos, vocabulary.eos, vocabulary.eog) == (1, 2, frozenset({2}))
-    assert vocabulary.add_bos
-    assert vocabulary.token_bytes[0] == b""
-    assert vocabulary.token_bytes[raw.index(b"<0x0A>")] == b"\n"
-    assert vocabulary.token_bytes[raw.index("▁hello".encode())] == b" hello"
 
 
 def test_sentencepiece_text_goes_to_the_library_without_special_tokens(folder: Path) -> None:
@@ -165,11 +125,6 @@ def test_added_whitespace_of_sentencepiece_is_found_in_plain_text(folder: Path) 
     hello = vocabulary.raw.index(b"hello")
     assert tokenizer.encode(("hello\t\t\t\t\thello",)) == [1, hello, long, short, hello]
     assert words.asked == [b"hello", b"hello"]
-
-
-def test_an_end_of_sequence_of_ones_own(folder: Path) -> None:
-    _, vocabulary, _ = tiny(folder, eos_token_id=(U32, 7))
-    assert vocabulary.eog == {ENDOFTEXT, IM_END, 7}
 
 
 def test_merges_of_another_vocabulary_are_refused(folder: Path) -> None:

@@ -228,13 +228,10 @@ def test_who_gets_in_and_no_key_is_repeated(
         assert secret not in text
 
 
-def test_a_key_opens_everything_but_not_from_the_url(ask: Asker) -> None:
+def test_what_a_key_opens_and_a_stranger_sees(ask: Asker) -> None:
     for path in ("/", "/docs", "/openapi.json", "/metrics", "/v1/models", "/health", "/ready"):
         assert ask("GET", path, headers=ALICE).status_code == 200
     assert ask("GET", "/v1/models?api_key=alices-key").status_code == 401
-
-
-def test_strangers_are_told_only_whether_the_server_is_ready(ask: Asker) -> None:
     assert ask("GET", "/ready").json() == {"state": "ready"}
     assert "workers" in ask("GET", "/ready", headers=ALICE).json()
     assert "workers" in Asker(access())("GET", "/ready").json()

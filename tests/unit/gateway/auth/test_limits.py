@@ -26,12 +26,8 @@ WHOLE, STREAMED = "/v1/completions", "/v2/chat/completions"
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [
-        (0, "0s"), (-1, "0s"), (0.0004, "1ms"), (0.12, "120ms"), (0.9995, "1s"), (1, "1s"),
-        (1.2, "2s"), (59.5, "1m0s"), (60, "1m0s"), (360, "6m0s"), (3599.9, "1h0m0s"),
-        (3725, "1h2m5s"),
-    ],
-)  # fmt: skip
+    [(-1, "0s"), (0.0004, "1ms"), (0.9995, "1s"), (1.2, "2s"), (59.5, "1m0s"), (3725, "1h2m5s")],
+)
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
@@ -67,15 +63,6 @@ def test_no_more_requests_than_allowed_in_any_time(limit: int, pauses: list[floa
         now_s += pause_s
         taken += refusal(usage, now_s) is None
         assert taken <= limit + limit * now_s / 60 + 1e-3
-
-
-def test_no_bound() -> None:
-    usage = Usage(Rates(), 0)
-    assert all(refusal(usage, 0) is None for _ in range(1000))
-    usage.charge(10**9, 0)
-    assert refusal(usage, 0) is None
-    assert usage.headers(0) == {}
-    assert not Rates() and Rates(concurrent=1)
 
 
 class Limited:
