@@ -67,7 +67,11 @@ Answering: TypeAlias = Callable[[Body, _Context], Awaitable[ASGIApp]]
 
 
 class _Handler:
-    """Answers the requests to one path. No function: FastAPI would do for each what is not used."""
+    """Answers the requests to one path, as an ASGI application.
+
+    FastAPI's own routes would look for parameters in each request, which takes a quarter of the
+    time to the first byte.
+    """
 
     def __init__(self, answering: Answering) -> None:
         self._answering = answering
