@@ -67,7 +67,11 @@ Answering: TypeAlias = Callable[[Body, _Context], Awaitable[ASGIApp]]
 
 
 class _Handler:
-    """Answers the requests to one path. No function: FastAPI would do for each what is not used."""
+    """Answers the requests to one path, as an ASGI application.
+
+    A route of FastAPI would look for parameters in each request: a tenth of the time to the first
+    byte of an answer that nothing else takes time for.
+    """
 
     def __init__(self, answering: Answering) -> None:
         self._answering = answering

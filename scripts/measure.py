@@ -199,9 +199,6 @@ def main() -> int:
     print("|", " | ".join(rows[0]), "|\n|" + "---|" * len(rows[0]))
     for each in rows:
         print("|", " | ".join(each.values()), "|")
-    if product and (tests := modules(options.root, "tests")):
-        tested, testing = (sum(_count(each)[0] for each in some) for some in (product, tests))
-        print(f"\ntests : code = {testing:,} : {tested:,} = {testing / tested:.2f} : 1")
     for name, some in found.items() if options.chains else ():
         print(f"\n{name}:", " -> ".join(longest_chain(imports(some))))
         print(*(f"circle: {sorted(group)}" for group in room_circles(some)), sep="\n")

@@ -35,10 +35,7 @@ class Quarantine:
     def note_death(self, request: Generate, now_s: float, *, is_proof: bool) -> None:
         """A worker has died that ran ``request`` and nothing else.
 
-        Args:
-            request: what it ran.
-            now_s: what the clock says; any that only goes forward.
-            is_proof: whether this is enough, without others, to put the request into quarantine.
+        Proof is enough, without others, to put the request into quarantine.
         """
         key = _fingerprint(request)
         before = self._count(key, now_s)
@@ -71,13 +68,6 @@ def end_after(
     A crash says little about each of several jobs: they run again, alone in their worker, and only
     a death alone counts towards quarantine. The quarantine does not decide about this job, since
     others that are equal may have had bad luck.
-
-    Args:
-        death: of the worker that ran it.
-        job: which.
-        was_alone: the worker ran nothing else.
-        quarantine: where the death is noted if the request may be to blame.
-        now_s: what the clock says.
 
     Returns:
         The error that it ends with; None if it is to run again.

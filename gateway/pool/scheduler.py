@@ -85,12 +85,6 @@ class Scheduler:
     def busy_workers(self) -> set[int]:
         return {job.slot.worker_id for job in self.running.values() if job.slot is not None}
 
-    def jobs_of(self, worker_id: int) -> list[Job]:
-        """What a worker runs."""
-        return [
-            job for job in self.running.values() if job.slot and job.slot.worker_id == worker_id
-        ]
-
     def submit(self, job: Job) -> bool:
         """Put a job at the end of the backlog; False if that is full."""
         if len(self.waiting) >= self.max_queue + self.startable:
@@ -122,7 +116,8 @@ class Scheduler:
         for slot in self._slots.pop(worker_id, ()):
             self._free.pop(slot, None)
         self._reserved.pop(worker_id, None)
-        lost = self.jobs_of(worker_id)
+        running = self.running.values()
+        lost = [job for job in running if job.slot and job.slot.worker_id == worker_id]
         for job in lost:
             del self.running[job.request.request_id]
         return lost
@@ -133,9 +128,8 @@ class Scheduler:
         """A job has ended, and its slot is free.
 
         Args:
-            job: which.
-            generated: what stands behind the prompt in the cache; None if not even the whole prompt
-                does.
+            job: one that runs.
+            generated: stands behind the prompt in the cache; None if not even all of that does.
             was_refused: the prompt was not taken, so that the cache is what it was.
         """
         slot = self.running.pop(job.request.request_id).slot
@@ -149,11 +143,7 @@ class Scheduler:
         self._free[slot] = None
 
     def next(self, now_s: float) -> tuple[Job, Slot] | None:
-        """Start a job in a slot; to be called until there is none.
-
-        Args:
-            now_s: what the clock says; any that only goes forward.
-        """
+        """Start a job in a slot; to be called until there is none, by a clock that goes forward."""
         self.patience_s = None
         if self.startable == 0:
             return None

@@ -59,9 +59,7 @@ class _Silence:
     def is_stall(self, state: str, computed_s: float) -> bool:
         """Whether the worker would have said something by now if it ever did.
 
-        Args:
-            state: what it does now, see `Activity`.
-            computed_s: CPU time that it has used since the first silent tick.
+        Its state is that of `Activity`; ``computed_s`` it has used since the first silent tick.
         """
         silent_s = (self.ticks - self.disk_ticks) * TICK_S
         if silent_s < self.limit_s:
@@ -88,12 +86,7 @@ class Watch:
     ) -> None:
         """Prepare; nothing is watched before `begin`.
 
-        Args:
-            dispatcher: has the workers, knows what runs, and how long a worker may be silent.
-            preparers: where they are kept.
-            zygote: what all are forked from.
-            limits: of memory, and of silence.
-            free_bytes: measures the free memory; None where it is not known.
+        The dispatcher knows what runs, and how long a worker may be silent.
         """
         #: there is less free memory than there is to be
         self.is_short = False
@@ -119,7 +112,6 @@ class Watch:
         ]
 
     async def close(self) -> None:
-        """Watch no more."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

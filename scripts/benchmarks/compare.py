@@ -30,27 +30,27 @@ class Comparison:
     def __init__(self, setup: Setup, results: Results, part: str, targets: list[Target]) -> None:
         self._setup, self._results, self._part, self._targets = setup, results, part, targets
 
-    def run(self, what: str, measure: Measure, unit: str = "", rounds: int = 0) -> None:
+    def run(self, what: str, measure: Measure, unit: str = "") -> None:
         """Add the ratios of ours to each of the others, and the medians of each side.
 
         Every round measures all, in alternating order. A server that fails a request has no value
         there; how often is noted.
         """
-        self._add(what, self._in_turn(what, measure, rounds or self._setup.rounds), unit)
+        self._add(what, self._in_turn(what, measure), unit)
 
     def curves(self, what: str, plot: str, x: Sequence[int], measure: Measure) -> None:
         """The same with a value for each of ``x``, and a curve of each server."""
         listed = " / ".join(map(str, x))
-        rounds = self._in_turn(what, measure, self._setup.rounds)
+        rounds = self._in_turn(what, measure)
         self._add(what.format(listed), rounds)
         for target in self._targets:
             y = _medians([one[target.name] for one in rounds if one[target.name]])
             self._results.series.append(Series(plot, target.name, tuple(x), y))
 
-    def _in_turn(self, what: str, measure: Measure, n: int) -> list[dict[str, list[float]]]:
+    def _in_turn(self, what: str, measure: Measure) -> list[dict[str, list[float]]]:
         rounds = []
         n_warm_up = self._setup.choose(1, 0)
-        for number in range(n_warm_up + n):
+        for number in range(n_warm_up + self._setup.rounds):
             order = self._targets if number % 2 else self._targets[::-1]
             rounds.append({target.name: self._tried(what, target, measure) for target in order})
         return rounds[n_warm_up:]
@@ -88,16 +88,14 @@ def measure_urls(setup: Setup, results: Results, urls: Sequence[str]) -> None:
 def measure_tree(setup: Setup, results: Results, tree: str) -> None:
     """Add the ratios of this tree's server to that of another checkout of the project."""
     sides = {OURS: "", tree: tree}
-    pss = {name: list[float]() for name in sides}
-    for _ in range(setup.choose(3, 1)):
-        for name, folder in sides.items():
-            # One at a time: pages of the model's file that both have are shared by both.
-            with setup.serve(folder, WORKERS=str(CORES)) as server:
-                pss[name].append(pss_mib(server))
-    values = {name: statistics.median(some) for name, some in pss.items()}
+    pss = {}
+    for name, folder in sides.items():
+        # One at a time: pages of the model's file that both have are shared by both.
+        with setup.serve(folder, WORKERS=str(CORES)) as server:
+            pss[name] = pss_mib(server)
     what = f"Pss of all processes of an idle server, {CORES} workers and the default of others"
-    results.add("against", f"{what}: {OURS} ÷ {tree}", values[OURS] / values[tree])
-    for name, value in values.items():
+    results.add("against", f"{what}: {OURS} ÷ {tree}", pss[OURS] / pss[tree])
+    for name, value in pss.items():
         results.add("against", f"{what}: {name}", value, unit="MiB", digits=0)
 
     with ExitStack() as running:

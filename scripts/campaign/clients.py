@@ -97,16 +97,16 @@ class Clients:
         self.faults.log.crowd.append((time.monotonic(), self.crowd))
 
 
-async def watch_ready(port: int, report: Report) -> None:
+async def watch_ready(server: Server, report: Report) -> None:
     """Ask ``/ready`` until cancelled."""
-    probe = Probe(port)
+    probe = Probe(server.port)
     try:
         while True:
             started_s = time.monotonic()
             try:
                 await probe.get()
             except OSError as error:
-                report.violate("/ready", str(error))
+                report.violate("/ready", str(error), server.log())
             report.ready_s.append(time.monotonic() - started_s)
             await asyncio.sleep(0.1)
     finally:

@@ -36,8 +36,8 @@ class Schedule:
 class Faults:
     """Does harm to a server, and keeps account of it.
 
-    Each kind of fault draws from a source of its own, and always as much, so that what one meets
-    does not change what another draws.
+    Each kind of fault draws from a source of its own, so that what one meets does not change what
+    another draws.
     """
 
     server: Server
@@ -82,7 +82,7 @@ class Faults:
             probe.close()
 
     async def _kill(self, source: random.Random, probe: Probe) -> None:
-        order, is_own = _drawn_order(source), source.random() < self.schedule.own_share
+        is_own = source.random() < self.schedule.own_share
         number = source.choice((signal.SIGSEGV, signal.SIGABRT)) if is_own else signal.SIGKILL
         # One that dies young is replaced after a pause, on purpose, so those are left to chance
         # that another fault hits.
@@ -91,7 +91,7 @@ class Faults:
         grown = [w for w in workers if now_s - self._seen_s[w["pid"]] > _YOUNG_S]
         if not grown:
             return
-        victim = min(grown, key=order)
+        victim = source.choice(grown)
         is_stopped = victim["pid"] in self.stopped
         had_zygote, killed_s = bool(zygotes(status)), time.monotonic()
         (self.log.own if is_own and not is_stopped else self.log.outside).append(killed_s)
@@ -115,14 +115,13 @@ class Faults:
             (self.after_zygote_ms if is_without else self.successor_ms).append(took_ms)
 
     async def _stop(self, source: random.Random, probe: Probe) -> None:
-        order = _drawn_order(source)
         workers = self._workers(await probe.get())
         workers = [w for w in workers if w["pid"] not in self.stopped]
         if not workers:
             return
         # One that runs something, if there is one: nothing is noticed of the others.
         running = [w for w in workers if w["state"] == "running"]
-        victim = min(running or workers, key=order)
+        victim = source.choice(running or workers)
         self.log.outside.append(time.monotonic())
         if send_signal(victim["pid"], signal.SIGSTOP, self.server.pid):
             self.stopped.add(victim["pid"])
@@ -148,9 +147,3 @@ def _has_successor(victim: dict[str, Any], status: Any) -> bool:
         and w["state"] in ("idle", "running")
         for w in status["workers"]
     )
-
-
-def _drawn_order(source: random.Random) -> Callable[[dict[str, Any]], float]:
-    """A preference among workers that depends on their numbers, whichever of them there are."""
-    draw = source.random()
-    return lambda worker: random.Random(f"{draw} {worker['worker_id']}").random()

@@ -48,7 +48,7 @@ async def _disturb(server: Server, traffic: Traffic, report: Report, faults: Fau
     clients = Clients(server, traffic, plan, report, faults, time.monotonic() + plan.seconds)
     beside = [
         asyncio.create_task(faults.run()),
-        asyncio.create_task(watch_ready(server.port, report)),
+        asyncio.create_task(watch_ready(server, report)),
         asyncio.create_task(sample(server, plan.sample_s, report.samples)),
     ]
     try:

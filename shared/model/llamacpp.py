@@ -105,12 +105,38 @@ class _Description:
                 self.fail(f"its {self.file.architecture}.{key} should be a positive number")
         if not 1 <= self.most("context_length") <= _LONGEST_CONTEXT:
             self.fail(f"damaged: it names a context of {self.most('context_length'):,} tokens")
+        self.check_layers()
+        self.check_rotation()
+        self.check_experts()
+
+    def check_layers(self) -> None:
         n_layers = self.most("block_count")
         found = [int(m[1]) for t in self.file.tensors if (m := _BLOCK.search(t.name))]
         if not 1 <= n_layers <= _MOST_LAYERS:
             self.fail(f"damaged: it names {n_layers:,} layers; 1 to {_MOST_LAYERS} are possible")
         if found and max(found) >= n_layers:
             self.fail(f"damaged: it names {n_layers} layers, and has tensors of {max(found) + 1}")
+
+    def check_rotation(self) -> None:
+        """Positions turn pairs of numbers within a head; without attention there are none."""
+        width = self.most("attention.key_length")
+        width = width or self.most("embedding_length") // max(1, self.most("attention.head_count"))
+        least = 0 if self.most("ssm.conv_kernel") else 2
+        for n in self.numbers("rope.dimension_count"):
+            if n % 2 or not least <= n <= width:
+                self.fail(
+                    f"damaged: {self.file.architecture}.rope.dimension_count is {n:,}; it should be"
+                    f" even, and at most {width:,}"
+                )
+
+    def check_experts(self) -> None:
+        found = {tensor.shape[-1] for tensor in self.file.tensors if "_exps." in tensor.name}
+        n_experts, n_used = self.most("expert_count"), self.most("expert_used_count")
+        if found and (found != {n_experts} or not 1 <= n_used <= n_experts):
+            self.fail(
+                f"damaged: it names {n_experts:,} experts, of which {n_used:,} are used, and has"
+                f" tensors of {', '.join(map(str, sorted(found)))}"
+            )
 
     def check_vocabulary(self) -> None:
         file, n_vocab = self.file, self.file.n_vocab

@@ -1,11 +1,13 @@
 """The fuzzers' short forms against a real server, and that they see what must not be."""
 
 import asyncio
+import json
 import random
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import uvicorn
@@ -13,6 +15,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 from scripts.fuzz import raw, schema
+from scripts.fuzz.__main__ import main
 from scripts.fuzz.raw import SETTINGS, FuzzReport
 from scripts.fuzz.spoiled import VALID, spoiled
 from scripts.server import Server, served
@@ -35,6 +38,14 @@ def test_spoiled_bytes_are_answered_or_hung_up_on(server: Server) -> None:
 
 def test_the_openapi_document_says_what_the_server_does(server: Server) -> None:
     assert schema.fuzz(server.url, 3, SEED, phases="fuzzing")
+
+
+def test_the_command_writes_what_it_has_found(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "fuzz.json"
+    assert main(["--only", "raw", "--cases", "60", "--seed", "3", "--json", str(path)]) == 0
+    found = json.loads(path.read_text())
+    assert (found["cases"], found["violations"]) == (60 + len(VALID), [])
+    assert sum(found["outcomes"].values()) == found["cases"]
 
 
 def test_a_case_can_be_sent_again() -> None:

@@ -109,10 +109,6 @@ RIGHT: dict[str, tuple[Ask, Answer, FaultLog, str]] = {
         STREAM, replace(streamed(*GOOD), pieces=[(100.5, sse(*GOOD)[:-40])], end="left"), NOTHING,
         "left",
     ),
-    "left in the middle of an object": (
-        WHOLE, replace(whole(), pieces=[(100.5, whole().body[:-5])], end="left"), NOTHING, "left"
-    ),
-    "left before any answer": (STREAM, Answer(100.0, 100.0, 100.1, "left"), NOTHING, "left"),
     "left a refusal": (
         STREAM, refused(ErrorCode.QUEUE_FULL, pieces=[(100.5, b'{"err')], end="left"), CROWD, "left"
     ),
@@ -124,23 +120,13 @@ RIGHT: dict[str, tuple[Ask, Answer, FaultLog, str]] = {
 WRONG: dict[str, tuple[Ask, Answer, FaultLog, str]] = {
     "wrong text": (STREAM, streamed(chunk("Hallo"), chunk(reason="stop"), DONE), NOTHING,
                    "wrong text"),
-    "wrong whole text": (WHOLE, whole("Hello"), NOTHING, "wrong text"),
     "wrong short form": (SHORT_FORM, answer(200, b'"Hello"'), NOTHING, "wrong text"),
-    "text twice": (STREAM, streamed(chunk("Hello, you"), *GOOD), NOTHING, "wrong text"),
     "no finish_reason": (STREAM, streamed(chunk("Hello, you"), DONE), NOTHING,
                          "no finish_reason"),
-    "no finish_reason in the object": (WHOLE, whole(reason=None), NOTHING, "no finish_reason"),
     "wrong finish_reason": (WHOLE, whole(reason="length"), NOTHING, "finish_reason 'length'"),
     "no DONE": (STREAM, streamed(*GOOD[:-1]), NOTHING, "no [DONE]"),
-    "two DONE": (STREAM, streamed(*GOOD, DONE), NOTHING, "after the terminal event"),
     "error after DONE": (STREAM, streamed(*GOOD, failure(ErrorCode.WORKER_CRASHED)), KILLED,
                          "after the terminal event"),
-    "DONE after an error": (
-        STREAM,
-        streamed(chunk("Hel"), failure(ErrorCode.WORKER_CRASHED), DONE),
-        KILLED,
-        "after the terminal event",
-    ),
     "text after the finish_reason": (
         STREAM, streamed(*GOOD[:-1], chunk("!"), DONE), NOTHING, "goes on after"
     ),
@@ -157,13 +143,6 @@ WRONG: dict[str, tuple[Ask, Answer, FaultLog, str]] = {
     "queue full after text": (
         STREAM, streamed(chunk("Hel"), failure(ErrorCode.QUEUE_FULL)), CROWD, "had begun"
     ),
-    "the model loads though it is known": (
-        STREAM, refused(ErrorCode.MODEL_LOADING), CROWD, "model_loading"
-    ),
-    "no memory": (STREAM, refused(ErrorCode.INSUFFICIENT_MEMORY), CROWD, "insufficient_memory"),
-    "no connection": (
-        STREAM, refused(ErrorCode.TOO_MANY_CONNECTIONS), CROWD, "too_many_connections"
-    ),
     "only the server's own deadline ends it": (
         STREAM, refused(ErrorCode.REQUEST_TIMEOUT, ended_s=110.1), KILLED, "hangs"
     ),
@@ -174,20 +153,8 @@ WRONG: dict[str, tuple[Ask, Answer, FaultLog, str]] = {
         STREAM, streamed(chunk("Hel"), failure(ErrorCode.WORKER_CRASHED)), ZYGOTE_KILLED,
         "nothing was done to any worker",
     ),
-    "given up by the zygote's death": (
-        WHOLE, refused(ErrorCode.MODEL_UNAVAILABLE), FaultLog(zygotes=[100.5] * 20),
-        "given up after 0 deaths",
-    ),
     "left after wrong text": (
         STREAM, streamed(chunk("Hal"), end="left"), NOTHING, "wrong text"
-    ),
-    "left after text behind the end": (
-        STREAM, streamed(*GOOD, chunk("!"), end="left"), NOTHING, "after the terminal event"
-    ),
-    "left after a wrong whole text": (WHOLE, replace(whole("Hallo"), end="left"), NOTHING,
-                                      "wrong text"),
-    "left a mistake of the server": (
-        STREAM, refused(ErrorCode.INTERNAL_ERROR, end="left"), KILLED, "internal_error"
     ),
     "left a refusal without Retry-After": (
         STREAM, refused(ErrorCode.QUEUE_FULL, headers={}, end="left"), CROWD, "Retry-After"
@@ -213,9 +180,6 @@ WRONG: dict[str, tuple[Ask, Answer, FaultLog, str]] = {
     "a whole answer failed by kills": (
         WHOLE, refused(ErrorCode.WORKER_CRASHED), KILLED_TWICE, "had emitted nothing"
     ),
-    "a whole answer failed by one crash": (
-        WHOLE, refused(ErrorCode.WORKER_CRASHED), FaultLog(own=[100.5]), "had emitted nothing"
-    ),
     "given up after some kills": (
         WHOLE, refused(ErrorCode.MODEL_UNAVAILABLE), KILLED_TWICE, "given up after 2 deaths"
     ),
@@ -231,19 +195,10 @@ WRONG: dict[str, tuple[Ask, Answer, FaultLog, str]] = {
     ),
     "a mistake of the server": (STREAM, refused(ErrorCode.INTERNAL_ERROR), KILLED,
                                 "internal_error"),
-    "it drains though nobody said so": (STREAM, refused(ErrorCode.SHUTTING_DOWN), KILLED,
-                                        "shutting_down"),
     "a status that is not the code's": (STREAM, refused(ErrorCode.QUEUE_FULL, status=400), NOTHING,
                                         "status 400 with code queue_full"),
     "another shape": (STREAM, answer(400, b'{"detail": []}'), NOTHING, "OpenAI's shape"),
     "plain text": (STREAM, answer(400, b"Bad request"), NOTHING, "without JSON"),
-    "an unknown code": (
-        STREAM,
-        answer(400, json.dumps(failure(ErrorCode.INVALID_JSON)).replace("json", "yaml").encode()),
-        NOTHING,
-        "unknown code",
-    ),
-    "good requests refused": (STREAM, refused(ErrorCode.INVALID_JSON), NOTHING, "invalid_json"),
 }  # fmt: skip
 
 

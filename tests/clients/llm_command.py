@@ -52,7 +52,6 @@ def run(*words: str) -> str:
 
 
 def ask(*words: str, model: str = "ours", max_tokens: int = 24) -> str:
-    """An answer of the model."""
     return run("-m", model, "-o", "temperature", "0", "-o", "max_tokens", f"{max_tokens}", *words)
 
 

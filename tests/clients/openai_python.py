@@ -48,7 +48,6 @@ client: Any = OpenAI(**OPTIONS)
 
 
 def asynchronous() -> Any:
-    """The other client."""
     return AsyncOpenAI(**OPTIONS)
 
 

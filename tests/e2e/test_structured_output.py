@@ -162,19 +162,6 @@ def test_a_prompt_is_as_likely_as_its_tokens_one_by_one(demo_server: Server) -> 
     assert told_of(demo_server, SENTENCE)["logprobs"] == choice["logprobs"]
 
 
-def test_a_prompt_is_told_of_by_its_letters(demo_server: Server) -> None:
-    choice = told_of(demo_server, SENTENCE, max_tokens=0, logprobs=5)
-    told = choice["logprobs"]
-    for name, offset in zip(told["tokens"], told["text_offset"], strict=True):
-        assert name.startswith("bytes:") or choice["text"].startswith(name, offset)
-    assert any(name.startswith("bytes:") for name in told["tokens"])
-    for name, value, others in zip(
-        told["tokens"][1:], told["token_logprobs"][1:], told["top_logprobs"][1:], strict=True
-    ):
-        assert others[name] == value and 5 <= len(others) <= 6
-        assert sum(map(math.exp, others.values())) < 1 + 1e-6
-
-
 def test_looking_at_a_prompt_changes_nothing_of_what_follows(demo_server: Server) -> None:
     body = {"prompt": SENTENCE * 3, "max_tokens": 24, "seed": 3, "temperature": 1}
 

@@ -25,10 +25,7 @@ from shared.messages import (
 MODEL = ModelInfo("test", n_ctx=100, n_vocab=10, max_token_bytes=1)
 NOT_MESSAGES = {
     "text": b"Segmentation fault\n",
-    "bytes": b"\x80\x04\x95\xff\n",
-    "unknown": b'["Hello",{}]\n',
     "fields": b'["Ready",{"model":{"size":1}}]\n',
-    "list": b"[]\n",
     "command": encode(Generate("r", (1,))) + b"\n",
 }
 

@@ -128,10 +128,8 @@ def test_a_damaged_build_is_left_aside(built: Path, tmp_path: Path, wanted_text:
 
 @NEEDS_COMPILER
 def test_ct_lib_goes_before_it(built: Path, tmp_path: Path, wanted_text: str) -> None:
-    engine, text, _ = answer(XDG_CACHE_HOME=str(built), CT_LIB="basic")
-    assert (engine, text) == (f"ctransformers {engine_version()}, basic", wanted_text)
     mine = shutil.copy(library_in(built), tmp_path / "mine.so")
-    engine, text, _ = answer(XDG_CACHE_HOME=str(tmp_path), CT_LIB=str(mine))
+    engine, text, _ = answer(XDG_CACHE_HOME=str(built), CT_LIB=str(mine))
     assert (engine, text) == (str(mine), wanted_text)
 
 
@@ -221,11 +219,8 @@ def test_usage(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize(
-    ("name", "said"), [("/no/such.so", "there is no file /no/such.so"), (__file__, "not a library")]
-)
-def test_a_ct_lib_that_is_none(name: str, said: str) -> None:
-    ended = run_main(MODEL_NAME=str(MODEL), CT_LIB=name)
+def test_a_ct_lib_that_is_none() -> None:
+    ended = run_main(MODEL_NAME=str(MODEL), CT_LIB=__file__)
     assert ended.returncode == 2
     (line,) = ended.stderr.splitlines()
-    assert line.startswith(f"ggml-fastapi: CT_LIB={name}: ") and said in line
+    assert line.startswith(f"ggml-fastapi: CT_LIB={__file__}: ") and "not a library" in line

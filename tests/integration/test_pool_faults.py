@@ -132,14 +132,14 @@ NEVER_LOADS = ("tests.integration.never_loads",)
 
 
 @pytest.mark.parametrize("preload", [(), NEVER_LOADS, ("no.such.module",)])
-@pytest.mark.parametrize("turns", [0, 1, 2, 1000])
+@pytest.mark.parametrize("turns", [0, 1, 1000])
 def test_a_pool_can_be_closed_as_soon_as_it_is_started(
     preload: tuple[str, ...], turns: int
 ) -> None:
     async def work() -> None:
         pool = LocalPool(
             WorkerConfig("echo"), workers=2, max_queue=1, target=targets.never_ready,
-            preparer=targets.never_ready,
+            preparer=targets.never_ready, preload=preload,
         )  # fmt: skip
         starting = asyncio.create_task(pool.start())
         for _ in range(turns):

@@ -47,7 +47,7 @@ async def is_refused(pool: LocalPool, request: Generate) -> bool:
     return False
 
 
-@pytest.mark.parametrize("order", ["SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "exit"])
+@pytest.mark.parametrize("order", ["SIGSEGV", "SIGABRT", "exit"])
 def test_a_request_that_kills_workers_is_not_taken_any_more(order: str) -> None:
     async def work() -> None:
         async with ready(target=targets.obeys) as pool:

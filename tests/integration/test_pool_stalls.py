@@ -10,7 +10,6 @@ from contextlib import aclosing
 import pytest
 
 from gateway.pool.base import Limits, PoolRefused, PoolStatus
-from gateway.pool.local import LocalPool
 from shared.errors import ErrorCode
 from shared.messages import Finished
 from tests.integration import targets
@@ -25,7 +24,6 @@ from tests.integration.pools import (
     ready,
     run,
     running_pid,
-    started,
     text_of,
     until,
 )
@@ -159,18 +157,6 @@ def test_a_zygote_that_is_stopped() -> None:
     run(work())
 
 
-def test_a_model_that_never_loads() -> None:
-    async def work() -> None:
-        limits = Limits(start_timeout_s=1.0)
-        async with started(preload=NEVER_LOADS, limits=limits) as pool:
-            status = pool.status()
-            assert status.state == "failed"
-            assert status.reason is not None and "within 1 s" in status.reason
-            assert "START_TIMEOUT" in status.reason
-
-    run(work())
-
-
 def test_a_worker_that_takes_too_much_memory() -> None:
     async def work() -> None:
         limits = Limits(max_worker_memory=100 * MIB)
@@ -194,25 +180,6 @@ def test_the_memory_of_workers_is_measured() -> None:
                 assert MIB < (worker.memory_bytes or 0) < 200 * MIB
             await kill(pids_of(pool)[0])
             await until(pool, lambda status: all_idle(status) and is_measured(status))
-
-    run(work())
-
-
-async def refusal(pool: LocalPool) -> PoolRefused:
-    with pytest.raises(PoolRefused) as refused:
-        await collect(pool.generate(ask("x")))
-    assert 1 <= refused.value.retry_after <= 60
-    return refused.value
-
-
-def test_nothing_new_is_taken_when_memory_is_short() -> None:
-    async def work() -> None:
-        limits = Limits(min_free_memory=1 << 60)
-        async with ready(workers=1, delay_ms=5, limits=limits) as pool:
-            status = await until(pool, lambda status: status.reason is not None)
-            assert status.state == "ready"
-            assert status.reason is not None and "MIN_FREE_MEMORY" in status.reason
-            assert (await refusal(pool)).code == ErrorCode.INSUFFICIENT_MEMORY
 
     run(work())
 

@@ -1,7 +1,5 @@
 """Real servers at the limits of what they bear with, and with a worker that was stopped."""
 
-import os
-import signal
 from pathlib import Path
 
 from tests.serving import run_main, served_echo
@@ -35,11 +33,3 @@ def test_a_server_that_is_short_of_memory_says_so() -> None:
         assert answer.json()["error"]["code"] == "insufficient_memory"
         assert int(answer.headers["retry-after"]) >= 1
         server.stop()
-
-
-def test_no_stopped_worker_outlives_a_killed_gateway() -> None:
-    with served_echo() as server:
-        # Of several: it takes one that is not stopped.
-        os.kill(server.worker_pids()[0], signal.SIGSTOP)
-        os.kill(server.process.pid, signal.SIGKILL)
-        assert server.wait_until_gone(timeout=2) == []

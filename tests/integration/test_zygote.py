@@ -335,8 +335,8 @@ def test_a_process_can_exit_without_closing_the_pool(tmp_path: Path) -> None:
 def test_the_text_is_the_same_whatever_a_worker_has_from_the_zygote() -> None:
     """The logits are equal to the bit, so the greedy text is, too."""
     config = WorkerConfig("ctransformers", str(demo_model.fetch()), n_ctx=512, threads=2)
-    questions = [f"Question: what is {n} plus {n}? Answer:" for n in range(3)]
-    prefix = "Numbers are added here, and nothing but added. " * 8
+    questions = [f"Question: what is {n} plus {n}? Answer:" for n in range(2)]
+    prefix = "Numbers are added here, and nothing but added. " * 5
     system = {"role": "system", "content": prefix}
 
     async def texts(**options: Any) -> list[tuple[str, int]]:
@@ -346,7 +346,7 @@ def test_the_text_is_the_same_whatever_a_worker_has_from_the_zygote() -> None:
                 user = {"role": "user", "content": question}
                 prompt = await pool.prepare(Prepare("q", Chat((system, user))))
                 assert isinstance(prompt, Prepared)
-                request = replace(ask("", max_tokens=12), ids=prompt.ids)
+                request = replace(ask("", max_tokens=6), ids=prompt.ids)
                 events = await collect(pool.generate(request))
                 answers.append((text_of(events), cached(events)))
                 await kill(pids_of(pool)[0])
@@ -358,7 +358,7 @@ def test_the_text_is_the_same_whatever_a_worker_has_from_the_zygote() -> None:
         born = await texts(warm_prompt=prefix)
         assert [text for text, _ in born] == [text for text, _ in cold]
         assert [n for _, n in cold] == [0] * len(questions)
-        assert all(n > 60 for _, n in born)
+        assert all(n > 40 for _, n in born)
 
     run(work())
 

@@ -18,6 +18,8 @@ from worker.engines.llamacpp_vocabulary import Vocabulary
 
 # From 64 rows on attention has another kernel, and a token's logits depend on what was beside it.
 _MOST_ROWS = 63
+# With fewer cells than it has sequences, the library ends the process.
+_LEAST_CELLS = 256
 # What pooling a context does: none, or what the file says.
 _NO_POOLING, _POOLING_OF_FILE = 0, -1
 _CACHE_FULL = 1
@@ -45,7 +47,7 @@ class LlamaCppEngine:
         self._pools = file.pooling is not Pooling.NONE
         self.n_slots = config.slots
         # What is pooled has to be evaluated together.
-        self.batch_size = n_ctx if self._pools else _MOST_ROWS
+        self.batch_size = max(n_ctx, _MOST_ROWS) if self._pools else _MOST_ROWS
         model = self._c.llama_model_load_from_file(
             str(file.path).encode(), library.model_params(load_mode=1, n_gpu_layers=0)
         )
@@ -55,7 +57,7 @@ class LlamaCppEngine:
         self._context = self._c.llama_init_from_model(
             model,
             library.context_params(
-                n_ctx=n_ctx,
+                n_ctx=max(n_ctx, _LEAST_CELLS),
                 n_batch=self.batch_size,
                 n_ubatch=self.batch_size,
                 n_seq_max=self.n_slots,

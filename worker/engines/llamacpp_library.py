@@ -118,7 +118,6 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_memory_seq_rm": (c_bool, (_POINTER, c_int32, c_int32, c_int32)),
     "llama_memory_seq_cp": (None, (_POINTER, c_int32, c_int32, c_int32, c_int32)),
     "llama_memory_seq_pos_min": (c_int32, (_POINTER, c_int32)),
-    "llama_memory_seq_pos_max": (c_int32, (_POINTER, c_int32)),
     "llama_batch_init": (Batch, (c_int32, c_int32, c_int32)),
     "llama_decode": (c_int32, (_POINTER, Batch)),
     "llama_set_n_threads": (None, (_POINTER, c_int32, c_int32)),

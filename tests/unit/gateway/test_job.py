@@ -25,16 +25,6 @@ def run(work: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(work, 5))
 
 
-def test_events_come_out_as_they_went_in() -> None:
-    async def scenario() -> None:
-        mailbox = mailbox_of()
-        for event in (BEGIN, Delta("a", "x", 1), END):
-            mailbox.put(event)
-            assert await mailbox.get() is event
-
-    run(scenario())
-
-
 @pytest.mark.parametrize("end", [END, Failed("a", "worker_crashed", "It broke.")])
 def test_a_whole_answer_comes_when_it_has_ended(end: Event) -> None:
     async def scenario() -> None:
@@ -50,27 +40,6 @@ def test_a_whole_answer_comes_when_it_has_ended(end: Event) -> None:
         for event in again:
             mailbox.put(event)
         assert [await taking, await mailbox.get()] == [Delta("a", "xy", 2), end]
-
-    run(scenario())
-
-
-def test_deltas_that_wait_become_one() -> None:
-    async def scenario() -> None:
-        mailbox = mailbox_of()
-        for event in (BEGIN, Delta("a", "x", 1), Delta("a", "yz", 2), Delta("a", "é", 1), END):
-            mailbox.put(event)
-        assert [await mailbox.get() for _ in range(3)] == [BEGIN, Delta("a", "xyzé", 4), END]
-
-    run(scenario())
-
-
-def test_a_delta_that_was_taken_is_not_merged_with() -> None:
-    async def scenario() -> None:
-        mailbox = mailbox_of()
-        mailbox.put(Delta("a", "x", 1))
-        first = await mailbox.get()
-        mailbox.put(Delta("a", "y", 1))
-        assert [first, await mailbox.get()] == [Delta("a", "x", 1), Delta("a", "y", 1)]
 
     run(scenario())
 

@@ -6,88 +6,11 @@ from tests.unit.gateway.schedules import (
     SYSTEM,
     finish,
     request,
-    running,
     scheduler,
     started,
-    waiting,
     with_caches,
     withdraw,
 )
-
-
-def test_first_in_first_out() -> None:
-    made = scheduler(1)
-    for request_id in "abc":
-        assert made.submit(request(request_id))
-    assert started(made) == [("a", 0)]
-    assert waiting(made) == ["b", "c"]
-    finish(made, "a", ())
-    assert started(made) == [("b", 0)]
-    finish(made, "b", ())
-    assert started(made) == [("c", 0)]
-    assert (waiting(made), running(made)) == ([], {"c": 0})
-
-
-def test_nothing_starts_without_a_worker_or_without_a_request() -> None:
-    made = scheduler(0, max_running=1)
-    assert made.next(0) is None
-    made.submit(request("a"))
-    assert made.next(0) is None
-    made.add_worker(7)
-    assert started(made) == [("a", 7)]
-
-
-def test_the_backlog_is_bounded() -> None:
-    made = scheduler(0, max_queue=2)
-    assert [made.submit(request(request_id)) for request_id in "abc"] == [True, True, False]
-    assert waiting(made) == ["a", "b"]
-
-
-def test_free_workers_count_as_places() -> None:
-    made = scheduler(2, max_queue=1)
-    assert [made.submit(request(request_id)) for request_id in "abcd"] == [True] * 3 + [False]
-    assert started(made) == [("a", 0), ("b", 1)]
-    assert not made.submit(request("e"))
-    finish(made, "a", ())
-    assert made.submit(request("f"))
-    assert not made.submit(request("g"))
-
-
-def test_without_a_backlog_only_free_workers_take_requests() -> None:
-    made = scheduler(1, max_queue=0)
-    assert made.submit(request("a"))
-    assert not made.submit(request("b"))
-    assert started(made) == [("a", 0)]
-    assert not made.submit(request("c"))
-    finish(made, "a", ())
-    assert made.submit(request("d"))
-
-
-def test_withdraw() -> None:
-    made = scheduler(1)
-    for request_id in "abc":
-        made.submit(request(request_id))
-    assert started(made) == [("a", 0)]
-    assert not withdraw(made, "a")
-    assert withdraw(made, "b")
-    assert not withdraw(made, "b")
-    assert not withdraw(made, "never seen")
-    assert waiting(made) == ["c"]
-
-
-def test_resubmit_goes_to_the_head_whatever_the_bound() -> None:
-    made = scheduler(1, max_queue=1)
-    first = request("a")
-    made.submit(first)
-    started(made)
-    made.submit(request("b"))
-    made.remove_worker(0)
-    assert running(made) == {}
-    made.resubmit(first)
-    assert waiting(made) == ["a", "b"]
-    assert not made.submit(request("c"))
-    made.add_worker(0)
-    assert started(made) == [("a", 0)]
 
 
 @pytest.mark.parametrize(
@@ -152,26 +75,6 @@ def test_who_asks_again_comes_to_the_same_worker() -> None:
     assert made.evictions == 0
 
 
-def test_a_new_worker_has_an_empty_cache() -> None:
-    made = with_caches("", "hello")
-    made.remove_worker(1)
-    made.add_worker(1)
-    made.submit(request("a", "hello"))
-    assert started(made) == [("a", 0)]
-
-
-def test_only_so_many_run_at_the_same_time() -> None:
-    made = scheduler(4, max_running=2)
-    assert made.startable == 2
-    for request_id in "abc":
-        assert made.submit(request(request_id, request_id))
-    assert started(made) == [("a", 0), ("b", 1)]
-    assert (made.startable, waiting(made)) == (0, ["c"])
-    finish(made, "a", ())
-    # Not where the other conversation is: it may go on.
-    assert started(made) == [("c", 2)]
-
-
 def test_parked_conversations_find_their_caches() -> None:
     made = scheduler(5, max_running=2)
     texts = {name: f"{name} is a name. " * 20 for name in "abcd"}
@@ -192,21 +95,6 @@ def test_a_refused_prompt_leaves_the_cache_as_it_was() -> None:
     finish(made, "a", None)
     made.submit(request("b", "A long talk. " * 20))
     assert started(made) == [("b", 0)]
-
-
-def test_remove_worker() -> None:
-    made = scheduler(3)
-    made.submit(request("a"))
-    made.submit(request("b"))
-    started(made)
-    made.remove_worker(0)
-    assert running(made) == {"b": 1}
-    made.remove_worker(2)
-    made.remove_worker(99)
-    made.submit(request("c"))
-    assert started(made) == []
-    finish(made, "b", ())
-    assert started(made) == [("c", 1)]
 
 
 def test_a_prompt_that_was_cancelled_before_its_end_leaves_what_was_shared() -> None:

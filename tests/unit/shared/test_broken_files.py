@@ -34,7 +34,6 @@ INT_MAX = (1 << 31) - 1
 
 
 def problem(path: Path, content: bytes) -> str:
-    """Return what is said about a file with this content."""
     path.write_bytes(content)
     with pytest.raises(ModelFileError) as caught:
         inspect(path)

@@ -12,7 +12,6 @@ from tests.gguf_files import ARRAY, BOOL, F32, I32, STRING, U32, GGUFDraft, Tens
 
 
 def problem(path: Path, draft: GGUFDraft) -> str:
-    """Return what is said about the file."""
     with pytest.raises(ModelFileError) as caught:
         check_gguf(read_gguf(draft.write(path)))
     return str(caught.value)

@@ -17,7 +17,6 @@ HEADER = b"GGUF" + struct.pack("<I", 3)
 
 
 def problem(path: Path, content: bytes | GGUFDraft) -> str:
-    """Return what is said about a file with this content."""
     raw = content if isinstance(content, bytes) else content.to_bytes()
     path.write_bytes(raw)
     with pytest.raises(ModelFileError) as caught:

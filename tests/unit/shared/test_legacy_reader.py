@@ -14,7 +14,6 @@ from tests.legacy_files import LegacyDraft, tiny_mpt, tiny_neox, tiny_starcoder,
 
 
 def problem(path: Path, draft: LegacyDraft) -> str:
-    """Return what is said about a file."""
     with pytest.raises(ModelFileError) as caught:
         inspect(draft.write(path))
     return str(caught.value).removeprefix(f"{path}: ")

@@ -159,6 +159,14 @@ def test_what_runs_together_gets_what_it_gets_alone(path: Path, n_ctx: int) -> N
         check(engine, list(request.ids), list(last.ids))
 
 
+def test_a_context_of_few_tokens_is_kept_to(llama: Path) -> None:
+    engine = load(llama, slots=8, n_ctx=2)
+    assert engine.info.n_ctx == 2
+    assert len(greedy(engine, 7, [5], 2)) == 2
+    with pytest.raises(EngineError, match="do not fit the context"):
+        engine.forward([SlotTokens(7, [5])], 1)
+
+
 def test_bad_batches_change_nothing(llama: Path) -> None:
     engine = load(llama, n_ctx=256)
     expected = greedy(engine, 0, SYSTEM, 5)
@@ -203,6 +211,13 @@ def _changed(**numbers: int) -> GGUFDraft:
     return draft
 
 
+def _experts(count: int, used: int) -> GGUFDraft:
+    draft = tiny("qwen3moe")
+    for key, number in (("expert_count", count), ("expert_used_count", used)):
+        draft.metadata[f"qwen3moe.{key}"] = (U32, number)
+    return draft
+
+
 def _without(tensor: str) -> GGUFDraft:
     draft = tiny_llama()
     del draft.tensors[tensor]
@@ -217,6 +232,10 @@ def _without(tensor: str) -> GGUFDraft:
         (_changed(block_count=1), "names 1 layers, and has tensors of 2"),
         (_changed(context_length=0), "context_length should be a positive number"),
         (_changed(attention__head_count=1 << 31), "head_count is 2,147,483,648"),
+        (_changed(rope__dimension_count=3), "should be even, and at most 8"),
+        (_changed(rope__dimension_count=1000), "should be even, and at most 8"),
+        (_experts(0, 0), "names 0 experts"),
+        (_experts(4, 5), "names 4 experts, of which 5 are used, and has tensors of 4"),
         (_changed(pooling_type=9), "pools embeddings in an unknown way"),
         (_changed(pooling_type=4), "ranks documents"),
     ],

@@ -11,7 +11,7 @@ from shared.errors import ModelFileError
 from shared.model.byte_level import LETTERS
 from shared.model.description import Family
 from tests.model_files import model_file
-from tests.tokenizers_of_families import lines, stages
+from tests.tokenizers_of_families import stages
 from worker.tokenizer.pre_tokenizers import PREPARATIONS, preparation_of
 from worker.tokenizer.special_tokens import FAMILY_TOKENS
 
@@ -50,10 +50,6 @@ def test_falcons_stages_agree_with_its_own_beside_any_punctuation() -> None:
 @given(st.text(max_size=60) | st.text("  \n\u3000aé中12½²!?_$'s·\u0301м", max_size=60))
 def test_falcons_stages_agree_with_its_own_on_any_text(text: str) -> None:
     assert cut(FALCON, text) == cut(FALCONS_OWN, text)
-
-
-def test_falcons_stages_agree_with_its_own_on_all_lines() -> None:
-    assert all(cut(FALCON, line) == cut(FALCONS_OWN, line) for line in lines())
 
 
 def test_the_letters_of_bytes_that_are_numerals() -> None:

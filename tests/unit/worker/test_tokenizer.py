@@ -4,8 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from shared.errors import ModelFileError
 from shared.model.inspect import inspect
@@ -74,19 +72,6 @@ def test_what_a_user_types_is_plain_text(bpe: tuple[Tokenizer, Vocabulary, Words
     assert ids.index(IM_END) == len(ids) - 1
     assert not {ENDOFTEXT, IM_START} & {*ids}
     assert decoded(vocabulary, ids) == typed
-
-
-def test_merges_are_applied_in_their_order(bpe: tuple[Tokenizer, Vocabulary, Words]) -> None:
-    tokenizer, vocabulary, _ = bpe
-    ids = tokenizer.encode(("the hello world cat",))
-    assert [vocabulary.raw[token] for token in ids] == [b"t", b"he", b" hello", b" world", b" cat"]
-
-
-@given(st.text(max_size=30))
-@example("".join(map(chr, range(256))))
-def test_bytes_survive_the_round_trip(bpe: tuple[Tokenizer, Vocabulary, Words], text: str) -> None:
-    tokenizer, vocabulary, _ = bpe
-    assert decoded(vocabulary, tokenizer.encode((text,))) == text
 
 
 def test_begin_token_is_put_in_front_once(folder: Path) -> None:

@@ -3,7 +3,7 @@
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.model.gguf import TokenType
@@ -78,6 +78,7 @@ def test_a_long_text_gets_the_ids_of_the_reference(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+@settings(max_examples=40)
 @given(texts)
 def test_any_text_gets_the_ids_of_the_reference_and_comes_back(name: str, text: str) -> None:
     ids = built(name)[0].encode((text,))
@@ -91,6 +92,7 @@ def test_a_special_token_in_its_place_and_in_plain_text(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+@settings(max_examples=40)
 @given(st.data())
 def test_special_tokens_come_of_their_own_places_only(name: str, data: st.DataObject) -> None:
     special = st.sampled_from(special_of(name))
@@ -109,6 +111,7 @@ def check_places(name: str, before: str, text: str, after: str) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+@settings(max_examples=40)
 @given(st.lists(texts, max_size=6))
 def test_plain_text_is_one_piece_however_it_is_cut(name: str, parts: list[str]) -> None:
     tokenizer = built(name)[0]

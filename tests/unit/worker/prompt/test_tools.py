@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from shared.tool_calls import CALL_ARGUMENTS, CALL_BEGIN, CALL_END, CLOSE, OPEN
 from worker.prompt.formats import FORMATS
 from worker.prompt.tools import (
-    as_plain,
     call_text,
     describes_tools,
     instructions,
@@ -24,7 +23,6 @@ TOOLS = [
 
 
 def said(role: str, content: str = "", **more: Any) -> Any:
-    """A message."""
     return {"role": role, "content": content, **more}
 
 
@@ -47,32 +45,6 @@ def test_a_call_is_json_between_marks(arguments: dict[str, Any]) -> None:
 
 def test_arguments_that_are_no_json_are_told_as_they_are() -> None:
     assert call_text("f", '{"a') == '<tool_call>\n{"name": "f", "arguments": {"a}\n</tool_call>'
-
-
-def test_calls_and_results_become_text() -> None:
-    calls = [called("f", {"a": 1}), called("g", {})]
-    plain = as_plain(
-        [
-            said("user", "u"),
-            said("assistant", "Let me see.", tool_calls=calls),
-            said("tool", "one", tool_call_id="1"),
-            said("tool", "two", tool_call_id="2"),
-            said("assistant", "", tool_calls=calls[1:]),
-            said("tool", ""),
-            said("user", "and?"),
-        ]
-    )
-    assert plain == [
-        said("user", "u"),
-        said("assistant", f"Let me see.\n{call_text('f', {'a': 1})}\n{call_text('g', {})}"),
-        said(
-            "user",
-            "<tool_response>\none\n</tool_response>\n<tool_response>\ntwo\n</tool_response>",
-        ),
-        said("assistant", call_text("g", {})),
-        said("user", "<tool_response>\n\n</tool_response>"),
-        said("user", "and?"),
-    ]
 
 
 def test_instructions_have_each_tool_on_a_line_and_show_the_form() -> None:
