@@ -249,7 +249,9 @@ def _cached_snapshot(repository: str) -> Path | None:
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(huggingface_hub.snapshot_download(repository, local_files_only=True))
+        # Nothing is fetched here, so no revision need be named.
+        folder = huggingface_hub.snapshot_download(repository, local_files_only=True)  # nosec B615
+        return Path(folder)
     except (HFValidationError, LocalEntryNotFoundError):
         return None
 
