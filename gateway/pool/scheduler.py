@@ -1,6 +1,6 @@
 """Which job runs in which slot, and what waits: data only, no clock, no I/O."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -15,6 +15,9 @@ _LOOKAHEAD = 16
 # Cost of evicting a cached token, relative to evaluating one: 1.0 while a never-used slot exists;
 # otherwise up to this, less the longer the slot has been idle.
 _WORTH_OF_NEWEST = 0.5
+# What each generation that runs in a slot's worker costs the next one there, in tokens: it shares
+# that worker's threads, while another worker may have a core to itself.
+_COST_OF_COMPANY = 64
 
 
 @dataclass(slots=True, eq=False)
@@ -204,6 +207,7 @@ class Scheduler:
     def _cheapest(self, prompt: Prefix, slots: list[Slot]) -> tuple[Slot, int]:
         """The slot that a prompt costs least, and how many tokens they share."""
         has_blank = any(slot.is_blank for slot in slots)
+        company = Counter(job.slot.worker_id for job in self.running.values() if job.slot)
 
         def costs() -> Iterator[tuple[float, int, int, Slot, int]]:
             for age, slot in enumerate(slots):
@@ -211,7 +215,9 @@ class Scheduler:
                 # Who repeats a prompt or goes on with it has no use for what was behind it.
                 lost = 0 if slot.is_continued(shared) else len(slot.cached) - shared
                 worth = 1.0 if has_blank else _WORTH_OF_NEWEST * (age + 1) / len(slots)
-                yield len(prompt) - shared + worth * lost, lost, age, slot, shared
+                cost = len(prompt) - shared + worth * lost
+                cost += _COST_OF_COMPANY * company[slot.worker_id]
+                yield cost, lost, age, slot, shared
 
         *_, slot, shared = min(costs(), key=lambda cost: cost[:3])
         return slot, shared

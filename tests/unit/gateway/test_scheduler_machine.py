@@ -151,7 +151,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         worth = 0.5 * (oldest_first.index(place) + 1) / len(oldest_first)
         if model.blank & set(oldest_first):
             worth = 1.0
-        return len(prompt) - shared + worth * lost, lost
+        company = 64 * model.load(place[0])
+        return len(prompt) - shared + worth * lost + company, lost
 
     @precondition(lambda self: self.model.running)
     @rule(text=st.text("ab", max_size=4), data=st.data())
