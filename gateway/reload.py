@@ -95,9 +95,10 @@ class Reloads:
 
     def begin_close(self) -> None:
         """Give up the reload that is running, and begin no other."""
-        self._closing = True
-        if self._reloading is not None:
+        # Once: a second cancellation would interrupt how the first closes its pool.
+        if self._reloading is not None and not self._closing:
             self._reloading.cancel()
+        self._closing = True
 
     async def close(self) -> None:
         """End every generation and every process; safe to call again."""

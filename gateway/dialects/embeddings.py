@@ -16,11 +16,8 @@ from pydantic import Field, PlainValidator
 from gateway.answer.pieces import Ended, Piece, Usage
 from gateway.ask import Ask, IdsPrompt, Limit, Prompt, text_prompt
 from gateway.dialects import Dialect, Header
-from gateway.dialects.fields import Body, checked, wrong
+from gateway.dialects.fields import MOST_INPUTS, Body, checked, wrong
 from gateway.errors import ApiError, refused
-
-MOST_INPUTS = 2048
-"""The most texts of a request."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ MAX_BIASES = 1024
 """The most entries of ``logit_bias``."""
 MOST_LOGPROBS = 20
 """The most alternatives of a token that are told of."""
+MOST_INPUTS = 2048
+"""The most texts of a request, as OpenAI has it for embeddings."""
 MAX_ITEMS = 10_000
 """The most messages in a conversation, and parts in a message."""
 MOST_CHOICES = 10_000

@@ -27,6 +27,7 @@ _MAX_BACKOFF_S = 60.0
 _LEAST_FORK_S = 10.0
 _TIMES_USUAL = 50.0
 _WEIGHT = 0.2
+_CANCEL_S = 0.1  # until what goes on after a cancellation is cancelled again
 
 
 class NotLoaded(Exception):
@@ -110,8 +111,10 @@ class Zygote:
     async def close(self) -> None:
         """End it at once, even while it loads, and start no other; its forks live on."""
         if self._keeping is not None:
-            self._keeping.cancel()
-            await asyncio.gather(self._keeping, return_exceptions=True)
+            # Before Python 3.12 `wait_for` loses a cancellation that meets what it waits for.
+            while not self._keeping.done():
+                self._keeping.cancel()
+                await asyncio.wait((self._keeping,), timeout=_CANCEL_S)
             self._fail("the server is shutting down")
         if self.process is not None:
             self.process.kill()
