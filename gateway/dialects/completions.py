@@ -58,7 +58,9 @@ Prompts: TypeAlias = Annotated[
 class CompletionRequest(GenerationRequest):
     """The body of ``/v1/completions``."""
 
-    prompt: Prompts = Field(description="Text, token ids, or a list of either.")
+    prompt: Prompts = Field(
+        description=f"Text, token ids, or a list of up to {MOST_INPUTS} of either."
+    )
     max_tokens: int | None = Field(None, ge=0, description="The most tokens to generate.")
     suffix: str | None = Field(
         None, description="What comes after the completion, for models that fill in the middle."

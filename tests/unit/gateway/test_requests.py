@@ -141,6 +141,14 @@ def test_there_is_no_room_for_some_of_many() -> None:
     assert post(pool, COMPLETIONS, {"prompt": "x", "n": 3}).status_code == 200
 
 
+def test_prompts_are_counted_before_each_is_read() -> None:
+    status = replace(READY, max_queue=10_000)
+    answers = [post(ScriptedPool(status=status), COMPLETIONS, {"prompt": ["x"] * n})
+               for n in (2048, 2049)]  # fmt: skip
+    assert answers[0].status_code == 200
+    assert error(answers[1]) == (400, "invalid_value", "prompt")
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("body", "param"),
