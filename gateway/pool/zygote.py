@@ -128,12 +128,18 @@ class Zygote:
         # a fork waits for others would count against it.
         async with self._forking:
             began_s = time.monotonic()
+            forking = asyncio.ensure_future(process.fork(name, target, descriptors))
             try:
-                child = await asyncio.wait_for(process.fork(name, target, descriptors), self.fork_s)
-            except asyncio.TimeoutError as error:
+                # Before Python 3.12 `wait_for` loses a cancellation that comes with the answer.
+                await asyncio.wait((forking,), timeout=self.fork_s)
+            finally:
+                is_late = not forking.done()
+                forking.cancel()
+            if is_late:
                 process.kill()
                 message = f"no worker could be forked from the zygote within {self.fork_s:g} s"
-                raise TimeoutError(message) from error
+                raise TimeoutError(message)
+            child = forking.result()
             self._usual_fork_s += _WEIGHT * (time.monotonic() - began_s - self._usual_fork_s)
         return child
 
