@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, PlainValidator
 from gateway.answer.pieces import Begun, Choice, Ended, Piece, Text, Usage, best
 from gateway.ask import Ask, IdsPrompt, Prompt, text_prompt
 from gateway.dialects import Dialect, Header
-from gateway.dialects.fields import MOST_INPUTS, MOST_LOGPROBS, wrong
+from gateway.dialects.fields import MOST_INPUTS, MOST_LOGPROBS, check_count, wrong
 from gateway.dialects.openai_answer import Json, OpenAiWriter, TextLogprobsFold, joined
 from gateway.dialects.openai_request import (
     GenerationRequest,
@@ -30,9 +30,7 @@ def _prompts(value: object) -> object:
     if isinstance(value, str) or _are_ids(value):
         return [value]
     if isinstance(value, list) and value:
-        # Each takes microseconds, in which the event loop does nothing else.
-        if len(value) > MOST_INPUTS:
-            raise wrong(f"should have at most {MOST_INPUTS} items, not {len(value)}")
+        check_count(value, MOST_INPUTS)
         return value
     raise wrong("should be a string, a list of token ids, or a list of either, and not empty")
 

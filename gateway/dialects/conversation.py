@@ -15,7 +15,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from gateway.ask import NO_TOOLS, Function, ToolUse
-from gateway.dialects.fields import MAX_ITEMS, Body, bounded, wrong
+from gateway.dialects.fields import MAX_ITEMS, Body, bounded, check_count, wrong
 from gateway.errors import excerpt, refused
 from shared.errors import ErrorCode
 
@@ -143,8 +143,8 @@ def _called(call: ToolCall) -> dict[str, Any]:
 
 def _not_too_many(value: object) -> object:
     # pydantic would look at each of the first `MAX_ITEMS` before it counts.
-    if isinstance(value, list) and len(value) > MAX_ITEMS:
-        raise wrong(f"should have at most {MAX_ITEMS} items, not {len(value)}")
+    if isinstance(value, list):
+        check_count(value, MAX_ITEMS)
     return value
 
 

@@ -16,7 +16,7 @@ from pydantic import Field, PlainValidator
 from gateway.answer.pieces import Ended, Piece, Usage
 from gateway.ask import Ask, IdsPrompt, Limit, Prompt, text_prompt
 from gateway.dialects import Dialect, Header
-from gateway.dialects.fields import MOST_INPUTS, Body, checked, wrong
+from gateway.dialects.fields import MOST_INPUTS, Body, check_count, checked, wrong
 from gateway.errors import ApiError, refused
 
 
@@ -35,8 +35,7 @@ def _inputs(value: object) -> Inputs:
         raise wrong("should be a string, a list of token ids, or a list of either, and not empty")
     if not isinstance(value[0], str | list):
         return Inputs([value], False)
-    if len(value) > MOST_INPUTS:
-        raise wrong(f"should have at most {MOST_INPUTS} items, not {len(value)}")
+    check_count(value, MOST_INPUTS)
     return Inputs(value, True)
 
 

@@ -1,5 +1,6 @@
 """What answers of OpenAI's API have in common: usage, log probabilities, how streams end."""
 
+from abc import ABC, abstractmethod
 from codecs import getincrementaldecoder
 from collections.abc import Sequence
 from functools import lru_cache
@@ -120,7 +121,7 @@ def _name(raw: str) -> str:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in content)
 
 
-class OpenAiWriter:
+class OpenAiWriter(ABC):
     """The part of a writer that chats and completions share."""
 
     media_type = EVENT_STREAM
@@ -141,9 +142,9 @@ class OpenAiWriter:
         """What comes before the first chunk of a choice."""
         return b""
 
+    @abstractmethod
     def choice(self, index: int, piece: Piece) -> Json | None:
         """The choice of the chunk that a piece becomes; None if it becomes none."""
-        raise NotImplementedError
 
     def piece(self, index: int, piece: Piece) -> bytes:
         if type(piece) is Text and not self.tells_logprobs:
