@@ -20,7 +20,7 @@ from shared.model.library import Cpu
 
 # What the package's x86-64 build is compiled for; it ends with SIGILL on another CPU.
 _NEEDED_FLAGS = frozenset({"avx2", "bmi2", "f16c", "fma"})
-_LOG_WARNING, _LOG_ERROR, _LOG_CONTINUED = 3, 4, 5
+_LOG_ERROR, _LOG_CONTINUED = 4, 5
 _LONGEST_REASON = 400
 _POINTER, _IDS = c_void_p, ctypes.POINTER(c_int32)
 _LOG_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_int, c_char_p, c_void_p)

@@ -68,7 +68,7 @@ AUTO: dict[str, Any] = {"tool_choice": "auto"}
 REQUIRED: dict[str, Any] = {"tool_choice": "required"}
 ONCE: dict[str, Any] = {"parallel_tool_calls": False}
 FORMAT = {"response_format": {"type": "json_schema", "json_schema": {"schema": CITY}}}
-# By what is said of the tools: texts, and what becomes of them.
+# For each choice of tools: texts, and how the grammar ends with them.
 OUTCOMES: list[tuple[dict[str, Any], dict[str, str]]] = [
     (AUTO, {
         "": "may end",

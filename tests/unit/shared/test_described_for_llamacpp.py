@@ -1,4 +1,4 @@
-"""Tests of what is said of GGUF files for llama.cpp, and of which engine a file is for."""
+"""Descriptions of GGUF files for llama.cpp, and the engine that `auto` chooses for a file."""
 
 import re
 from collections.abc import Callable
