@@ -14,6 +14,7 @@ from gateway import demo_model
 from scripts.benchmarks import compare, costs, llama_server, overload, processes, reuse, throughput
 from scripts.benchmarks.setup import RequestFailed, Setup, describe_machine
 from scripts.figures import Axes, Results, draw, table
+from scripts.models import large
 from scripts.server import ServerFailed
 from shared.errors import UsageError
 
@@ -59,7 +60,7 @@ def run(options: argparse.Namespace, parts: list[str]) -> int:
         setup = Setup(
             str(model.resolve()), options.rounds or (1 if options.quick else 7), options.quick
         )
-        name = options.model.name if options.model else "SmolLM2-135M-Instruct Q4_1"
+        name = model.name if options.model else "SmolLM2-135M-Instruct Q4_1"
         results = Results(describe_machine(name))
         print(results.machine, flush=True)
         try:
@@ -75,6 +76,14 @@ def run(options: argparse.Namespace, parts: list[str]) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _model(options: argparse.Namespace) -> Path:
+    if options.model in large.MODELS:
+        return large.MODELS[options.model]()
+    # llama.cpp's server reads the file as it was published.
+    is_original = llama_server.NAME in options.compare
+    return Path(options.model or demo_model.fetch(is_original=is_original))
 
 
 def _measures(options: argparse.Namespace, parts: list[str]) -> dict[str, Measure]:
