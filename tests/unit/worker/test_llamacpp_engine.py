@@ -1,4 +1,4 @@
-"""Tests of llama.cpp's engine on tiny models of several architectures: whole, and through the loop.
+"""Tests of llama.cpp's engine on tiny models of several architectures.
 
 What runs together changes what a request gets by rounding alone: the order of cells in the cache,
 in which attention adds up, depends on who came before.
@@ -6,7 +6,6 @@ in which attention adds up, depends on who came before.
 
 import random
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +13,11 @@ import pytest
 
 from shared.config import WorkerConfig
 from shared.errors import EngineError, ModelFileError
-from shared.messages import Cancel, Delta, Event, Finished, Generate, Prefilled
-from shared.sampling import SamplingParams
 from tests.gguf_files import U32, GGUFDraft, tiny_llama
 from tests.gguf_kinds import GENERATING, tiny, write_split
-from tests.unit.worker.loops import Idle, Inbox, Outbox
 from worker import engines
 from worker.engines.base import CacheFullError, SlotTokens
 from worker.engines.llamacpp import LlamaCppEngine
-from worker.loop import Loop
 
 SLOTS, N_CTX = 4, 512
 NOISE = 0.7
@@ -105,61 +100,6 @@ def test_a_prefix_is_copied_and_cut_where_the_model_allows_it(llama: Path) -> No
     greedy(engine, 0, SYSTEM, 2)
     assert engine.reuse_prefix(1, [*SYSTEM[:20], 9, 9]) == 20
     assert engine.reuse_prefix(0, SYSTEM) == len(SYSTEM) - 1
-
-
-def events_of(outbox: Outbox, request_id: str) -> list[Event]:
-    return [each for batch in outbox.batches for each in batch if each.request_id == request_id]
-
-
-def run_together(
-    engine: LlamaCppEngine, requests: list[Generate], cancelled: set[str], arrivals: random.Random
-) -> dict[str, list[Event]]:
-    """Events of requests that arrive while others run; those to be cancelled are, at any time."""
-    clear(engine)
-    inbox, outbox = Inbox(), Outbox()
-    loop = Loop(engine, 1, inbox, outbox)
-    waiting, free, running = list(requests), list(range(SLOTS)), dict[str, int]()
-    while waiting or running:
-        while waiting and free and (not running or arrivals.random() < 0.4):
-            request, slot = waiting.pop(0), free.pop(arrivals.randrange(len(free)))
-            running[request.request_id] = slot
-            inbox.put(Generate(request.request_id, request.ids, slot=slot,
-                               sampling=request.sampling, max_tokens=request.max_tokens,
-                               stop=request.stop))  # fmt: skip
-        for name in running:
-            if name in cancelled and arrivals.random() < 0.2:
-                inbox.put(Cancel(name))
-        with suppress(Idle):
-            loop.step()
-        for name, slot in list(running.items()):
-            events = events_of(outbox, name)
-            if events and not isinstance(events[-1], Prefilled | Delta):
-                free.append(running.pop(name))
-                assert slot not in running.values()
-    return {request.request_id: events_of(outbox, request.request_id) for request in requests}
-
-
-def generation(number: int, source: random.Random) -> Generate:
-    begin = SYSTEM[: source.choice((0, 10, 40))]
-    prompt = begin + [source.randrange(3, 250) for _ in range(source.randint(1, 90))]
-    stop = ("e",) if source.random() < 0.3 else ()
-    return Generate(f"{number}", tuple(prompt), SamplingParams(temperature=0), stop=stop,
-                    max_tokens=source.randint(1, 40))  # fmt: skip
-
-
-@pytest.mark.parametrize("n_ctx", [N_CTX, 176], ids=["room for all", "room for one"])
-def test_what_runs_together_gets_what_it_gets_alone(path: Path, n_ctx: int) -> None:
-    """Arrivals, stops, cancels, prefixes, and a cache that is too small for all at once."""
-    engine, source = load(path, n_ctx=n_ctx), random.Random(5)
-    requests = [generation(number, source) for number in range(24)]
-    cancelled = {request.request_id for request in requests[::6]}
-    events = run_together(engine, requests, cancelled, source)
-    for request in requests:
-        last = events[request.request_id][-1]
-        assert isinstance(last, Finished), last
-        assert (last.finish_reason == "length") == (len(last.ids) == request.max_tokens)
-        assert last.finish_reason != "cancelled" or request.request_id in cancelled
-        check(engine, list(request.ids), list(last.ids))
 
 
 def test_a_context_of_few_tokens_is_kept_to(llama: Path) -> None:
