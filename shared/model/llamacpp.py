@@ -6,17 +6,14 @@ from shared.model.description import (
     Dimensions,
     Family,
     FileFormat,
-    MemoryNeeds,
     ModelFile,
     Pooling,
     TokenizerKind,
 )
 from shared.model.gguf import MERGES, TOKEN_TYPES, TOKENS, GGUFFile
 from shared.model.llamacpp_check import check_for_llamacpp
+from shared.model.llamacpp_memory import heads_kv, needs
 
-ROWS = 64
-"""Tokens that the engine evaluates together, at most, and one more."""
-_F16, _F32 = 2, 4
 _FAMILIES: Mapping[str, Family] = {
     **{family.value: family for family in Family},
     "gptneox": Family.GPT_NEOX,
@@ -68,7 +65,7 @@ class _Description:
             pooling=self.pooling(),
             tensors=file.tensors,
             n_ctx_most=size.n_ctx_train,
-            memory=self.memory(size),
+            memory=needs(file, size),
         )
 
     def pooling(self) -> Pooling:
@@ -83,46 +80,16 @@ class _Description:
         return Pooling(number)
 
     def size(self) -> Dimensions:
-        n_head = self.file.most("attention.head_count")
+        n_head, n_layer = self.file.most("attention.head_count"), self.file.most("block_count")
         return Dimensions(
             n_vocab=self.file.n_vocab,
             n_ctx_train=self.file.most("context_length"),
             n_embd=self.file.most("embedding_length"),
             n_head=n_head,
-            n_head_kv=max(self.heads_kv(), default=n_head),
-            n_layer=self.file.most("block_count"),
+            n_head_kv=max(heads_kv(self.file, n_layer), default=n_head),
+            n_layer=n_layer,
             n_ff=self.file.most("feed_forward_length"),
         )
-
-    def heads_kv(self) -> list[int]:
-        """Heads of keys and values of each layer; of recurrent layers 0, where the file says so."""
-        n_layers = self.file.most("block_count")
-        heads = self.file.numbers("attention.head_count_kv") or self.file.numbers(
-            "attention.head_count"
-        )
-        return heads * n_layers if len(heads) == 1 else heads
-
-    def memory(self, size: Dimensions) -> MemoryNeeds:
-        """What the engine takes, at most: windows are counted as if they were the context."""
-        head = size.n_embd // max(1, size.n_head)
-        width = sum(self.file.most(f"attention.{kind}_length") or head for kind in ("key", "value"))
-        is_causal = self.file.metadata.get(f"{self.file.architecture}.attention.causal", True)
-        row = _F32 * (8 * size.n_embd + 3 * size.n_ff + size.n_vocab)
-        scratch_per_token = ROWS * size.n_head * _F32
-        return MemoryNeeds(
-            weights=self.file.weight_bytes,
-            kv_per_token=_F16 * width * sum(self.heads_kv()) if is_causal else 0,
-            scratch=ROWS * row + size.n_ctx_train * scratch_per_token,
-            scratch_per_token=scratch_per_token,
-            per_slot=_F32 * (size.n_vocab + size.n_layer * self.state(size)),
-        )
-
-    def state(self, size: Dimensions) -> int:
-        """Numbers that a recurrent layer keeps of a sequence; 0 for models of attention alone."""
-        inner, width = self.file.most("ssm.inner_size"), self.file.most("ssm.state_size")
-        mixed = inner + 2 * max(1, self.file.most("ssm.group_count")) * width
-        mamba = inner * width + self.file.most("ssm.conv_kernel") * mixed
-        return mamba + size.n_embd * self.file.most("wkv.head_size")
 
     def details(self) -> dict[str, float]:
         names = ("rope.freq_base", "attention.sliding_window", "expert_count", "expert_used_count")

@@ -29,10 +29,9 @@ _NUMBERS = (
 _SCALINGS = ("none", "linear", "yarn", "longrope")
 # Turn all of a head, or end the process.
 _FULL_ROTATION = frozenset({"granite", "granitemoe", "jais2", "qwen3", "qwen3moe"})
-# Types of intermediate results and of indices; no kernel multiplies by them.
+# Types of intermediate results and of indices; no kernel multiplies by them. Vectors are F32.
 _NO_WEIGHTS = frozenset({"Q8_1", "Q8_K", "I8", "I16", "I32", "I64", "F64"})
 _INDICES = "tid2eid"
-_FLOATS = re.compile(r"(norm\.weight|\.bias)")
 # Bytes that UTF-8 never has.
 _NO_BYTES = frozenset({0xC0, 0xC1, *range(0xF5, 0x100)})
 
@@ -124,11 +123,10 @@ def _check_experts(file: GGUFFile) -> None:
 
 def _check_types(file: GGUFFile) -> None:
     for tensor in file.tensors:
-        is_float = len(tensor.shape) == 1 and _FLOATS.search(tensor.name)
-        is_index = _INDICES in tensor.name
-        if (is_float and tensor.ggml_type != F32) or (
-            tensor.type_name in _NO_WEIGHTS and not is_index
-        ):
+        if _INDICES in tensor.name:
+            continue
+        is_vector = len(tensor.shape) == 1
+        if tensor.type_name in _NO_WEIGHTS or (is_vector and tensor.ggml_type != F32):
             file.fail(
                 f"tensor {tensor.name} is of type {tensor.type_name}, which llama.cpp does not"
                 " evaluate there"
