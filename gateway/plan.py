@@ -1,5 +1,6 @@
 """Decides what to start: the model, how many workers, how many threads, how much memory."""
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,12 +9,13 @@ from gateway.hub import ModelSource, resolve
 from gateway.settings import Settings
 from gateway.warm_prompt import load_warm_prompt
 from shared.config import WorkerConfig
-from shared.errors import UsageError
+from shared.errors import ModelFileError, UsageError
 from shared.model.description import ModelFile
 from shared.model.library import choose
+from shared.model.llamacpp_library import find_llamacpp
 
 _MIB = 1 << 20
-_LLAMACPP = "llamacpp"
+_CTRANSFORMERS, _LLAMACPP = "ctransformers", "llamacpp"
 _LLAMACPP_SLOTS = 8
 _ECHO_SLOTS = 4
 #: Parked workers, unless PARKED says otherwise: few users keep more conversations going at once.
@@ -24,6 +26,8 @@ _DEFAULT_N_CTX = 4096
 _LEAST_N_CTX = 512
 #: Bytes of a worker besides the engine's buffers, measured: pages of the interpreter.
 _PROCESS_BYTES = 16 << 20
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +88,48 @@ def plan_for(settings: Settings, beside: Plan | None = None) -> Plan:
     _check_threads(settings.threads)
     if settings.model_type == "echo":
         return _fit_echo(settings)
-    engine = _engine(settings)
-    library = (
-        choose(settings.ct_lib, demo_model.default_cache_dir()) if engine != _LLAMACPP else None
-    )
-    source = resolve(settings.model_name, settings.model_file, settings.model_type, engine)
+    source = _source(settings)
     path = str(source.file.path)
     if not path.isprintable():
         raise UsageError(f"{path!r}: the path of a model must be printable Unicode")
     plan = fit(settings, source, is_beside=beside is not None)
-    if library is None or source.file.engine == _LLAMACPP:
+    if source.file.engine != _CTRANSFORMERS:
         return plan
+    library = choose(settings.ct_lib, demo_model.default_cache_dir())
     worker = replace(plan.worker, library=library.path)
     return replace(plan, worker=worker, engine=library.label)
+
+
+def _source(settings: Settings) -> ModelSource:
+    """The model, and the engine that is to serve it.
+
+    Raises:
+        UsageError: there is no such model, or no engine for it that can be used here.
+    """
+    engine, problem = _engine(settings), None
+    # Engines first, since what follows may be a long download.
+    if engine == _CTRANSFORMERS or settings.ct_lib is not None:
+        choose(settings.ct_lib, demo_model.default_cache_dir())
+    if engine != _CTRANSFORMERS:
+        try:
+            find_llamacpp()
+        except UsageError as error:
+            if engine == _LLAMACPP:
+                raise
+            problem = error
+
+    def source(engine: str) -> ModelSource:
+        return resolve(settings.model_name, settings.model_file, settings.model_type, engine)
+
+    found = source(engine)
+    if problem is None or found.file.engine != _LLAMACPP:
+        return found
+    try:
+        other = source(_CTRANSFORMERS)
+    except ModelFileError:
+        raise problem from None
+    logger.warning("%s; ctransformers serves the model instead", problem)
+    return other
 
 
 def fit(settings: Settings, source: ModelSource, *, is_beside: bool = False) -> Plan:
@@ -177,7 +210,7 @@ def _engine(settings: Settings) -> str:
         return settings.engine
     if settings.engine == _LLAMACPP:
         raise UsageError("TOKENIZER is for ctransformers; llama.cpp takes the model file's own")
-    return "ctransformers"
+    return _CTRANSFORMERS
 
 
 def _slots(settings: Settings, file: ModelFile) -> int:

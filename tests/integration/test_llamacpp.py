@@ -41,7 +41,7 @@ time.sleep(300)
 
 @pytest.fixture(scope="module")
 def original() -> Path:
-    return demo_model.fetch(is_original=True)
+    return demo_model.fetch()
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,8 @@ class LlamaCppEngine:
 
         Raises:
             ModelFileError: the file is not fit; the library has not opened it.
-            EngineError: the library is not there, or it refused the file all the same.
+            UsageError: the library is not there, or is not for this machine.
+            EngineError: it refused the file all the same.
         """
         file = inspect(Path(config.model_path), config.model_type, "llamacpp")
         n_ctx = config.n_ctx or file.n_ctx_most
