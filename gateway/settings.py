@@ -146,7 +146,8 @@ class Settings:
     workers: int | None = _setting(None, _auto_or(_whole(1, 1024)),
         "worker processes that run at the same time; auto: by cores and memory")
     parked: int | None = _setting(None, _auto_or(_whole(0, 256)),
-        "further processes, to keep conversations in their KV caches; auto: up to 16, by memory")
+        "further processes, to keep conversations in their KV caches; auto: 0, with ctransformers"
+        " up to 16, by memory")
     threads: int | None = _setting(None, _auto_or(_whole(1, 256)),
         "threads in all, shared by the workers that run")
     warm_prompt: str | None = _setting(None, _text("TEXT|FILE"),

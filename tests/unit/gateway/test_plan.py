@@ -233,7 +233,7 @@ def test_without_llamacpp_the_other_engine_serves_what_it_can(
     monkeypatch.setattr(Cpu, "here", lambda: old)
     plan = plan_for(Settings(model_name=path))
     assert (plan.worker.engine, "avx" in plan.engine) == ("ctransformers", True)
-    said = "llama.cpp's library needs a CPU with avx2, bmi2, f16c, fma, which Old CPU has not"
+    said = "llama.cpp's library needs a CPU with avx2, bmi2, fma, which Old CPU has not"
     (record,) = caplog.records
     assert record.getMessage() == f"{said}; ctransformers serves the model instead"
     with pytest.raises(UsageError, match=f"^{said}$"):
