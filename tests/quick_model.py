@@ -1,7 +1,8 @@
 """A model for tests that ask much and need no good answer: it writes nonsense, at once.
 
 It is of the demo model's architecture, with a vocabulary of single bytes and a few words. Its
-weights are random, but it writes ASCII, and it likes to end a string or an object of JSON.
+weights are random, but it writes ASCII, and it likes to end a string or an object of JSON. It ends
+a text only where nothing else is allowed.
 """
 
 import random
@@ -25,6 +26,7 @@ def write_quick_model(path: Path, seed: int = 1) -> Path:
     output, words = draft.tensors["output.weight"], bpe_words()
     # Of each row, blocks of ten 16-bit numbers, the first two of which all its values multiply.
     rows = np.frombuffer(output.data, np.float16).reshape(-1, N_EMBD // 32, 10).copy()
+    rows[: -len(words), :, :2] = 0
     for row, word in zip(rows[-len(words) :], words, strict=True):
         row[:, :2] *= EAGER.get(word, float(word.isascii() and word.decode().isprintable()))
     draft.tensors["output.weight"] = Tensor(output.shape, rows.tobytes(), output.ggml_type)
