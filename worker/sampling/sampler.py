@@ -115,11 +115,11 @@ class Sampler:
         weights = self._weights(values, values[0])
         if len(weights) > _MOST_LOOPED:
             return int(ids[self._draw_weighted(weights)])
-        top_p = self._params.top_p
-        enough = top_p * float(weights.sum(dtype=np.float64)) if top_p < 1.0 else math.inf
+        looped: list[float] = weights.tolist()
+        enough = self._params.top_p * sum(looped) if self._params.top_p < 1.0 else math.inf
         cumulative: list[float] = []
         mass = 0.0
-        for weight in weights.tolist():
+        for weight in looped:
             if weight < self._min_p:
                 break
             mass += weight
@@ -151,7 +151,8 @@ class Sampler:
         weights = self._scratch[:n]
         with np.errstate(over="ignore"):  # what is too far below the largest weighs nothing
             np.subtract(values, highest, out=weights)
-            np.multiply(weights, self._per_degree, out=weights)
+            if self._per_degree != 1:
+                np.multiply(weights, self._per_degree, out=weights)
         return np.exp(weights, out=weights)
 
 
