@@ -65,7 +65,8 @@ def _print(rows: Sequence[Row]) -> None:
 
 def _description(model: ModelFile) -> Iterator[Row]:
     version = f" version {model.version}" if model.version else ""
-    yield "file", f"{model.path} ({_size(model.n_bytes)})"
+    parts = f" in {model.n_parts} files" if model.n_parts > 1 else ""
+    yield "file", f"{model.path} ({_size(model.n_bytes)}{parts})"
     yield "name", model.name
     yield "family", model.family_name
     yield "format", f"{model.file_format.value}{version}"
@@ -94,7 +95,13 @@ def _token(model: ModelFile, token: int | None) -> str:
 
 def _memory(model: ModelFile, n_ctx: int) -> Iterator[Row]:
     yield "weights", f"{_size(model.memory.weights)}, shared by all workers"
-    yield "KV cache", f"{_size(1024 * model.memory.kv_per_token)} for 1,024 tokens"
+    memory = model.memory
+    yield "KV cache", f"{_size(1024 * memory.kv_per_token)} for 1,024 tokens"
+    if memory.window:
+        window = _size(memory.window * memory.kv_per_window_token)
+        yield "windows", f"{window} for {memory.window:,} tokens of each slot, in the other layers"
+    if memory.per_slot:
+        yield "each slot", _size(memory.per_slot)
     yield "scratch", f"{_size(plan.scratch_bytes(model, n_ctx))} at {n_ctx:,} tokens"
 
 
