@@ -20,8 +20,9 @@ _LLAMACPP_SLOTS = 8
 _ECHO_SLOTS = 4
 #: Parked workers, unless PARKED says otherwise: few users keep more conversations going at once.
 _MOST_PARKED = 16
-#: Longest context, unless CONTEXT_LENGTH says otherwise: its KV caches fit small machines.
-_DEFAULT_N_CTX = 4096
+#: Longest context, unless CONTEXT_LENGTH says otherwise: its KV caches fit small machines. That of
+#: llama.cpp is one for all slots of a worker.
+_DEFAULT_N_CTX = {"ctransformers": 4096, _LLAMACPP: 8192}
 #: A context is not cut below this for want of memory.
 _LEAST_N_CTX = 512
 #: Bytes of a worker besides the engine's buffers, measured: pages of the interpreter.
@@ -45,6 +46,8 @@ class Plan:
     weight_bytes: int = 0
     #: The most that each worker adds, with its context full.
     worker_bytes: int = _PROCESS_BYTES
+    #: What the context was bounded by.
+    context: str = ""
     #: Build of the engine's library; empty for none.
     engine: str = ""
     #: Evaluated before workers are forked.
@@ -167,6 +170,7 @@ def fit(settings: Settings, source: ModelSource, *, is_beside: bool = False) -> 
         family=f"{file.family_name}, {file.quantisation}",
         weight_bytes=file.memory.weights,
         worker_bytes=worker_bytes(file, n_ctx, slots),
+        context=why_n_ctx(file, n_ctx, settings.context_length),
         engine="llama.cpp" if file.engine == _LLAMACPP else "",
         warm_prompt=settings.warm_prompt,
     )
@@ -180,16 +184,29 @@ def default_n_ctx(file: ModelFile, memory: int | None) -> int:
 
     Halved while not even one worker would fit into ``memory`` bytes.
     """
-    n_ctx = min(file.n_ctx_most, _DEFAULT_N_CTX)
+    n_ctx = min(file.n_ctx_most, _DEFAULT_N_CTX[file.engine])
     while n_ctx > _LEAST_N_CTX and fitting_workers(file, n_ctx, memory) == 0:
         n_ctx = max(_LEAST_N_CTX, n_ctx // 2)
     return n_ctx
 
 
+def why_n_ctx(file: ModelFile, n_ctx: int, wanted: int | None) -> str:
+    """What the context was bounded by; ``wanted`` is CONTEXT_LENGTH."""
+    trained = f"trained for {file.n_ctx_train:,}"
+    if n_ctx == wanted:
+        return f"CONTEXT_LENGTH; {trained}"
+    if n_ctx == file.n_ctx_train:
+        return "as trained"
+    if n_ctx == file.n_ctx_most:
+        return f"the most that the engine's buffers hold; {trained}"
+    if n_ctx == _DEFAULT_N_CTX[file.engine]:
+        return f"unless CONTEXT_LENGTH asks for more; {trained}"
+    return f"what memory has room for; {trained}"
+
+
 def worker_bytes(file: ModelFile, n_ctx: int, slots: int = 1) -> int:
     """The most that a worker takes with a context of ``n_ctx`` tokens, besides the weights."""
-    caches = n_ctx * file.memory.kv_per_token + slots * file.memory.per_slot
-    return _PROCESS_BYTES + scratch_bytes(file, n_ctx) + caches
+    return _PROCESS_BYTES + scratch_bytes(file, n_ctx) + file.memory.caches(n_ctx, slots)
 
 
 def scratch_bytes(file: ModelFile, n_ctx: int) -> int:

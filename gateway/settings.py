@@ -142,7 +142,8 @@ class Settings:
     chat_template: str | None = _setting(None, _text("NAME|FILE"),
         "a chat format or a Jinja file; without it the model's own")
     context_length: int | None = _setting(None, _whole(8, 1 << 20, "TOKENS"),
-        "prompt and completion together; without it the model's own, up to 4096 and to what fits")
+        "prompt and completion together; without it the model's own, up to 8192 (ctransformers:"
+        " 4096) and to what fits")
     workers: int | None = _setting(None, _auto_or(_whole(1, 1024)),
         "worker processes that run at the same time; auto: by cores and memory")
     parked: int | None = _setting(None, _auto_or(_whole(0, 256)),

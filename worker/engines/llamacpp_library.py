@@ -113,11 +113,10 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_memory_seq_rm": (c_bool, (_POINTER, c_int32, c_int32, c_int32)),
     "llama_memory_seq_cp": (None, (_POINTER, c_int32, c_int32, c_int32, c_int32)),
     "llama_memory_seq_pos_min": (c_int32, (_POINTER, c_int32)),
-    "llama_batch_init": (Batch, (c_int32, c_int32, c_int32)),
     "llama_decode": (c_int32, (_POINTER, Batch)),
     "llama_set_n_threads": (None, (_POINTER, c_int32, c_int32)),
     "llama_set_embeddings": (None, (_POINTER, c_bool)),
-    "llama_get_logits_ith": (c_void_p, (_POINTER, c_int32)),
+    "llama_get_logits": (c_void_p, (_POINTER,)),
     "llama_get_embeddings_ith": (c_void_p, (_POINTER, c_int32)),
     "llama_get_embeddings_seq": (c_void_p, (_POINTER, c_int32)),
 }

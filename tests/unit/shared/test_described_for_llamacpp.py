@@ -22,8 +22,11 @@ def test_an_architecture_is_described(architecture: str, tmp_path: Path) -> None
     assert (file.engine, file.family_name, file.family) == ("llamacpp", architecture, None)
     assert file.pooling is (Pooling.MEAN if architecture == "bert" else Pooling.NONE)
     has_cache = architecture not in ("bert", "mamba")
-    # Two layers, keys and values, two heads of 8 numbers, two bytes each.
-    assert file.memory.kv_per_token == (2 * 2 * 2 * 8 * 2 if has_cache else 0)
+    # Two layers, keys and values, two heads of 8 numbers, two bytes each. Those of Gemma see 16
+    # tokens; for these the library makes 256 cells.
+    n_cells = 256 if architecture == "gemma3" else 512
+    cache = 2 * 2 * 2 * 8 * 2 * n_cells if has_cache else 0
+    assert file.memory.caches(512, 4) == cache + 4 * file.memory.per_slot
     # Logits, and of mamba the states of two layers: 64 x 16 numbers, and 4 tokens' input to them.
     state = 2 * (64 * 16 + 4 * (64 + 2 * 16)) if architecture == "mamba" else 0
     assert file.memory.per_slot == 4 * (file.n_vocab + state)
