@@ -83,7 +83,8 @@ def _description(model: ModelFile) -> Iterator[Row]:
     yield "end of text", _token(model, model.eos)
     yield "merges", "none in the file" if model.merges is None else f"{len(model.merges):,}"
     yield "pre-tokenizer", model.pre_tokenizer or "not named"
-    yield "chat template", "yes" if model.chat_template else "no"
+    named = f", and for {', '.join(model.named_templates)}" if model.named_templates else ""
+    yield "chat template", ("yes" if model.chat_template else "no") + named
     is_cut = model.n_ctx_most < model.n_ctx_train
     longest = f"; the engine's buffers hold {model.n_ctx_most:,}" if is_cut else ""
     yield "context", f"{model.n_ctx_train:,} tokens{longest}"
@@ -95,7 +96,13 @@ def _token(model: ModelFile, token: int | None) -> str:
 
 def _memory(model: ModelFile, n_ctx: int) -> Iterator[Row]:
     yield "weights", f"{_size(model.memory.weights)}, shared by all workers"
-    yield "KV cache", f"{_size(1024 * model.memory.kv_per_token)} for 1,024 tokens"
+    memory = model.memory
+    yield "KV cache", f"{_size(1024 * memory.kv_per_token)} for 1,024 tokens"
+    if memory.window:
+        window = _size(memory.window * memory.kv_per_window_token)
+        yield "windows", f"{window} for {memory.window:,} tokens of each slot, in the other layers"
+    if memory.per_slot:
+        yield "each slot", _size(memory.per_slot)
     yield "scratch", f"{_size(plan.scratch_bytes(model, n_ctx))} at {n_ctx:,} tokens"
 
 

@@ -55,8 +55,7 @@ def run(options: argparse.Namespace, parts: list[str]) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
         # Servers run in another folder.
-        is_original = llama_server.NAME in options.compare
-        model = options.model or demo_model.fetch(is_original=is_original)
+        model = _model(options)
         setup = Setup(
             str(model.resolve()), options.rounds or (1 if options.quick else 7), options.quick
         )
@@ -81,9 +80,7 @@ def run(options: argparse.Namespace, parts: list[str]) -> int:
 def _model(options: argparse.Namespace) -> Path:
     if options.model in large.MODELS:
         return large.MODELS[options.model]()
-    # llama.cpp's server reads the file as it was published.
-    is_original = llama_server.NAME in options.compare
-    return Path(options.model or demo_model.fetch(is_original=is_original))
+    return Path(options.model or demo_model.fetch())
 
 
 def _measures(options: argparse.Namespace, parts: list[str]) -> dict[str, Measure]:

@@ -86,7 +86,7 @@ def _assemble(scratch: Path) -> Path:
 
 
 def _draft() -> GGUFDraft:
-    demo = read_gguf(demo_model.fetch(is_original=True))
+    demo = read_gguf(demo_model.fetch())
     draft = GGUFDraft()
     for key, entry in demo.entries.items():
         types = [kind for kind in (entry.value_type, entry.item_type) if kind is not None]

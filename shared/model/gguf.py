@@ -19,6 +19,8 @@ TOKENS = "tokenizer.ggml.tokens"
 SCORES = "tokenizer.ggml.scores"
 TOKEN_TYPES = "tokenizer.ggml.token_type"  # nosec B105  # a name, no secret
 MERGES = "tokenizer.ggml.merges"
+CHAT_TEMPLATE = "tokenizer.chat_template"
+_NAMED_TEMPLATE = f"{CHAT_TEMPLATE}."
 TOKEN_FORM = "ggml_fastapi.token_form"  # nosec B105  # the same
 BYTE_FORM = "bytes"
 _LETTERS = frozenset({"\u010a".encode(), "\u0120".encode()})
@@ -150,12 +152,37 @@ class GGUFFile:
         return b"\n" in tokens and b" " in tokens and not set(tokens) >= _LETTERS
 
     @property
+    def named_templates(self) -> dict[str, str]:
+        """Chat templates for some use, e.g. ``tool_use``, beside the one for all others."""
+        return {
+            key.removeprefix(_NAMED_TEMPLATE): value
+            for key, value in self.metadata.items()
+            if key.startswith(_NAMED_TEMPLATE) and isinstance(value, str)
+        }
+
+    @property
     def weight_bytes(self) -> int:
         return sum(tensor.n_bytes for tensor in self.tensors)
 
     def text(self, key: str) -> str | None:
         value = self.metadata.get(key)
         return value if isinstance(value, str) else None
+
+    def most(self, key: str) -> int:
+        """The largest of `numbers`; 0 if there is none."""
+        return max(self.numbers(key), default=0)
+
+    def numbers(self, key: str) -> list[int]:
+        """A number of the architecture, or those of each layer; none if there is none.
+
+        Raises:
+            ModelFileError: there is something else.
+        """
+        value = self.metadata.get(f"{self.architecture}.{key}")
+        values = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(isinstance(each, int) for each in values):
+            self.fail(f"damaged: {self.architecture}.{key} is {value!r:.40}")
+        return list(values)
 
     def fail(self, problem: str) -> NoReturn:
         raise ModelFileError.about(self.path, problem)

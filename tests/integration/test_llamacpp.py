@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from gateway import demo_model
 from gateway.pool.base import Terms
 from shared.config import WorkerConfig
 from shared.messages import Finished, Generate
@@ -19,13 +18,8 @@ from tests.serving import Server, chat, run_main, served
 
 
 @pytest.fixture(scope="module")
-def original() -> Path:
-    return demo_model.fetch(is_original=True)
-
-
-@pytest.fixture(scope="module")
-def server(original: Path) -> Iterator[Server]:
-    with served("--workers", "1", ENGINE="llamacpp", SLOTS="8", PARKED="0") as server:
+def server(demo_model: Path) -> Iterator[Server]:
+    with served("--workers", "1", SLOTS="8", PARKED="0") as server:
         yield server
         server.stop()
 
@@ -84,9 +78,9 @@ def test_a_worker_that_dies_with_eight_sequences_takes_no_other_request(tmp_path
     run(scenario())
 
 
-def test_a_warm_prompt_is_shared_by_all_slots(original: Path) -> None:
+def test_a_warm_prompt_is_shared_by_all_slots(demo_model: Path) -> None:
     warm = "You are a careful assistant. " * 20
-    with served("--workers", "2", ENGINE="llamacpp", SLOTS="2", WARM_PROMPT=warm) as server:
+    with served("--workers", "2", SLOTS="2", WARM_PROMPT=warm) as server:
         messages = [{"role": "system", "content": warm}, {"role": "user", "content": "Hi"}]
         body = {"messages": messages, "max_tokens": 2, "n": 4, "stream": False}
         usage = server.http.post("/v1/chat/completions", json=body).json()["usage"]

@@ -11,7 +11,6 @@ import httpx
 import numpy as np
 import pytest
 
-from gateway import demo_model
 from scripts.llama_server import llama_server
 from scripts.models.large import gemma
 from tests.gguf_files import U32
@@ -35,19 +34,14 @@ PROMPTS = (
 
 
 @pytest.fixture(scope="module")
-def demo() -> Path:
-    return demo_model.fetch(is_original=True)
-
-
-@pytest.fixture(scope="module")
-def reference(demo: Path) -> Iterator[httpx.Client]:
-    with peer(demo) as client:
+def reference(demo_model: Path) -> Iterator[httpx.Client]:
+    with peer(demo_model) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with served("--workers", "1", ENGINE="llamacpp", SLOTS="8") as server:
+    with served("--workers", "1", SLOTS="8") as server:
         yield server
         server.stop()
 
