@@ -3,24 +3,23 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gateway import demo_model, machine
-from gateway.hub import ModelSource, resolve
+from gateway import machine
+from gateway.engine import CTRANSFORMERS, LLAMACPP, library_for, source_for
+from gateway.hub import ModelSource
 from gateway.settings import Settings
 from gateway.warm_prompt import load_warm_prompt
 from shared.config import WorkerConfig
 from shared.errors import UsageError
 from shared.model.description import ModelFile
-from shared.model.library import choose
 
 _MIB = 1 << 20
-_LLAMACPP = "llamacpp"
 _LLAMACPP_SLOTS = 8
 _ECHO_SLOTS = 4
 #: Parked workers, unless PARKED says otherwise: few users keep more conversations going at once.
 _MOST_PARKED = 16
 #: Longest context, unless CONTEXT_LENGTH says otherwise: its KV caches fit small machines. That of
 #: llama.cpp is one for all slots of a worker.
-_DEFAULT_N_CTX = {"ctransformers": 4096, _LLAMACPP: 8192}
+_DEFAULT_N_CTX = {CTRANSFORMERS: 4096, LLAMACPP: 8192}
 #: A context is not cut below this for want of memory.
 _LEAST_N_CTX = 512
 #: Bytes of a worker besides the engine's buffers, measured: pages of the interpreter.
@@ -52,7 +51,7 @@ class Plan:
     @property
     def caches(self) -> int:
         """KV caches: of workers, and of a zygote with a warm prompt or with llama.cpp."""
-        of_zygote = self.warm_prompt is not None or self.worker.engine == _LLAMACPP
+        of_zygote = self.warm_prompt is not None or self.worker.engine == LLAMACPP
         return self.workers + self.parked + int(of_zygote)
 
     @property
@@ -87,17 +86,12 @@ def plan_for(settings: Settings, beside: Plan | None = None) -> Plan:
     _check_threads(settings.threads)
     if settings.model_type == "echo":
         return _fit_echo(settings)
-    engine = _engine(settings)
-    library = (
-        choose(settings.ct_lib, demo_model.default_cache_dir()) if engine != _LLAMACPP else None
-    )
-    source = resolve(settings.model_name, settings.model_file, settings.model_type, engine)
+    source = source_for(settings)
     path = str(source.file.path)
     if not path.isprintable():
         raise UsageError(f"{path!r}: the path of a model must be printable Unicode")
     plan = fit(settings, source, is_beside=beside is not None)
-    if library is None or source.file.engine == _LLAMACPP:
-        return plan
+    library = library_for(settings, source.file)
     worker = replace(plan.worker, library=library.path)
     return replace(plan, worker=worker, engine=library.label)
 
@@ -112,7 +106,7 @@ def fit(settings: Settings, source: ModelSource, *, is_beside: bool = False) -> 
     slots = _slots(settings, file)
     n_ctx = _context_length(settings, file, None if is_beside else memory)
     fitting = fitting_workers(file, n_ctx, memory, slots)
-    if fitting and file.engine == _LLAMACPP and settings.warm_prompt is None:
+    if fitting and file.engine == LLAMACPP and settings.warm_prompt is None:
         fitting -= 1  # the zygote has a cache of its own, which each worker writes anew
     if slots > 1 and settings.parked is None:
         settings = replace(settings, parked=0)  # the slots of a worker keep conversations
@@ -138,7 +132,6 @@ def fit(settings: Settings, source: ModelSource, *, is_beside: bool = False) -> 
         weight_bytes=file.memory.weights,
         worker_bytes=worker_bytes(file, n_ctx, slots),
         context=why_n_ctx(file, n_ctx, settings.context_length),
-        engine="llama.cpp" if file.engine == _LLAMACPP else "",
         warm_prompt=settings.warm_prompt,
     )
     _check_worker_memory(settings.max_worker_memory, plan.worker_bytes)
@@ -188,17 +181,8 @@ def fitting_workers(file: ModelFile, n_ctx: int, memory: int | None, slots: int 
     return max(0, memory - file.memory.weights) // worker_bytes(file, n_ctx, slots)
 
 
-def _engine(settings: Settings) -> str:
-    """The engine that is asked for; ``auto`` leaves it to the model."""
-    if settings.tokenizer is None:
-        return settings.engine
-    if settings.engine == _LLAMACPP:
-        raise UsageError("TOKENIZER is for ctransformers; llama.cpp takes the model file's own")
-    return "ctransformers"
-
-
 def _slots(settings: Settings, file: ModelFile) -> int:
-    return settings.slots or _LLAMACPP_SLOTS if file.engine == _LLAMACPP else 1
+    return settings.slots or _LLAMACPP_SLOTS if file.engine == LLAMACPP else 1
 
 
 def _context_length(settings: Settings, file: ModelFile, memory: int | None) -> int:

@@ -36,7 +36,8 @@ class LlamaCppEngine:
 
         Raises:
             ModelFileError: the file is not fit; the library has not opened it.
-            EngineError: the library is not there, or it refused the file all the same.
+            UsageError: the library is not there, or is not for this machine.
+            EngineError: it refused the file all the same.
         """
         file = inspect(Path(config.model_path), config.model_type, "llamacpp")
         n_ctx = config.n_ctx or file.n_ctx_most
@@ -86,6 +87,7 @@ class LlamaCppEngine:
             n_vocab=vocabulary.n_vocab,
             max_token_bytes=max(_LEAST_MAX_TOKEN_BYTES, *map(len, vocabulary.token_bytes)),
             chat_template=file.chat_template,
+            tool_template=file.named_templates.get("tool_use"),
             bos_token=vocabulary.bos,
             eos_token=vocabulary.eos,
             fim_tokens=vocabulary.fim_tokens,

@@ -14,7 +14,9 @@ from gateway.settings import Settings
 from shared.errors import UsageError
 from shared.model.description import MemoryNeeds
 from shared.model.inspect import inspect
+from shared.model.library import Cpu
 from tests.gguf_files import tiny_llama
+from tests.gguf_kinds import tiny
 
 MIB = 1 << 20
 WORKER = 16 * MIB
@@ -229,6 +231,27 @@ def test_tokenizer(file: ModelSource, tmp_path: Path) -> None:
         str(tmp_path / "own.json"),
         False,
     )
+
+
+def test_without_llamacpp_the_other_engine_serves_what_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    draft = tiny_llama("spm")
+    path = str(draft.write(tmp_path / "x.gguf"))
+    assert plan_for(Settings(model_name=path)).worker.engine == "llamacpp"
+    assert not caplog.records
+    old = Cpu("x86_64", "Old CPU", (), ("avx", "f16c"))
+    monkeypatch.setattr(Cpu, "here", lambda: old)
+    plan = plan_for(Settings(model_name=path))
+    assert (plan.worker.engine, "avx" in plan.engine) == ("ctransformers", True)
+    said = "llama.cpp's library needs a CPU with avx2, bmi2, fma, which Old CPU has not"
+    (record,) = caplog.records
+    assert record.getMessage() == f"{said}; ctransformers serves the model instead"
+    with pytest.raises(UsageError, match=f"^{said}$"):
+        plan_for(Settings(model_name=path, engine="llamacpp"))
+    other = str(tiny("qwen3").write(tmp_path / "qwen3.gguf"))
+    with pytest.raises(UsageError, match=f"^{said}$"):
+        plan_for(Settings(model_name=other))
 
 
 def test_the_model_file_is_found_and_echo_needs_none(file: ModelSource) -> None:

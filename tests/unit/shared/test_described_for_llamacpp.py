@@ -9,11 +9,9 @@ import pytest
 
 from shared.errors import ModelFileError
 from shared.model.description import Pooling
-from shared.model.gguf_check import PRE_TOKENIZERS
 from shared.model.inspect import inspect
-from tests.gguf_files import ARRAY, F32, I32, STRING, U16, U32, GGUFDraft, tiny_llama
+from tests.gguf_files import ARRAY, CHAT_TEMPLATE, F32, I32, STRING, U16, U32, GGUFDraft, tiny_llama
 from tests.gguf_kinds import GENERATING, tiny, write_split
-from worker.tokenizer.pre_tokenizers import PREPARATIONS
 
 Change = Callable[[GGUFDraft], None]
 
@@ -36,36 +34,35 @@ def test_an_architecture_is_described(architecture: str, tmp_path: Path) -> None
         inspect(file.path)
 
 
-def _pre(name: str) -> Change:
-    return lambda draft: draft.metadata.update({"tokenizer.ggml.pre": (STRING, name)})
-
-
-def _factors(draft: GGUFDraft) -> None:
-    draft.metadata["llama.rope.scaling.type"] = (STRING, "yarn")
+def test_templates_for_some_use(tmp_path: Path) -> None:
+    draft = tiny("qwen3")
+    for use in ("tool_use", "rerank"):
+        draft.metadata[f"tokenizer.chat_template.{use}"] = (STRING, f"{{{{ '{use}' }}}}")
+    file = inspect(draft.write(tmp_path / "m.gguf"), engine="llamacpp")
+    assert file.named_templates == {"tool_use": "{{ 'tool_use' }}", "rerank": "{{ 'rerank' }}"}
+    assert file.chat_template == CHAT_TEMPLATE
 
 
 @pytest.mark.parametrize(
-    ("change", "engine"),
+    ("form", "version", "engine"),
     [
-        (lambda draft: None, "ctransformers"),
-        (_pre("llama-bpe"), "ctransformers"),
-        (_pre("gpt-4o"), "llamacpp"),
-        (_factors, "llamacpp"),
+        ("letters", 3, "llamacpp"),
+        ("letters", 2, "llamacpp"),
+        ("spm", 2, "llamacpp"),
+        ("spm", 1, "ctransformers"),
+        # Rewritten for ctransformers, or of 2023.
+        ("bytes", 3, "ctransformers"),
     ],
 )
-def test_auto_takes_llamacpp_for_what_it_alone_serves(
-    change: Change, engine: str, tmp_path: Path
+def test_auto_takes_llamacpp_for_the_gguf_files_that_it_reads(
+    form: str, version: int, engine: str, tmp_path: Path
 ) -> None:
-    draft = tiny_llama()
-    change(draft)
+    draft = tiny_llama(form)
+    draft.version = version
     path = draft.write(tmp_path / "m.gguf")
-    assert inspect(path, engine="auto").engine == engine
-    assert inspect(path, engine="llamacpp").engine == "llamacpp"
-    assert inspect(path, "llama", "llamacpp").family_name == "llama"
-
-
-def test_the_known_pre_tokenizers_are_those_that_there_are() -> None:
-    assert PRE_TOKENIZERS - {None, "default"} == set(PREPARATIONS)
+    file = inspect(path, "llama", "auto")
+    assert (file.engine, file.family_name, file.needs_rewrite) == (engine, "llama", False)
+    assert inspect(path).engine == "ctransformers"
 
 
 def _set(key: str, *value: object) -> Change:
