@@ -96,6 +96,8 @@ class Totals:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    #: those of `cached_tokens` that came from the prefix cache
+    restored_tokens: int = 0
     #: conversations that were lost from a KV cache since another took its place
     evictions: int = 0
     #: worker processes that have died, by the value of `gateway.pool.deaths.Cause`

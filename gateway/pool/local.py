@@ -84,6 +84,7 @@ class LocalPool:
             parked=parked,
             max_queue=max_queue,
             threads=config.threads,
+            prefix_cache=config.prefix_cache,
         )
         self._scheduler = self._dispatcher.scheduler
         self._preparers = Preparers(

@@ -8,7 +8,7 @@ fills in must be where the layout says.
 
 import ctypes
 import struct
-from ctypes import c_bool, c_char_p, c_int32, c_void_p
+from ctypes import c_bool, c_char_p, c_int32, c_size_t, c_void_p
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -118,6 +118,10 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_memory_seq_rm": (c_bool, (_POINTER, c_int32, c_int32, c_int32)),
     "llama_memory_seq_cp": (None, (_POINTER, c_int32, c_int32, c_int32, c_int32)),
     "llama_memory_seq_pos_min": (c_int32, (_POINTER, c_int32)),
+    "llama_memory_seq_pos_max": (c_int32, (_POINTER, c_int32)),
+    "llama_state_seq_get_size": (c_size_t, (_POINTER, c_int32)),
+    "llama_state_seq_get_data": (c_size_t, (_POINTER, _POINTER, c_size_t, c_int32)),
+    "llama_state_seq_set_data": (c_size_t, (_POINTER, _POINTER, c_size_t, c_int32)),
     "llama_batch_init": (Batch, (c_int32, c_int32, c_int32)),
     "llama_decode": (c_int32, (_POINTER, Batch)),
     "llama_set_n_threads": (None, (_POINTER, c_int32, c_int32)),
