@@ -9,7 +9,7 @@ from gateway.settings import Settings
 from gateway.warm_prompt import load_warm_prompt
 from shared.config import WorkerConfig
 from shared.errors import UsageError
-from shared.model.description import ModelFile
+from shared.model.description import ModelFile, Pooling
 from shared.model.library import choose
 
 _MIB = 1 << 20
@@ -20,6 +20,8 @@ _ECHO_SLOTS = 4
 _MOST_PARKED = 16
 #: Longest context, unless CONTEXT_LENGTH says otherwise: its KV caches fit small machines.
 _DEFAULT_N_CTX = 4096
+#: Of the free memory, unless PREFIX_CACHE says otherwise.
+_PREFIX_CACHE_SHARE = 0.1
 #: A context is not cut below this for want of memory.
 _LEAST_N_CTX = 512
 #: Bytes of a worker besides the engine's buffers, measured: pages of the interpreter.
@@ -55,14 +57,16 @@ class Plan:
     @property
     def most_bytes(self) -> int:
         """The most memory that all processes take together, besides the gateway."""
-        return self.weight_bytes + self.caches * self.worker_bytes
+        return self.weight_bytes + self.caches * self.worker_bytes + self.worker.prefix_cache
 
     @property
     def memory(self) -> str:
         """The memory plan in a line."""
+        prefix_cache = self.worker.prefix_cache
         return (
             f"{self.most_bytes / _MIB:.0f} MiB at most: weights {self.weight_bytes / _MIB:.0f} MiB,"
             f" shared, + {self.caches} x {self.worker_bytes / _MIB:.0f} MiB"
+            + (f" + prefix cache {prefix_cache / _MIB:.0f} MiB" if prefix_cache else "")
         )
 
 
@@ -106,6 +110,8 @@ def fit(settings: Settings, source: ModelSource, *, is_beside: bool = False) -> 
         UsageError: the settings ask for more than the model or the memory allows.
     """
     file, memory = source.file, machine.available_memory()
+    if memory is not None and settings.prefix_cache:
+        memory = max(0, memory - settings.prefix_cache)
     slots = _slots(settings, file)
     n_ctx = _context_length(settings, file, None if is_beside else memory)
     fitting = fitting_workers(file, n_ctx, memory, slots)
@@ -139,7 +145,20 @@ def fit(settings: Settings, source: ModelSource, *, is_beside: bool = False) -> 
     )
     _check_worker_memory(settings.max_worker_memory, plan.worker_bytes)
     _check_memory(plan, n_ctx, memory, is_beside)
-    return plan
+    worker = replace(worker, prefix_cache=_prefix_cache(settings, source, plan, memory))
+    return replace(plan, worker=worker)
+
+
+def _prefix_cache(settings: Settings, source: ModelSource, plan: Plan, memory: int | None) -> int:
+    """Bytes for prefixes; unless they are asked for, a part of the memory that is left."""
+    file = source.file
+    if file.engine != _LLAMACPP or file.pooling is not Pooling.NONE:
+        return 0
+    if settings.prefix_cache is not None:
+        return settings.prefix_cache
+    if memory is None:
+        return 0
+    return max(0, min(int(memory * _PREFIX_CACHE_SHARE), memory - plan.most_bytes))
 
 
 def default_n_ctx(file: ModelFile, memory: int | None) -> int:

@@ -19,7 +19,9 @@ from shared.grammar import Grammar
 from shared.logprobs import TokenLogprobs
 from shared.model_info import ModelInfo as ModelInfo
 from shared.sampling import SamplingParams
-from shared.saved_prefix import Region, SavedPrefix
+from shared.saved_prefix import Save as Save
+from shared.saved_prefix import Saved as Saved
+from shared.saved_prefix import SavedPrefix
 from shared.times import Times
 
 
@@ -101,14 +103,6 @@ class Generate:
     slot: int = 0
     #: what the prefix cache has of the prompt, for a worker that has less of it
     saved: SavedPrefix | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Save:
-    """Copy the state of a slot's KV cache to the prefix cache; its last generation has ended."""
-
-    slot: int
-    region: Region
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,15 +267,6 @@ class Failed:
     param: str | None = None
     #: filled in by the pool
     times: Times | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """Answers `Save`."""
-
-    region: Region
-    #: False if the slot had something else by then; the region's bytes mean nothing
-    is_whole: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Where the prefix cache has a state of a KV cache."""
+"""What the gateway and its workers say of the prefix cache."""
 
 from dataclasses import dataclass
 
@@ -18,3 +18,20 @@ class SavedPrefix:
     region: Region
     #: how many tokens of the prompt it begins with
     n_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Copy the state of a slot's KV cache to the prefix cache; its last generation has ended."""
+
+    slot: int
+    region: Region
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """Answers `Save`."""
+
+    region: Region
+    #: False if the slot had something else by then; the region's bytes mean nothing
+    is_whole: bool

@@ -11,7 +11,7 @@ from gateway.pool.prefix import Entry, Prefix
 from shared.saved_prefix import Region
 
 LEAST_TOKENS = 32
-"""What is not worth saving, or restoring: to read so few takes less than a second."""
+"""What is not worth saving, or waiting for: a prefill of fewer tokens is short."""
 # So many at most, which bounds the time to find room.
 _MOST_ENTRIES = 4096
 # Of those that share a block with a prompt, the newest are compared with it to the last token.

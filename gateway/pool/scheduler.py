@@ -7,7 +7,7 @@ from gateway.pool.choice import Choice, cheapest
 from gateway.pool.estimates import Estimates
 from gateway.pool.job import Job
 from gateway.pool.prefix import EMPTY, Prefix, Slot
-from gateway.pool.prefix_cache import PrefixCache
+from gateway.pool.prefix_cache import LEAST_TOKENS, PrefixCache
 from shared.saved_prefix import Region
 
 # How far behind the head of the queue to look for a job that can start: the first may wait on
@@ -226,6 +226,8 @@ class Scheduler:
             if remaining_ms is None or remaining_ms >= most_ms or job.is_alone:
                 continue
             gained = self.prefixes.reusable(running.prompt, job.prompt) - shared
+            if gained < LEAST_TOKENS:
+                continue
             if self._may_wait(job, self.estimates.prefill_ms(gained), remaining_ms, now_s):
                 running.awaited_by = job
                 return True
@@ -250,7 +252,7 @@ class Scheduler:
         """
         since_s = now_s if job.passed_since_s is None else job.passed_since_s
         left_ms = gain_ms - (now_s - since_s) * 1000
-        if left_ms <= remaining_ms:
+        if left_ms < remaining_ms:
             return False
         job.passed_since_s = since_s
         if self.patience_s is None or left_ms < self.patience_s * 1000:
