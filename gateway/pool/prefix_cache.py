@@ -38,6 +38,10 @@ class PrefixCache:
         return entry in self._entries
 
     @property
+    def entries(self) -> tuple[Entry, ...]:
+        return tuple(self._entries)
+
+    @property
     def used_bytes(self) -> int:
         return sum(entry.end - entry.region.offset for entry in self._entries)
 

@@ -4,9 +4,11 @@ What runs together changes what a request gets by rounding alone: the order of c
 in which attention adds up, depends on who came before.
 """
 
+import os
 import random
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from shared.config import WorkerConfig
 from shared.errors import EngineError, ModelFileError
 from shared.messages import Cancel, Delta, Event, Finished, Generate, Prefilled
 from shared.sampling import SamplingParams
+from shared.saved_prefix import Region, Save, Saved, SavedPrefix
 from tests.gguf_files import U32, GGUFDraft, tiny_llama
 from tests.gguf_kinds import GENERATING, tiny
 from tests.unit.worker.loops import Idle, Inbox, Outbox
@@ -23,6 +26,7 @@ from worker import engines
 from worker.engines.base import CacheFullError, SlotTokens
 from worker.engines.llamacpp import LlamaCppEngine
 from worker.loop import Loop
+from worker.prefix_memory import PrefixMemory
 
 SLOTS, N_CTX = 4, 512
 NOISE = 0.7
@@ -157,6 +161,80 @@ def test_what_runs_together_gets_what_it_gets_alone(path: Path, n_ctx: int) -> N
         assert (last.finish_reason == "length") == (len(last.ids) == request.max_tokens)
         assert last.finish_reason != "cancelled" or request.request_id in cancelled
         check(engine, list(request.ids), list(last.ids))
+
+
+def test_a_state_that_was_saved_is_the_slots_own_to_the_bit(path: Path) -> None:
+    """Further than a window, continued and, where the model allows it, cut back."""
+    here, there = load(path), load(path)
+    prompt = [*SYSTEM, 60, 61]
+    prompt += greedy(here, 0, prompt, 6)
+    state = memoryview(bytearray(here.state_bytes(0)))
+    assert here.save(0, state) and not here.save(0, state[:-8])
+    n_saved = len(prompt) - 1  # the last token was not evaluated
+    assert there.restore(0, prompt, state)
+    assert there.reuse_prefix(0, [*prompt, 70]) == n_saved == here.reuse_prefix(0, [*prompt, 70])
+    rows = [each.forward([SlotTokens(0, [prompt[-1], 70])], 1)[0] for each in (here, there)]
+    assert rows[0] is not None and rows[1] is not None and np.array_equal(rows[0], rows[1])
+    # What stood behind the tokens that are known is unknown.
+    assert there.restore(2, prompt[:30], state)
+    assert there.reuse_prefix(1, prompt) == n_saved, "of the first slot"
+    clear(there)
+    assert there.restore(2, prompt[:30], state)
+    can_be_cut = there.info.most_rewound is None
+    assert there.reuse_prefix(2, prompt) == (30 if can_be_cut else 0)
+    check(there, prompt, greedy(there, 3, prompt, 8))
+    assert not there.restore(1, prompt, memoryview(bytearray(len(state))))
+    assert there.reuse_prefix(1, [5, 6]) == 0
+
+
+def memory_of(size: int) -> PrefixMemory:
+    descriptor = os.memfd_create("test")
+    os.ftruncate(descriptor, size)
+    memory = PrefixMemory(descriptor, size)
+    os.close(descriptor)
+    return memory
+
+
+def run_one(loop: Loop, inbox: Inbox, outbox: Outbox, request: Generate) -> list[Event]:
+    inbox.put(request)
+    with pytest.raises(Idle):
+        loop.run()
+    return events_of(outbox, request.request_id)
+
+
+@pytest.mark.parametrize("n_ctx", [N_CTX, 176], ids=["room for all", "room for one"])
+def test_a_conversation_goes_on_in_another_worker(path: Path, n_ctx: int) -> None:
+    memory = memory_of(1 << 22)
+    workers = []
+    for _ in range(2):
+        engine, inbox, outbox = load(path, n_ctx=n_ctx), Inbox(), Outbox()
+        workers.append((Loop(engine, 1, inbox, outbox, memory=memory), inbox, outbox))
+    source, region, ids = random.Random(2), Region(0, 0), (*SYSTEM,)
+    greedily = SamplingParams(temperature=0)
+    for turn in range(6):
+        worker, slot = workers[turn % 2], source.randrange(SLOTS)
+        saved = SavedPrefix(region, len(ids)) if turn else None
+        prompt = ids + tuple(source.randrange(10, 200) for _ in range(3))
+        request = Generate(f"{turn}", prompt, greedily, 8, slot=slot, saved=saved)
+        prefilled, *_, last = run_one(*worker, request)
+        assert isinstance(prefilled, Prefilled) and isinstance(last, Finished)
+        n_known = len(ids) - (ids != (*SYSTEM,)) if turn else 0
+        assert prefilled.cached_tokens in (n_known, len(ids)) and prefilled.restored_tokens in (
+            prefilled.cached_tokens,
+            0,
+        )
+        check(load(path), list(prompt), list(last.ids))
+        ids = prompt + last.ids
+        region = Region(region.offset + region.size, last.state_bytes)
+        others = [Generate(f"{turn}-{n}", tuple(source.choices(range(10, 200), k=60)), greedily, 2,
+                           slot=(slot + n) % SLOTS) for n in range(1, SLOTS)]  # fmt: skip
+        worker[1].put(Save(slot, region))
+        for other in others:
+            run_one(*worker, other)
+        assert Saved(region, True) in worker[2].sent
+        worker[1].put(Save(slot, Region(0, region.size + 1)))
+    run_one(*workers[1], replace(others[0], request_id="last"))
+    assert Saved(Region(0, region.size + 1), False) in workers[1][2].sent
 
 
 def test_a_context_of_few_tokens_is_kept_to(llama: Path) -> None:
