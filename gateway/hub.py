@@ -7,24 +7,24 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from gateway import demo_model
+from gateway.candidates import SUFFIXES, choose
 from shared.errors import UsageError
 from shared.model.description import ModelFile
 from shared.model.gguf_rewrite import rewrite, stderr_progress
 from shared.model.inspect import inspect
+from shared.model.split import part_names
 
 AnswerT = TypeVar("AnswerT")
 
-_SUFFIXES = (".gguf", ".bin", ".ggml")
 _TOKENIZER = "tokenizer.json"
-# What training frameworks keep beside a model; never a model of ours.
-_NO_MODEL = re.compile(r"(pytorch_model|training_args|optimizer|adapter_model|rng_state)", re.ASCII)
-_LISTED = 20
+# A quantisation after the name of a repository.
+_TAG = re.compile(r"(?P<repository>[^:]+):(?P<tag>[\w.-]+)", re.ASCII)
 _TIMEOUT_SECONDS = 10.0
 
 
@@ -74,7 +74,7 @@ def resolve(
     if os.path.exists(path):  # False also for a name that no file can have
         path = _local_file(path, model_name, model_file)
         name, tokenizer = path.stem, path.parent / _TOKENIZER
-    elif model_name.lower().endswith(_SUFFIXES):
+    elif model_name.lower().endswith(SUFFIXES):
         raise UsageError(f"MODEL_NAME={model_name}: no such file or folder")
     else:
         name, (path, tokenizer) = model_name, _fetch(model_name, model_file)
@@ -118,58 +118,29 @@ def _local_file(path: Path, model_name: str, model_file: str | None) -> Path:
         names = [entry.name for entry in path.iterdir() if entry.is_file()]
     except OSError as error:
         raise UsageError(f"MODEL_NAME={path}: cannot be read: {error.strerror}") from error
-    return path / _choose(f"the folder {path}", names, model_file)
+    return path / choose(f"the folder {path}", names, model_file)
 
 
-def _choose(place: str, names: Iterable[str], model_file: str | None) -> str:
-    """Return the one name that is meant: ``model_file``, or the only model there is.
-
-    GGUF files go before files of the older formats.
-
-    Raises:
-        UsageError: it is not there, there is none, or there are several.
-    """
-    names = sorted(names)
-    models = [
-        name
-        for name in names
-        if name.lower().endswith(_SUFFIXES) and not _NO_MODEL.match(name.rpartition("/")[2])
-    ]
-    listed = ", ".join(models or names[:_LISTED]) or "nothing"
-    if not models and len(names) > _LISTED:
-        listed += f" and {len(names) - _LISTED} more"
-    if model_file:
-        if model_file in names:
-            return model_file
-        raise UsageError(f"MODEL_FILE={model_file} is not in {place}; found there: {listed}")
-    current = [name for name in models if name.lower().endswith(".gguf")]
-    candidates = current or models
-    if len(candidates) == 1:
-        return candidates[0]
-    if candidates:
-        raise UsageError(f"{place} holds several models; pick one with MODEL_FILE: {listed}")
-    if any(name.endswith(".safetensors") for name in names):
-        raise UsageError(
-            f"{place} holds a model for PyTorch (*.safetensors), which this server does not read: "
-            "name a repository with a GGUF file of the same model, or make one with llama.cpp's "
-            "convert_hf_to_gguf.py"
-        )
-    wanted = ", ".join(f"*{suffix}" for suffix in _SUFFIXES)
-    raise UsageError(f"{place} holds no model file ({wanted}); found there: {listed}")
-
-
-def _fetch(repository: str, model_file: str | None) -> tuple[Path, Path]:
+def _fetch(model_name: str, model_file: str | None) -> tuple[Path, Path]:
     """The model in the hub's cache, and its tokenizer, which may not be there.
 
     Raises:
         UsageError: there is no such repository or file, or it cannot be fetched.
     """
+    match = _TAG.fullmatch(model_name)
+    repository, tag = (match["repository"], match["tag"]) if match else (model_name, None)
+    if tag and model_file:
+        raise UsageError(
+            f"MODEL_NAME={model_name} picks a file by its quantisation, so MODEL_FILE={model_file}"
+            " has no meaning"
+        )
     place = f"the repository {repository}"
-    # The only candidate is noted, so that a later start need not ask.
-    note = demo_model.default_cache_dir() / "hub" / f"{repository.replace('/', '--')}.txt"
+    # The choice is noted, so that a later start need not ask.
+    name = model_name.replace("/", "--")
+    note = demo_model.default_cache_dir() / "hub" / f"{name}.txt"
     snapshot = _cached_snapshot(repository)
     choice = model_file or _read(note)
-    if snapshot and choice and (snapshot / choice).is_file():
+    if snapshot and choice and all((snapshot / part).is_file() for part in part_names(choice)):
         return snapshot / choice, snapshot / _TOKENIZER
     try:
         names = _names_on_hub(repository)
@@ -178,20 +149,31 @@ def _fetch(repository: str, model_file: str | None) -> tuple[Path, Path]:
             raise
         names = [path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*.*")]
         try:
-            model = snapshot / _choose(f"what is cached of {place}", names, model_file)
+            model = _complete(f"what is cached of {place}", names, model_file, tag)
         except UsageError as nothing:
             raise UsageError(f"{error}; {nothing}") from error
-        return model, snapshot / _TOKENIZER
-    chosen = _choose(place, names, model_file)
+        return snapshot / model, snapshot / _TOKENIZER
+    chosen = _complete(place, names, model_file, tag)
     if not model_file:
         with contextlib.suppress(OSError):  # only a later start without network would use it
             note.parent.mkdir(parents=True, exist_ok=True)
             note.write_text(chosen, "utf-8")
-    # The model last: once it is in the cache, nothing more is asked for.
     if _TOKENIZER in names:
         _download(repository, _TOKENIZER)
-    model = _download(repository, chosen)
-    return model, model.parents[chosen.count("/")] / _TOKENIZER
+    paths = [_download(repository, part) for part in part_names(chosen)]
+    return paths[0], paths[0].parents[chosen.count("/")] / _TOKENIZER
+
+
+def _complete(place: str, names: list[str], model_file: str | None, tag: str | None) -> str:
+    """The model that is meant, of which no part is missing.
+
+    Raises:
+        UsageError: as `choose`, or a part is missing.
+    """
+    chosen = choose(place, names, model_file, tag)
+    if part := next((part for part in part_names(chosen) if part not in names), None):
+        raise UsageError(f"{place} has {chosen}, but not {part}, which is a part of this model")
+    return chosen
 
 
 def _names_on_hub(repository: str) -> list[str]:

@@ -65,7 +65,8 @@ def _print(rows: Sequence[Row]) -> None:
 
 def _description(model: ModelFile) -> Iterator[Row]:
     version = f" version {model.version}" if model.version else ""
-    yield "file", f"{model.path} ({_size(model.n_bytes)})"
+    parts = f" in {model.n_parts} files" if model.n_parts > 1 else ""
+    yield "file", f"{model.path} ({_size(model.n_bytes)}{parts})"
     yield "name", model.name
     yield "family", model.family_name
     yield "format", f"{model.file_format.value}{version}"

@@ -131,7 +131,8 @@ class Settings:
     # fmt: off
 
     model_name: str | None = _setting(None, _text("NAME"),
-        "a model file, a folder or a hub repository; without it the demo model", "The model")
+        "a model file, a folder or a hub repository (owner/name, owner/name:Q8_0); without it the"
+        " demo model", "The model")
     model_file: str | None = _setting(None, _FILE,
         "which file of the folder or repository, where there are several")
     model_type: str | None = _setting(None, _MODEL_TYPE,

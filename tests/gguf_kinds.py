@@ -8,9 +8,10 @@ import math
 import random
 import struct
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from tests.gguf_files import ARRAY, BOOL, F32, I32, STRING, U32, GGUFDraft, Tensor, tiny_llama
+from tests.gguf_files import ARRAY, BOOL, F32, I32, STRING, U16, U32, GGUFDraft, Tensor, tiny_llama
 
 _N, _HEAD, _FF, _LAYERS, _EXPERTS, _INNER, _STATE, _RANK = 32, 8, 64, 2, 4, 64, 16, 32
 _KV = 2 * _HEAD
@@ -127,3 +128,17 @@ def _words() -> dict[str, tuple[Any, ...]]:
         "tokenizer.ggml.padding_token_id": (U32, 0),
         "tokenizer.ggml.add_bos_token": (BOOL, True),
     }
+
+
+def write_split(draft: GGUFDraft, folder: Path, n_parts: int, stem: str = "m") -> list[Path]:
+    """Write a model in several files: the metadata in the first, the tensors in all."""
+    names = list(draft.tensors)
+    paths = []
+    for number in range(n_parts):
+        part = GGUFDraft(dict(draft.metadata) if number == 0 else {})
+        part.metadata |= {"split.no": (U16, number), "split.count": (U16, n_parts),
+                          "split.tensors.count": (I32, len(names))}  # fmt: skip
+        part.tensors = {name: draft.tensors[name] for name in names[number::n_parts]}
+        path = folder / f"{stem}-{number + 1:05}-of-{n_parts:05}.gguf"
+        paths.append(part.write(path))
+    return paths

@@ -18,6 +18,7 @@ class Hub:
 
     repositories: dict[str, dict[str, bytes]]  #: for each id its files, by their paths
     gated: set[str] = field(default_factory=set)  #: ids whose files nobody may read
+    private: dict[str, str] = field(default_factory=dict)  #: ids that need a token, and which
     broken: bool = False  #: answers everything with status 500
     requests: list[str] = field(default_factory=list)  #: method and path of each
     url: str = ""
@@ -27,10 +28,15 @@ class Hub:
         self.requests.append(f"{request.method} {path}")
         if self.broken:
             return Reply(500)
-        if path.startswith("/api/models/"):
-            return self._model(path.removeprefix("/api/models/").partition("/revision/")[0])
-        repository, _, rest = path[1:].partition("/resolve/")
-        return self._file(repository, rest.partition("/")[2])
+        is_model = path.startswith("/api/models/")
+        path = path.removeprefix("/api/models" if is_model else "")
+        repository, _, rest = path[1:].partition("/revision/" if is_model else "/resolve/")
+        token = self.private.get(repository)
+        if token and request.headers["authorization"] != f"Bearer {token}":
+            return _refusal(401, "RepoNotFound")
+        return (
+            self._model(repository) if is_model else self._file(repository, rest.partition("/")[2])
+        )
 
     def _model(self, repository: str) -> Reply:
         if repository not in self.repositories:

@@ -48,8 +48,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--rounds", type=int, choices=range(1, 1000), metavar="N", help=rounds)
     add("--quick", action="store_true", help="short texts: a trial, no figures")
     add("--only", default="", metavar="PART[,PART]", help="default: all parts")
-    others = "measure against other OpenAI-style servers, which run already"
-    add("--compare", default="", metavar="URL[,URL]", help=others)
+    others = "measure against other OpenAI-style servers, which run already; llama-server starts"
+    others += " llama.cpp's own on the same file, and measures its library alone, too"
+    add("--compare", default="", metavar="URL[,URL]|llama-server", help=others)
+    tokens = "of each stream beside llama-server (default: 128); prompts grow with it"
+    add("--tokens", type=int, choices=range(16, 1025), metavar="N", help=tokens)
     tree = "measure against another checkout of this project, with its .venv; with this or"
     tree += " --compare nothing else is measured without --only"
     add("--against", type=Path, metavar="DIR", help=tree)

@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from typing import Generic, Protocol, TypeVar
 
 from scripts.benchmarks.processes import cost, pss_mib
 from scripts.benchmarks.reuse import LENGTHS, cold_and_warm, hold, new_chats
@@ -21,56 +22,75 @@ _LONGEST_WORDS = 1024
 _ECHO_WORKERS = 8
 _N_WARM_UP, _PAUSE_S = 20, 0.02
 
-Measure = Callable[[Target], list[float]]
+Rounds = list[dict[str, list[float]]]
+"""Of each round the values of each side, by its name; none where it failed."""
 
 
-class Comparison:
-    """Measures servers in turn; the first one is ours."""
+class Named(Protocol):
+    """What can be compared."""
 
-    def __init__(self, setup: Setup, results: Results, part: str, targets: list[Target]) -> None:
-        self._setup, self._results, self._part, self._targets = setup, results, part, targets
+    name: str
 
-    def run(self, what: str, measure: Measure, unit: str = "") -> None:
-        """Add the ratios of ours to each of the others, and the medians of each side.
 
-        Every round measures all, in alternating order. A server that fails a request has no value
-        there; how often is noted.
+Side = TypeVar("Side", bound=Named)
+
+
+class Comparison(Generic[Side]):
+    """Measures sides in turn; the first one is ours."""
+
+    def __init__(
+        self, setup: Setup, results: Results, part: str, sides: Sequence[Side], n_warm_up: int = 0
+    ) -> None:
+        self._setup, self._results, self._part, self.sides = setup, results, part, sides
+        self._n_warm_up = n_warm_up
+
+    def run(self, what: str, measure: Callable[[Side], list[float]], unit: str = "") -> None:
+        """Add the ratios of ours to each of the others, and the medians of each side."""
+        self.add(what, self.in_turn(what, measure), unit)
+
+    def curves(
+        self, what: str, plot: str, x: Sequence[int], measure: Callable[[Side], list[float]]
+    ) -> None:
+        """The same with a value for each of ``x``, and a curve of each side."""
+        rounds = self.in_turn(what, measure)
+        self.add(what.format(" / ".join(map(str, x))), rounds)
+        self.draw(plot, x, rounds)
+
+    def in_turn(self, what: str, measure: Callable[[Side], list[float]]) -> Rounds:
+        """Measure all in each round, in alternating order.
+
+        A side that fails a request has no value there; how often is noted.
         """
-        self._add(what, self._in_turn(what, measure), unit)
-
-    def curves(self, what: str, plot: str, x: Sequence[int], measure: Measure) -> None:
-        """The same with a value for each of ``x``, and a curve of each server."""
-        listed = " / ".join(map(str, x))
-        rounds = self._in_turn(what, measure)
-        self._add(what.format(listed), rounds)
-        for target in self._targets:
-            y = _medians([one[target.name] for one in rounds if one[target.name]])
-            self._results.series.append(Series(plot, target.name, tuple(x), y))
-
-    def _in_turn(self, what: str, measure: Measure) -> list[dict[str, list[float]]]:
         rounds = []
-        n_warm_up = self._setup.choose(1, 0)
-        for number in range(n_warm_up + self._setup.rounds):
-            order = self._targets if number % 2 else self._targets[::-1]
-            rounds.append({target.name: self._tried(what, target, measure) for target in order})
-        return rounds[n_warm_up:]
+        for number in range(self._n_warm_up + self._setup.rounds):
+            order = self.sides if number % 2 else self.sides[::-1]
+            rounds.append({side.name: self._tried(what, side, measure) for side in order})
+        return rounds[self._n_warm_up :]
 
-    def _tried(self, what: str, target: Target, measure: Measure) -> list[float]:
+    def _tried(self, what: str, side: Side, measure: Callable[[Side], list[float]]) -> list[float]:
         try:
-            return measure(target)
+            return measure(side)
         except RequestFailed as error:
-            self._results.notes.append(f"{target.name}, {what}: {error}")
+            self._results.notes.append(f"{side.name}, {what}: {error}")
             return []
 
-    def _add(self, what: str, rounds: list[dict[str, list[float]]], unit: str = "") -> None:
-        ours, *others = (target.name for target in self._targets)
+    def add(self, what: str, rounds: Rounds, unit: str = "", goal: str = "") -> None:
+        """Add the medians of the rounds' ratios and, with a unit, those of each side."""
+        ours, *others = (side.name for side in self.sides if side.name in rounds[0])
         for other in others:
             pairs = [(one[ours], one[other]) for one in rounds if one[ours] and one[other]]
             ratios = [[a / b for a, b in zip(x, y, strict=True)] for x, y in pairs]
-            self._results.add(self._part, f"{what}: {ours} ÷ {other}", *_medians(ratios))
+            name = f"{what}: {ours} ÷ {other}"
+            self._results.add(self._part, name, *_medians(ratios), goal=goal)
             for name, side in ((ours, 0), (other, 1)) if unit else ():
                 values = _medians([pair[side] for pair in pairs])
                 self._results.add(self._part, f"{what}: {name}", *values, unit=unit)
+
+    def draw(self, plot: str, x: Sequence[int], rounds: Rounds) -> None:
+        """Add a curve of each side, the medians of the rounds."""
+        for side in self.sides:
+            y = _medians([one[side.name] for one in rounds if one[side.name]])
+            self._results.series.append(Series(plot, side.name, tuple(x), y))
 
 
 def measure_urls(setup: Setup, results: Results, urls: Sequence[str]) -> None:
@@ -82,7 +102,7 @@ def measure_urls(setup: Setup, results: Results, urls: Sequence[str]) -> None:
     others = [Target(url, url) for url in urls]
     with setup.serve(WORKERS=str(CORES)) as server:
         targets = [Target(OURS, server.url), *others]
-        _streams(setup, Comparison(setup, results, "compare", targets))
+        _streams(setup, Comparison(setup, results, "compare", targets, setup.choose(1, 0)))
 
 
 def measure_tree(setup: Setup, results: Results, tree: str) -> None:
@@ -104,17 +124,17 @@ def measure_tree(setup: Setup, results: Results, tree: str) -> None:
             for name, folder in sides.items()
         }
         targets = [Target(name, server.url) for name, server in servers.items()]
-        comparison = Comparison(setup, results, "against", targets)
+        comparison = Comparison(setup, results, "against", targets, setup.choose(1, 0))
         _gateway(setup, comparison, servers)
     with ExitStack() as running:
         targets = [
             Target(name, running.enter_context(setup.serve(folder, WORKERS=str(CORES))).url)
             for name, folder in sides.items()
         ]
-        _streams(setup, Comparison(setup, results, "against", targets))
+        _streams(setup, Comparison(setup, results, "against", targets, setup.choose(1, 0)))
 
 
-def _gateway(setup: Setup, comparison: Comparison, servers: dict[str, Server]) -> None:
+def _gateway(setup: Setup, comparison: Comparison[Target], servers: dict[str, Server]) -> None:
     tokens = setup.choose(200, 20)
 
     def cpu(target: Target) -> list[float]:
@@ -145,7 +165,7 @@ def _idle_ttft_ms(target: Target, n: int) -> list[float]:
     return times_ms[_N_WARM_UP:]
 
 
-def _streams(setup: Setup, comparison: Comparison) -> None:
+def _streams(setup: Setup, comparison: Comparison[Target]) -> None:
     streams, n = STREAMS[: setup.choose(len(STREAMS), 2)], setup.choose(64, 16)
     fitting = [length for length in LENGTHS if length <= _LONGEST_WORDS]
     lengths = fitting[: setup.choose(len(fitting), 1)]

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from gateway import demo_model
-from scripts.benchmarks import compare, costs, overload, processes, reuse, throughput
+from scripts.benchmarks import compare, costs, llama_server, overload, processes, reuse, throughput
 from scripts.benchmarks.setup import RequestFailed, Setup, describe_machine
 from scripts.figures import Axes, Results, draw, table
 from scripts.server import ServerFailed
@@ -37,6 +37,9 @@ PLOTS = {
     "compare-throughput": Axes(
         "Throughput, in turn in one run", "streams at once", "output tokens/s", log_x=True
     ),
+    llama_server.NAME: Axes(
+        "Throughput beside llama-server", "streams at once", "output tokens/s", log_x=True
+    ),
     "compare-ttft": Axes(
         "Time to first token, in turn in one run", "prompt, words (about tokens)", "seconds"
     ),
@@ -51,8 +54,11 @@ def run(options: argparse.Namespace, parts: list[str]) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
         # Servers run in another folder.
-        model = options.model.resolve() if options.model else demo_model.fetch()
-        setup = Setup(str(model), options.rounds or (1 if options.quick else 7), options.quick)
+        is_original = llama_server.NAME in options.compare
+        model = options.model or demo_model.fetch(is_original=is_original)
+        setup = Setup(
+            str(model.resolve()), options.rounds or (1 if options.quick else 7), options.quick
+        )
         name = options.model.name if options.model else "SmolLM2-135M-Instruct Q4_1"
         results = Results(describe_machine(name))
         print(results.machine, flush=True)
@@ -73,9 +79,14 @@ def run(options: argparse.Namespace, parts: list[str]) -> int:
 
 def _measures(options: argparse.Namespace, parts: list[str]) -> dict[str, Measure]:
     measures = {name: MEASURES[name] for name in parts}
-    if options.compare:
-        urls = [url.rstrip("/") for url in options.compare.split(",")]
-        measures["compare"] = partial(compare.measure_urls, urls=urls)
+    others = [url.rstrip("/") for url in options.compare.split(",") if url]
+    if llama_server.NAME in others:
+        others.remove(llama_server.NAME)
+        measures[llama_server.NAME] = partial(
+            llama_server.measure_llama_server, tokens=options.tokens, is_demo=not options.model
+        )
+    if others:
+        measures["compare"] = partial(compare.measure_urls, urls=others)
     if options.against:
         tree = str(options.against.resolve())
         measures["against"] = partial(compare.measure_tree, tree=tree)
@@ -88,7 +99,7 @@ def _run(name: str, measure: Measure, setup: Setup, results: Results) -> None:
     try:
         measure(setup, results)
     except (RequestFailed, ServerFailed, OSError) as error:
-        if name == "compare":
+        if name in ("compare", llama_server.NAME):
             raise
         # What the other parts measure is worth having all the same.
         results.notes.append(f"{name} was given up: {error}")

@@ -78,6 +78,10 @@ class Target:
         except (ValueError, OSError) as error:
             raise ServerFailed(f"no OpenAI-style server answers at {url}: {error}") from error
 
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
     def close(self) -> None:
         self._connection.close()
 

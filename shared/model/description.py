@@ -92,7 +92,8 @@ class ModelFile:
     """A whole and sound model file that an engine can serve."""
 
     path: Path
-    n_bytes: int  #: length of the file
+    n_bytes: int  #: length of the file, or of all its parts
+    n_parts: int = 1  #: files; `path` is the first
     file_format: FileFormat
     version: int = 0  #: of the layout; 0 where it has none
     engine: str = "ctransformers"  #: or ``llamacpp``

@@ -86,7 +86,8 @@ class GGUFFile:
     tensors: tuple[TensorInfo, ...]  #: in the file's order
     data_offset: int  #: where the tensor data begins
     alignment: int  #: of the tensor data
-    n_bytes: int  #: length of the file
+    n_bytes: int  #: length of the file, or of all its parts
+    n_parts: int = 1  #: files of the model
 
     @property
     def architecture(self) -> str:

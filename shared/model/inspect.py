@@ -21,12 +21,12 @@ from shared.model.description import (
 from shared.model.ggcc import read_ggcc
 from shared.model.gguf import MERGES, TOKEN_TYPES, TOKENS, GGUFFile
 from shared.model.gguf_check import PRE_TOKENIZERS, architecture_of, check_gguf, is_40b
-from shared.model.gguf_reader import read_gguf
 from shared.model.gguf_rewrite import needs_rewrite, rewritten
 from shared.model.legacy import read_legacy
 from shared.model.llamacpp import describe_for_llamacpp
 from shared.model.memory import needs
 from shared.model.reader import BinaryReader, Data, mapped
+from shared.model.split import read_whole
 from shared.model.tensors import dominant_type
 
 _GGUF = b"GGUF"
@@ -75,7 +75,7 @@ def _described(path: Path, data: Data, wanted: Family | None, engine: str) -> Mo
         reader.fail(f"not a model file: it has only {reader.size} bytes")
     magic = reader.raw(4)
     if magic == _GGUF:
-        return _describe_gguf_for(engine, read_gguf(path))
+        return _describe_gguf_for(engine, read_whole(path))
     if engine == "llamacpp" and magic in (_GGCC, _GGML):
         reader.fail("llama.cpp reads GGUF files only; ENGINE=auto serves this one")
     if magic == _GGCC:
@@ -124,6 +124,11 @@ def describe_gguf(file: GGUFFile) -> ModelFile:
     Raises:
         ModelFileError: the engine could not serve it.
     """
+    if file.n_parts > 1:
+        file.fail(
+            f"it is split into {file.n_parts} files, which ctransformers does not read;"
+            " ENGINE=auto serves it"
+        )
     architecture = architecture_of(file)
     rewrite = needs_rewrite(file)
     # What the engine will see; the file itself where nothing has to be rewritten.

@@ -61,14 +61,13 @@ class _Description:
             self.fail(f"GGUF version {file.version}: llama.cpp reads versions 2 and 3")
         if not file.architecture:
             self.fail("it names no architecture (general.architecture), as every model does")
-        if file.metadata.get("split.count", 0) not in (0, 1):
-            self.fail("it is a part of a model; merge its files into one first")
         self.check_numbers()
         self.check_vocabulary()
         size = self.size()
         return ModelFile(
             path=file.path,
             n_bytes=file.n_bytes,
+            n_parts=file.n_parts,
             file_format=FileFormat.GGUF,
             version=file.version,
             engine="llamacpp",

@@ -1,10 +1,6 @@
 """Tests of llama.cpp behind the server: against its own server, and with dying workers."""
 
 import asyncio
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +10,7 @@ import pytest
 
 from gateway import demo_model
 from gateway.pool.base import Terms
+from scripts.llama_server import llama_server
 from shared.config import WorkerConfig
 from shared.messages import Finished, Generate
 from shared.sampling import SamplingParams
@@ -27,16 +24,6 @@ PROMPTS = (
     "The capital of France is", "Once upon a time, in a small village", "def fibonacci(n):",
     "Water boils at", "1, 2, 3, 4,", "Dear Sir or Madam,",
 )  # fmt: skip
-_REFERENCE = """
-import sys, time
-import xllamacpp
-params = xllamacpp.CommonParams()
-params.model.path, params.port = sys.argv[1], int(sys.argv[2])
-params.n_ctx, params.n_parallel = 2048, 1
-params.cpuparams.n_threads = 1
-server = xllamacpp.Server(params)
-time.sleep(300)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -47,28 +34,11 @@ def original() -> Path:
 @pytest.fixture(scope="module")
 def reference(original: Path) -> Iterator[httpx.Client]:
     """The server that the library's package has."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-c", _REFERENCE, str(original), str(port)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=START_S) as client:
-        deadline = time.monotonic() + START_S
-        while not is_up(client):
-            assert time.monotonic() < deadline and process.poll() is None
-            time.sleep(0.1)
+    with (
+        llama_server(str(original)) as server,
+        httpx.Client(base_url=server.url, timeout=START_S) as client,
+    ):
         yield client
-    process.kill()
-    process.wait()
-
-
-def is_up(client: httpx.Client) -> bool:
-    try:
-        return client.get("/health").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Descriptions of GGUF files for llama.cpp, and the engine that `auto` chooses for a file."""
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,8 @@ from shared.errors import ModelFileError
 from shared.model.description import Pooling
 from shared.model.gguf_check import PRE_TOKENIZERS
 from shared.model.inspect import inspect
-from tests.gguf_files import ARRAY, F32, I32, STRING, U32, GGUFDraft, tiny_llama
-from tests.gguf_kinds import GENERATING, tiny
+from tests.gguf_files import ARRAY, F32, I32, STRING, U16, U32, GGUFDraft, tiny_llama
+from tests.gguf_kinds import GENERATING, tiny, write_split
 from worker.tokenizer.pre_tokenizers import PREPARATIONS
 
 Change = Callable[[GGUFDraft], None]
@@ -77,7 +78,10 @@ def _version_1(draft: GGUFDraft) -> None:
     [
         (_version_1, "llama.cpp reads versions 2 and 3"),
         (_set("general.architecture", STRING, ""), "names no architecture"),
-        (_set("split.count", U32, 3), "part of a model; merge its files"),
+        (
+            _set("split.count", U32, 3),
+            "a part of a model of 3 files; the first should be called m-",
+        ),
         (_set("llama.feed_forward_length", ARRAY, I32, [-1, 64]), "feed_forward_length is -1"),
         (_set("llama.embedding_length", STRING, "x"), "embedding_length is 'x'"),
         (_set("llama.context_length", U32, 2**32 - 1), "a context of 4,294,967,295 tokens"),
@@ -94,6 +98,49 @@ def test_what_the_library_would_believe_is_refused(
     change(draft)
     with pytest.raises(ModelFileError, match=re.escape(problem)):
         inspect(draft.write(tmp_path / "m.gguf"), engine="llamacpp")
+
+
+def test_a_model_in_several_files(tmp_path: Path) -> None:
+    whole = inspect(tiny("qwen3").write(tmp_path / "m.gguf"), engine="auto")
+    paths = write_split(tiny("qwen3"), tmp_path, 3)
+    file = inspect(paths[0], engine="auto")
+    assert (file.n_parts, file.n_bytes) == (3, sum(path.stat().st_size for path in paths))
+    assert file.memory == whole.memory
+    assert {tensor.name for tensor in file.tensors} == {tensor.name for tensor in whole.tensors}
+    write_split(tiny_llama(), tmp_path, 2, "llama")
+    with pytest.raises(ModelFileError, match="split into 2 files, which ctransformers does not"):
+        inspect(tmp_path / "llama-00001-of-00002.gguf")
+
+
+def _other_order(paths: list[Path]) -> None:
+    paths[1].rename(paths[0].with_name("x"))
+    paths[2].rename(paths[1])
+    paths[0].with_name("x").rename(paths[2])
+
+
+@pytest.mark.parametrize(
+    ("damage", "part", "problem"),
+    [
+        (lambda paths: paths[2].unlink(), 0, "m-00003-of-00003.gguf: this part of the model is mi"),
+        (lambda paths: None, 1, "it is not the first part of its model; name m-00001-of-00003.gg"),
+        (lambda paths: os.truncate(paths[1], 2000), 0, "m-00002-of-00003.gguf: the file is cut"),
+        (_other_order, 0, "by its name it is part 2 of 3, by its metadata split.no is 2 and"),
+        (lambda paths: paths[2].write_bytes(paths[1].read_bytes()), 0, "it is part 3 of 3, by its"),
+        (lambda paths: tiny_llama().write(paths[1]), 0, "split.no is -1 and split.count 1"),
+        (lambda paths: _part(2, 3).write(paths[2]), 0, "tensors.count is 24, but its 3 parts have"),
+    ],
+)
+def test_a_part_that_is_not_right(
+    damage: Callable[[list[Path]], object], part: int, problem: str, tmp_path: Path
+) -> None:
+    paths = write_split(tiny("qwen3"), tmp_path, 3)
+    damage(paths)
+    with pytest.raises(ModelFileError, match=re.escape(problem)):
+        inspect(paths[part], engine="auto")
+
+
+def _part(number: int, n_parts: int) -> GGUFDraft:
+    return GGUFDraft({"split.no": (U16, number), "split.count": (U16, n_parts)})
 
 
 def test_other_files_are_not_for_it(tmp_path: Path) -> None:

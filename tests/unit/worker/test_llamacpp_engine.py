@@ -20,7 +20,7 @@ from shared.messages import Cancel, Delta, Event, Finished, Generate, Prefilled
 from shared.sampling import SamplingParams
 from shared.saved_prefix import Region, Save, Saved, SavedPrefix
 from tests.gguf_files import U32, GGUFDraft, tiny_llama
-from tests.gguf_kinds import GENERATING, tiny
+from tests.gguf_kinds import GENERATING, tiny, write_split
 from tests.unit.worker.loops import Idle, Inbox, Outbox
 from worker import engines
 from worker.engines.base import CacheFullError, SlotTokens
@@ -42,7 +42,10 @@ def load(path: Path, slots: int = SLOTS, n_ctx: int = N_CTX) -> LlamaCppEngine:
 
 @pytest.fixture(scope="module", params=GENERATING)
 def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny(request.param).write(tmp_path_factory.mktemp("llamacpp") / "model.gguf")
+    folder = tmp_path_factory.mktemp("llamacpp")
+    if request.param == "phi3":  # in three files
+        return write_split(tiny("phi3"), folder, 3)[0]
+    return tiny(request.param).write(folder / "model.gguf")
 
 
 @pytest.fixture(scope="module")
