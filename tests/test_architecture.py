@@ -68,7 +68,9 @@ NARROWED = {
         "gateway.pool.prefix_cache", "shared.saved_prefix",
     },
     "gateway/pool/choice.py": {"gateway.pool.prefix", "gateway.pool.prefix_cache"},
-    "gateway/pool/prefix_cache.py": {"gateway.pool.prefix", "shared.saved_prefix"},
+    "gateway/pool/prefix_cache.py": {
+        "gateway.pool.base", "gateway.pool.prefix", "shared.saved_prefix",
+    },
     "gateway/pool/faults.py": {"gateway.pool.deaths", "gateway.pool.job", "shared"},
     "gateway/pool/estimates.py": {"shared.messages"},
     "gateway/pool/prefix.py": {"shared.saved_prefix"},

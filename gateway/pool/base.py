@@ -106,6 +106,17 @@ class Totals:
     quarantined: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class PrefixCacheStatus:
+    """What is kept of KV caches besides them."""
+
+    size_bytes: int = 0
+    used_bytes: int = 0
+    #: states that are kept, and those of them that are still to be written
+    entries: int = 0
+    pending: int = 0
+
+
 State: TypeAlias = Literal["starting", "ready", "failed", "closing"]
 
 
@@ -127,6 +138,7 @@ class PoolStatus:
     #: the most that may run at the same time
     max_running: int = 1
     zygote: ZygoteStatus = ZygoteStatus()
+    prefix_cache: PrefixCacheStatus = PrefixCacheStatus()
     totals: Totals = field(default_factory=Totals)
 
     @property

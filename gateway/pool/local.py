@@ -173,6 +173,7 @@ class LocalPool:
             max_running=scheduler.max_running,
             max_queue=scheduler.max_queue,
             zygote=self._zygote.status,
+            prefix_cache=scheduler.prefixes.status,
             totals=self._dispatcher.totals,
         )
 

@@ -7,6 +7,7 @@ that was told of the old one has answered, or is dead.
 
 from itertools import islice
 
+from gateway.pool.base import PrefixCacheStatus
 from gateway.pool.prefix import Entry, Prefix
 from shared.saved_prefix import Region
 
@@ -23,16 +24,13 @@ class PrefixCache:
 
     def __init__(self, size: int) -> None:
         """``size`` is in bytes; 0 keeps nothing."""
-        self.size = size
+        self._size = size
         #: of a KV cache of the model, see `shared.model_info.ModelInfo`
         self.most_rewound: int | None = None
         # Least recently used first.
         self._entries: dict[Entry, None] = {}
         # Hash of a block, which covers those before it -> the entries that have it.
         self._by_block: dict[int, dict[Entry, None]] = {}
-
-    def __len__(self) -> int:
-        return len(self._entries)
 
     def __contains__(self, entry: Entry | None) -> bool:
         return entry in self._entries
@@ -42,8 +40,10 @@ class PrefixCache:
         return tuple(self._entries)
 
     @property
-    def used_bytes(self) -> int:
-        return sum(entry.end - entry.region.offset for entry in self._entries)
+    def status(self) -> PrefixCacheStatus:
+        used = sum(entry.end - entry.region.offset for entry in self._entries)
+        pending = sum(entry.writer is not None for entry in self._entries)
+        return PrefixCacheStatus(self._size, used, len(self._entries), pending)
 
     def reusable(self, cached: Prefix, prompt: Prefix) -> int:
         """How many tokens of a prompt need no evaluation where a KV cache holds ``cached``."""
@@ -100,7 +100,7 @@ class PrefixCache:
     def _reserve(
         self, prefix: Prefix, size: int, writer: int, replaced: Entry | None
     ) -> Entry | None:
-        if not 0 < size <= self.size:
+        if not 0 < size <= self._size:
             return None
         while (offset := self._free(size)) is None:
             oldest = next((entry for entry in self._entries if not entry.is_pinned), None)
@@ -151,7 +151,7 @@ class PrefixCache:
             if entry.region.offset - offset >= size:
                 return offset
             offset = entry.end
-        return offset if self.size - offset >= size else None
+        return offset if self._size - offset >= size else None
 
     def _remove(self, entry: Entry) -> None:
         del self._entries[entry]

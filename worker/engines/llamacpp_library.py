@@ -23,6 +23,8 @@ _NEEDED_FLAGS = frozenset({"avx2", "bmi2", "f16c", "fma"})
 _LOG_ERROR, _LOG_CONTINUED = 4, 5
 _LONGEST_REASON = 400
 _POINTER, _IDS = c_void_p, ctypes.POINTER(c_int32)
+# Kept, whatever becomes of their libraries: C has but one, and calls it as long as it lives.
+_callbacks: list[Any] = []
 _LOG_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_int, c_char_p, c_void_p)
 
 
@@ -153,8 +155,9 @@ class Library:
         self._check("llama_context_default_params", self._layout.context)
         self._errors: list[str] = []
         self._is_error = False
-        self._callback = _LOG_CALLBACK(self._on_log)  # kept: C calls it as long as it lives
-        self.c.llama_log_set(self._callback, None)
+        callback = _LOG_CALLBACK(self._on_log)
+        _callbacks.append(callback)
+        self.c.llama_log_set(callback, None)
         self.c.llama_backend_init()
 
     def model_params(self, **members: int) -> ModelParams:

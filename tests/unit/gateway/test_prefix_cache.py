@@ -82,7 +82,7 @@ class PrefixCacheMachine(RuleBasedStateMachine):
         ends = [0, *(entry.end for entry in entries)]
         assert all(end <= entry.region.offset for end, entry in zip(ends, entries, strict=False))
         assert ends[-1] <= SIZE
-        assert self.cache.used_bytes <= SIZE
+        assert self.cache.status.used_bytes <= SIZE
         in_use = {entry for _, entry in (*self.writing, *self.reading)}
         assert {entry for entry in entries if entry.is_pinned} == in_use
 

@@ -179,8 +179,6 @@ def test_a_state_that_was_saved_is_the_slots_own_to_the_bit(path: Path) -> None:
     rows = [each.forward([SlotTokens(0, [prompt[-1], 70])], 1)[0] for each in (here, there)]
     assert rows[0] is not None and rows[1] is not None and np.array_equal(rows[0], rows[1])
     # What stood behind the tokens that are known is unknown.
-    assert there.restore(2, prompt[:30], state)
-    assert there.reuse_prefix(1, prompt) == n_saved, "of the first slot"
     clear(there)
     assert there.restore(2, prompt[:30], state)
     can_be_cut = there.info.most_rewound is None
@@ -221,11 +219,9 @@ def test_a_conversation_goes_on_in_another_worker(path: Path, n_ctx: int) -> Non
         request = Generate(f"{turn}", prompt, greedily, 8, slot=slot, saved=saved)
         prefilled, *_, last = run_one(*worker, request)
         assert isinstance(prefilled, Prefilled) and isinstance(last, Finished)
-        n_known = len(ids) - (ids != (*SYSTEM,)) if turn else 0
-        assert prefilled.cached_tokens in (n_known, len(ids)) and prefilled.restored_tokens in (
-            prefilled.cached_tokens,
-            0,
-        )
+        # The last token of an answer that the limit has ended was not evaluated.
+        assert prefilled.cached_tokens in ((len(ids) - 1, len(ids)) if turn else (0,))
+        assert prefilled.restored_tokens in (prefilled.cached_tokens, 0)
         check(load(path), list(prompt), list(last.ids))
         ids = prompt + last.ids
         region = Region(region.offset + region.size, last.state_bytes)
