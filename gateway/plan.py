@@ -3,23 +3,23 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gateway import demo_model, machine
-from gateway.hub import ModelSource, resolve
+from gateway import machine
+from gateway.engine import CTRANSFORMERS, LLAMACPP, library_for, source_for
+from gateway.hub import ModelSource
 from gateway.settings import Settings
 from gateway.warm_prompt import load_warm_prompt
 from shared.config import WorkerConfig
 from shared.errors import UsageError
 from shared.model.description import ModelFile, Pooling
-from shared.model.library import choose
 
 _MIB = 1 << 20
-_LLAMACPP = "llamacpp"
 _LLAMACPP_SLOTS = 8
 _ECHO_SLOTS = 4
 #: Parked workers, unless PARKED says otherwise: few users keep more conversations going at once.
 _MOST_PARKED = 16
-#: Longest context, unless CONTEXT_LENGTH says otherwise: its KV caches fit small machines.
-_DEFAULT_N_CTX = 4096
+#: Longest context, unless CONTEXT_LENGTH says otherwise: its KV caches fit small machines. That of
+#: llama.cpp is one for all slots of a worker.
+_DEFAULT_N_CTX = {CTRANSFORMERS: 4096, LLAMACPP: 8192}
 #: Of the free memory, unless PREFIX_CACHE says otherwise.
 _PREFIX_CACHE_SHARE = 0.1
 #: A context is not cut below this for want of memory.
@@ -43,6 +43,8 @@ class Plan:
     weight_bytes: int = 0
     #: The most that each worker adds, with its context full.
     worker_bytes: int = _PROCESS_BYTES
+    #: What the context was bounded by.
+    context: str = ""
     #: Build of the engine's library; empty for none.
     engine: str = ""
     #: Evaluated before workers are forked.
@@ -51,7 +53,7 @@ class Plan:
     @property
     def caches(self) -> int:
         """KV caches: of workers, and of a zygote with a warm prompt or with llama.cpp."""
-        of_zygote = self.warm_prompt is not None or self.worker.engine == _LLAMACPP
+        of_zygote = self.warm_prompt is not None or self.worker.engine == LLAMACPP
         return self.workers + self.parked + int(of_zygote)
 
     @property
@@ -88,17 +90,12 @@ def plan_for(settings: Settings, beside: Plan | None = None) -> Plan:
     _check_threads(settings.threads)
     if settings.model_type == "echo":
         return _fit_echo(settings)
-    engine = _engine(settings)
-    library = (
-        choose(settings.ct_lib, demo_model.default_cache_dir()) if engine != _LLAMACPP else None
-    )
-    source = resolve(settings.model_name, settings.model_file, settings.model_type, engine)
+    source = source_for(settings)
     path = str(source.file.path)
     if not path.isprintable():
         raise UsageError(f"{path!r}: the path of a model must be printable Unicode")
     plan = fit(settings, source, is_beside=beside is not None)
-    if library is None or source.file.engine == _LLAMACPP:
-        return plan
+    library = library_for(settings, source.file)
     worker = replace(plan.worker, library=library.path)
     return replace(plan, worker=worker, engine=library.label)
 
@@ -110,12 +107,13 @@ def fit(settings: Settings, source: ModelSource, *, is_beside: bool = False) -> 
         UsageError: the settings ask for more than the model or the memory allows.
     """
     file, memory = source.file, machine.available_memory()
-    if memory is not None and settings.prefix_cache:
-        memory = max(0, memory - settings.prefix_cache)
     slots = _slots(settings, file)
-    n_ctx = _context_length(settings, file, None if is_beside else memory)
-    fitting = fitting_workers(file, n_ctx, memory, slots)
-    if fitting and file.engine == _LLAMACPP and settings.warm_prompt is None:
+    keeps_prefixes = file.engine == LLAMACPP and file.pooling is Pooling.NONE
+    prefix_cache = keeps_prefixes * (settings.prefix_cache or 0)
+    left = None if memory is None else max(0, memory - prefix_cache)
+    n_ctx = _context_length(settings, file, None if is_beside else left)
+    fitting = fitting_workers(file, n_ctx, left, slots)
+    if fitting and file.engine == LLAMACPP and settings.warm_prompt is None:
         fitting -= 1  # the zygote has a cache of its own, which each worker writes anew
     if slots > 1 and settings.parked is None:
         settings = replace(settings, parked=0)  # the slots of a worker keep conversations
@@ -125,6 +123,7 @@ def fit(settings: Settings, source: ModelSource, *, is_beside: bool = False) -> 
         _worker(settings),
         engine=file.engine,
         slots=slots,
+        prefix_cache=prefix_cache,
         model_path=str(file.path),
         model_type=settings.model_type,
         tokenizer_path="" if tokenizer is None else str(tokenizer),
@@ -140,25 +139,15 @@ def fit(settings: Settings, source: ModelSource, *, is_beside: bool = False) -> 
         family=f"{file.family_name}, {file.quantisation}",
         weight_bytes=file.memory.weights,
         worker_bytes=worker_bytes(file, n_ctx, slots),
-        engine="llama.cpp" if file.engine == _LLAMACPP else "",
+        context=why_n_ctx(file, n_ctx, settings.context_length),
         warm_prompt=settings.warm_prompt,
     )
     _check_worker_memory(settings.max_worker_memory, plan.worker_bytes)
     _check_memory(plan, n_ctx, memory, is_beside)
-    worker = replace(worker, prefix_cache=_prefix_cache(settings, source, plan, memory))
+    if keeps_prefixes and settings.prefix_cache is None and memory is not None:
+        share = int(memory * _PREFIX_CACHE_SHARE)
+        worker = replace(worker, prefix_cache=min(share, memory - plan.most_bytes))
     return replace(plan, worker=worker)
-
-
-def _prefix_cache(settings: Settings, source: ModelSource, plan: Plan, memory: int | None) -> int:
-    """Bytes for prefixes; unless they are asked for, a part of the memory that is left."""
-    file = source.file
-    if file.engine != _LLAMACPP or file.pooling is not Pooling.NONE:
-        return 0
-    if settings.prefix_cache is not None:
-        return settings.prefix_cache
-    if memory is None:
-        return 0
-    return max(0, min(int(memory * _PREFIX_CACHE_SHARE), memory - plan.most_bytes))
 
 
 def default_n_ctx(file: ModelFile, memory: int | None) -> int:
@@ -166,16 +155,29 @@ def default_n_ctx(file: ModelFile, memory: int | None) -> int:
 
     Halved while not even one worker would fit into ``memory`` bytes.
     """
-    n_ctx = min(file.n_ctx_most, _DEFAULT_N_CTX)
+    n_ctx = min(file.n_ctx_most, _DEFAULT_N_CTX[file.engine])
     while n_ctx > _LEAST_N_CTX and fitting_workers(file, n_ctx, memory) == 0:
         n_ctx = max(_LEAST_N_CTX, n_ctx // 2)
     return n_ctx
 
 
+def why_n_ctx(file: ModelFile, n_ctx: int, wanted: int | None) -> str:
+    """What the context was bounded by; ``wanted`` is CONTEXT_LENGTH."""
+    trained = f"trained for {file.n_ctx_train:,}"
+    if n_ctx == wanted:
+        return f"CONTEXT_LENGTH; {trained}"
+    if n_ctx == file.n_ctx_train:
+        return "as trained"
+    if n_ctx == file.n_ctx_most:
+        return f"the most that the engine's buffers hold; {trained}"
+    if n_ctx == _DEFAULT_N_CTX[file.engine]:
+        return f"unless CONTEXT_LENGTH asks for more; {trained}"
+    return f"what memory has room for; {trained}"
+
+
 def worker_bytes(file: ModelFile, n_ctx: int, slots: int = 1) -> int:
     """The most that a worker takes with a context of ``n_ctx`` tokens, besides the weights."""
-    caches = n_ctx * file.memory.kv_per_token + slots * file.memory.per_slot
-    return _PROCESS_BYTES + scratch_bytes(file, n_ctx) + caches
+    return _PROCESS_BYTES + scratch_bytes(file, n_ctx) + file.memory.caches(n_ctx, slots)
 
 
 def scratch_bytes(file: ModelFile, n_ctx: int) -> int:
@@ -190,17 +192,8 @@ def fitting_workers(file: ModelFile, n_ctx: int, memory: int | None, slots: int 
     return max(0, memory - file.memory.weights) // worker_bytes(file, n_ctx, slots)
 
 
-def _engine(settings: Settings) -> str:
-    """The engine that is asked for; ``auto`` leaves it to the model."""
-    if settings.tokenizer is None:
-        return settings.engine
-    if settings.engine == _LLAMACPP:
-        raise UsageError("TOKENIZER is for ctransformers; llama.cpp takes the model file's own")
-    return "ctransformers"
-
-
 def _slots(settings: Settings, file: ModelFile) -> int:
-    return settings.slots or _LLAMACPP_SLOTS if file.engine == _LLAMACPP else 1
+    return settings.slots or _LLAMACPP_SLOTS if file.engine == LLAMACPP else 1
 
 
 def _context_length(settings: Settings, file: ModelFile, memory: int | None) -> int:
@@ -261,7 +254,8 @@ def _check_memory(plan: Plan, n_ctx: int, memory: int | None, is_beside: bool) -
         f"{plan.workers} workers{parked}{warm} with a context of {n_ctx} tokens need"
         f" {plan.most_bytes // _MIB} MiB of memory, and {memory // _MIB} MiB are free"
         f"{' beside the model that is served' if is_beside else ''};"
-        f" lower WORKERS{', PARKED' if parked else ''} or CONTEXT_LENGTH"
+        f" lower WORKERS{', PARKED' if parked else ''}"
+        f"{', PREFIX_CACHE' if plan.worker.prefix_cache else ''} or CONTEXT_LENGTH"
     )
 
 

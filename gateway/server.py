@@ -259,11 +259,12 @@ def _show(text: str) -> None:
 
 
 def _summary(url: str, plan: Plan, model: ModelInfo) -> str:
+    why = f" ({plan.context})" if plan.context else ""
     return (
         f"\n  ggml-fastapi is ready on {url}\n\n"
         f"  model     {plan.worker.model_id} ({plan.family})\n"
         f"  engine    {plan.engine or 'none'}\n"
-        f"  context   {model.n_ctx} tokens\n"
+        f"  context   {model.n_ctx} tokens{why}\n"
         f"  template  {model.chat_format}, from {model.chat_format_origin}\n"
         f"  workers   {plan.workers}, with {plan.worker.threads} threads among them;"
         f" {plan.parked} more parked\n"

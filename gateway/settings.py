@@ -142,17 +142,19 @@ class Settings:
     chat_template: str | None = _setting(None, _text("NAME|FILE"),
         "a chat format or a Jinja file; without it the model's own")
     context_length: int | None = _setting(None, _whole(8, 1 << 20, "TOKENS"),
-        "prompt and completion together; without it the model's own, up to 4096 and to what fits")
+        "prompt and completion together; without it the model's own, up to 8192 (ctransformers:"
+        " 4096) and to what fits")
     workers: int | None = _setting(None, _auto_or(_whole(1, 1024)),
         "worker processes that run at the same time; auto: by cores and memory")
     parked: int | None = _setting(None, _auto_or(_whole(0, 256)),
-        "further processes, to keep conversations in their KV caches; auto: up to 16, by memory")
+        "further processes, to keep conversations in their KV caches; auto: 0, with ctransformers"
+        " up to 16, by memory")
     threads: int | None = _setting(None, _auto_or(_whole(1, 256)),
         "threads in all, shared by the workers that run")
     warm_prompt: str | None = _setting(None, _text("TEXT|FILE"),
         "evaluated once, for all workers; in chats the system message")
     engine: str = _setting("auto", _one_of("NAME", "auto", "llamacpp", "ctransformers"),
-        "what evaluates the model; auto: ctransformers what it can, llama.cpp every other GGUF")
+        "what evaluates the model; auto: llama.cpp GGUF files, ctransformers all others")
     ct_lib: str | None = _setting(None, _text("NAME|FILE"),
         "ctransformers' library: avx2, avx, basic or a file; without it a native build, if any")
     echo_delay_ms: float = _setting(0.0, _number("MS", "a number of milliseconds", 60_000, float),

@@ -7,6 +7,7 @@ import hypothesis
 import pytest
 
 from gateway import demo_model as demo
+from gateway.hub import servable
 from tests.quick_model import write_quick_model
 from tests.serving import Server, served, served_echo
 
@@ -19,6 +20,12 @@ hypothesis.settings.load_profile("suite")
 def demo_model() -> Path:
     """The demo model's file; it is downloaded once and kept in the user's cache."""
     return demo.fetch()
+
+
+@pytest.fixture(scope="session")
+def rewritten_demo(demo_model: Path) -> Path:
+    """The same as ctransformers reads it."""
+    return servable(demo_model, engine="ctransformers").path
 
 
 @pytest.fixture(scope="session")
@@ -39,8 +46,8 @@ def slow_server() -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def demo_server(demo_model: Path) -> Iterator[Server]:
-    """Two workers with the demo model, and room for the prompts that many tests begin with."""
-    with served("--workers", "2", "--drain-timeout", "2", PARKED="8") as server:
+    """Two workers with the demo model; with one slot each, a text does not depend on others."""
+    with served("--workers", "2", "--drain-timeout", "2") as server:
         yield server
         server.stop()
 

@@ -1,9 +1,10 @@
 """Writes small GGUF files: a whole model of the LLaMA family in a few hundred kilobytes.
 
 `tiny_llama` builds the description of one, which a test may change before `GGUFDraft.write`.
-Its weights are random (always the same), so it talks nonsense, but ctransformers loads it.
+Its weights are random (always the same), so it talks nonsense, but both engines load it.
 """
 
+import math
 import random
 import struct
 from dataclasses import dataclass, field
@@ -65,6 +66,18 @@ class GGUFDraft:
     def write(self, path: Path) -> Path:
         path.write_bytes(self.to_bytes())
         return path
+
+
+def random_q4_1(source: random.Random, shape: tuple[int, ...], scale: float = 0.06) -> Tensor:
+    """A matrix of type Q4_1, of whose rows 4.6 ``scale`` is the standard deviation.
+
+    For this type llama.cpp has one kernel, however many rows there are: logits do not depend on
+    what is evaluated together.
+    """
+    # Blocks of 32: a scale and the least value, then 4 bits for each.
+    head = struct.pack("<2e", scale, -7.5 * scale)
+    blocks = (head + source.randbytes(16) for _ in range(math.prod(shape) // 32))
+    return Tensor(shape, b"".join(blocks), ggml_type=3)
 
 
 def string(value: str | bytes, size: str = "Q") -> bytes:

@@ -1,8 +1,4 @@
-"""Tiny GGUF files of some architectures that llama.cpp alone evaluates, with random weights.
-
-Matrices are Q4_1, for which llama.cpp has one kernel, however many rows there are: logits do not
-depend on what is evaluated together.
-"""
+"""Tiny GGUF files of some architectures that llama.cpp alone evaluates, with random weights."""
 
 import math
 import random
@@ -11,11 +7,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.gguf_files import ARRAY, BOOL, F32, I32, STRING, U16, U32, GGUFDraft, Tensor, tiny_llama
+from tests.gguf_files import (
+    ARRAY,
+    BOOL,
+    F32,
+    I32,
+    STRING,
+    U16,
+    U32,
+    GGUFDraft,
+    Tensor,
+    random_q4_1,
+    tiny_llama,
+)
 
 _N, _HEAD, _FF, _LAYERS, _EXPERTS, _INNER, _STATE, _RANK = 32, 8, 64, 2, 4, 64, 16, 32
 _KV = 2 * _HEAD
-_Q4_1 = 3
 _FLOATS = ("position", "token_types", "ssm_a", "conv")
 _Shapes = dict[str, tuple[int, ...]]
 _ATTENTION: _Shapes = {
@@ -98,12 +105,8 @@ def _outside(architecture: str) -> _Shapes:
 def _tensor(source: random.Random, name: str, shape: tuple[int, ...]) -> Tensor:
     count = math.prod(shape)
     if len(shape) > 1 and not any(part in name for part in _FLOATS):
-        # Blocks of 32: a scale and the least value, then 4 bits for each.
         # Experts are to be chosen clearly, since another one is another text.
-        scale = 0.6 if "gate_inp" in name else 0.06
-        head = struct.pack("<2e", scale, -7.5 * scale)
-        blocks = (head + source.randbytes(16) for _ in range(count // 32))
-        return Tensor(shape, b"".join(blocks), _Q4_1)
+        return random_q4_1(source, shape, 0.6 if "gate_inp" in name else 0.06)
     if name.endswith("norm.weight"):
         values = [1.0] * count
     elif name.endswith("ssm_a"):  # of a stable system

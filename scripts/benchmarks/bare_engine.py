@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any
 
 from scripts.benchmarks.setup import N_CTX
@@ -57,12 +58,14 @@ def _load(path: str, library: str) -> None:
     from ctransformers.llm import LLM, Config
 
     from gateway.demo_model import default_cache_dir
+    from gateway.hub import servable
     from shared.model.library import choose
 
     global _llm
     # Whatever ends the benchmarks, this process is not left behind.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     library = library or choose(os.environ.get("CT_LIB") or None, default_cache_dir()).path
+    path = str(servable(Path(path), engine="ctransformers").path)
     _llm = LLM(path, "gguf", lib=library, config=Config(context_length=N_CTX, batch_size=64))
 
 

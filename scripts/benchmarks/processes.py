@@ -18,6 +18,8 @@ from scripts.transcript import outcome
 
 _MB = (1 << 20) / 1e6
 PARKED = 16
+# Parked workers keep conversations where workers have no slots.
+_OF_CONVERSATIONS = {"ENGINE": "ctransformers"}
 STREAMS = (1, 2, 8, 32, 128, 500)
 _DELAY_MS = 50.0
 _MIB = 1 << 20
@@ -29,7 +31,8 @@ def measure_workers(setup: Setup, results: Results) -> None:
     n_parked = setup.choose(PARKED, 3)
     series: list[tuple[float, float]] = []
     for parked in sorted({0, n_parked // 4, n_parked // 2, n_parked}):
-        with setup.serve(WORKERS=str(CORES), PARKED=str(parked)) as server:
+        settings = {**_OF_CONVERSATIONS, "WORKERS": str(CORES), "PARKED": str(parked)}
+        with setup.serve(**settings) as server:
             pids = server.worker_pids()
             when_ready = [mib(pid, "Private_") * _MB for pid in pids]
             size = _hold_chats(server, len(pids))
@@ -77,6 +80,7 @@ def _start_times(model: str, workers: int, parked: int) -> tuple[float, float, i
         ServerFailed: a worker was not ready in time.
     """
     settings = {"MODEL_NAME": model, "WORKERS": str(workers), "PARKED": str(parked)}
+    settings |= _OF_CONVERSATIONS
     started_s = time.monotonic()
     server = Server(launch(env=environment(LOG_LEVEL="warning", **settings)))
     try:

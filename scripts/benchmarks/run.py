@@ -54,8 +54,7 @@ def run(options: argparse.Namespace, parts: list[str]) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
         # Servers run in another folder.
-        is_original = llama_server.NAME in options.compare
-        model = options.model or demo_model.fetch(is_original=is_original)
+        model = options.model or demo_model.fetch()
         setup = Setup(
             str(model.resolve()), options.rounds or (1 if options.quick else 7), options.quick
         )

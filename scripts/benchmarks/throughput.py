@@ -32,7 +32,8 @@ def measure_throughput(setup: Setup, results: Results) -> None:
     with ExitStack() as running:
         # No parked workers: the first use of each writes to fresh memory, as that of the bare
         # processes has done before the first round that counts.
-        server = running.enter_context(setup.serve(WORKERS=str(CORES), PARKED="0"))
+        settings = {"ENGINE": "ctransformers", "WORKERS": str(CORES), "PARKED": "0"}
+        server = running.enter_context(setup.serve(**settings))
         engines = [running.enter_context(BareEngine(setup.model)) for _ in range(CORES)]
         for number in range(setup.rounds + 1):
             for streams in STREAMS:

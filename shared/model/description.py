@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from shared.errors import UsageError
-from shared.model.tensors import TensorInfo
+from shared.model.tensors import TensorInfo, align
 
 # Tokens that ctransformers 0.2.27 takes for granted where a file does not name them.
 END_OF_TEXT = b"<|endoftext|>"
@@ -19,6 +19,8 @@ BPE_EOS = 11
 """Falcon's id of it, which the library takes for every byte-level BPE vocabulary."""
 SENTENCEPIECE_BOS = 1
 SENTENCEPIECE_EOS = 2
+_CELLS = 256
+"""The library makes so many cells of a cache at a time."""
 
 
 class Family(str, Enum):
@@ -67,6 +69,15 @@ class MemoryNeeds:
     scratch: int
     scratch_per_token: int = 0  #: by how much that shrinks for each token less of context
     per_slot: int = 0  #: for each sequence that is evaluated together with others
+    window: int = 0  #: tokens of a sequence that some layers see; 0: all layers see all
+    kv_per_window_token: int = 0  #: KV cache of these layers for one token of it
+    rows: int = 0  #: tokens that are evaluated together
+
+    def caches(self, n_ctx: int, slots: int) -> int:
+        """The KV caches of ``slots`` sequences that share ``n_ctx`` tokens, and their states."""
+        seen = align(slots * self.window + self.rows, _CELLS) if self.window else 0
+        of_windows = min(n_ctx, seen) * self.kv_per_window_token
+        return n_ctx * self.kv_per_token + of_windows + slots * self.per_slot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

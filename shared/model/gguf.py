@@ -157,6 +157,22 @@ class GGUFFile:
         value = self.metadata.get(key)
         return value if isinstance(value, str) else None
 
+    def most(self, key: str) -> int:
+        """The largest of `numbers`; 0 if there is none."""
+        return max(self.numbers(key), default=0)
+
+    def numbers(self, key: str) -> list[int]:
+        """A number of the architecture, or those of each layer; none if there is none.
+
+        Raises:
+            ModelFileError: there is something else.
+        """
+        value = self.metadata.get(f"{self.architecture}.{key}")
+        values = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(isinstance(each, int) for each in values):
+            self.fail(f"damaged: {self.architecture}.{key} is {value!r:.40}")
+        return list(values)
+
     def fail(self, problem: str) -> NoReturn:
         raise ModelFileError.about(self.path, problem)
 

@@ -43,14 +43,6 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
     }
 )
 """The architectures whose GGUF files the library reads."""
-PRE_TOKENIZERS = frozenset(
-    (
-        None, "default", "gpt-2", "phi-2", "jais", "mpt", "olmo", "smollm", "starcoder", "refact",
-        "command-r", "codeshell", "exaone", "minerva-7b", "falcon", "llama-bpe", "llama3",
-        "llama-v3", "falcon3", "dbrx", "smaug-bpe", "qwen2", "stablelm2", "tekken",
-    )
-)  # fmt: skip
-"""What the tokenizers that are made from vocabularies know; None is what the family has."""
 _OF_LEGACY_FILES = frozenset({"starcoder", "mpt", "gpt2", "gptneox"})
 
 

@@ -20,7 +20,7 @@ from shared.model.description import (
 )
 from shared.model.ggcc import read_ggcc
 from shared.model.gguf import MERGES, TOKEN_TYPES, TOKENS, GGUFFile
-from shared.model.gguf_check import PRE_TOKENIZERS, architecture_of, check_gguf, is_40b
+from shared.model.gguf_check import architecture_of, check_gguf, is_40b
 from shared.model.gguf_rewrite import needs_rewrite, rewritten
 from shared.model.legacy import read_legacy
 from shared.model.llamacpp import describe_for_llamacpp
@@ -53,7 +53,8 @@ def inspect(
         path: the file.
         model_type: what it is expected to be, one of `MODEL_TYPES`; decides between StarCoder and
             GPT-2, whose files look the same.
-        engine: ``ctransformers``, ``llamacpp``, or ``auto``: llama.cpp for what it alone can serve.
+        engine: ``ctransformers``, ``llamacpp``, or ``auto``: llama.cpp for the GGUF files that it
+            reads, ctransformers for all others.
 
     Raises:
         ModelFileError: it cannot be read, is damaged, is no model that the engine can serve, or
@@ -105,17 +106,9 @@ def _check_expected(model: ModelFile, model_type: str, wanted: Family | None) ->
 
 
 def _describe_gguf_for(engine: str, file: GGUFFile) -> ModelFile:
-    if engine != "llamacpp":
-        try:
-            model = describe_gguf(file)
-        except ModelFileError:
-            if engine == "ctransformers":
-                raise
-        else:
-            is_known = model.tokenizer is TokenizerKind.SENTENCEPIECE
-            if engine == "ctransformers" or is_known or model.pre_tokenizer in PRE_TOKENIZERS:
-                return model
-    return describe_for_llamacpp(file)
+    if engine == "auto":
+        engine = "ctransformers" if file.version == 1 or file.is_byte_form else "llamacpp"
+    return describe_gguf(file) if engine == "ctransformers" else describe_for_llamacpp(file)
 
 
 def describe_gguf(file: GGUFFile) -> ModelFile:

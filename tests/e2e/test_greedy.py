@@ -1,8 +1,12 @@
-"""Greedy text over HTTP is the text that ctransformers gives for the same token ids."""
+"""Greedy text over HTTP is the text that ctransformers gives for the same token ids.
+
+With llama.cpp it is compared in tests/integration/test_llamacpp.py.
+"""
 
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,7 +14,7 @@ from typing import Any
 import pytest
 
 from shared.model.inspect import inspect
-from tests.serving import ROOT, Server, chat, streamed, text_of
+from tests.serving import ROOT, Server, chat, served, streamed, text_of
 from worker.prompt.special import SpecialTokens
 from worker.tokenizer.tokenizer import build_tokenizer
 from worker.tokenizer.vocabulary import Vocabulary
@@ -31,14 +35,22 @@ def no_library(text: bytes) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def expected(demo_model: Path) -> list[str]:
+def server(rewritten_demo: Path) -> Iterator[Server]:
+    """Two workers, and room for the prompts that the tests begin with."""
+    with served("--workers", "2", ENGINE="ctransformers", PARKED="8") as server:
+        yield server
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def expected(rewritten_demo: Path) -> list[str]:
     """What the library says, in a process of its own."""
-    file = inspect(demo_model)
+    file = inspect(rewritten_demo)
     vocabulary = Vocabulary.from_model(file)
     tokenizer = build_tokenizer(file, vocabulary, no_library)
     special = SpecialTokens(vocabulary.special, ())
     work = {
-        "model": str(demo_model),
+        "model": str(rewritten_demo),
         "prompts": [tokenizer.encode(special.split(prompt)) for prompt in PROMPTS],
         "max_tokens": MAX_TOKENS,
     }
@@ -67,10 +79,10 @@ def test_the_reference_says_something(expected: list[str]) -> None:
     assert all(len(text) > 10 for text in expected)
 
 
-def test_greedy_text_is_that_of_the_library(demo_server: Server, expected: list[str]) -> None:
+def test_greedy_text_is_that_of_the_library(server: Server, expected: list[str]) -> None:
     for prompt, text in zip(PROMPTS, expected, strict=True):
         for turn in range(2):  # the second time the prompt comes from the cache
-            answer = complete(demo_server, prompt)
+            answer = complete(server, prompt)
             assert answer["choices"][0]["text"] == text
             usage = answer["usage"]
             if turn:
@@ -78,13 +90,13 @@ def test_greedy_text_is_that_of_the_library(demo_server: Server, expected: list[
                 assert cached == usage["prompt_tokens"] - 1
 
 
-def test_greedy_text_on_all_workers_at_once(demo_server: Server, expected: list[str]) -> None:
-    demo_server.wait_until_idle()
+def test_greedy_text_on_all_workers_at_once(server: Server, expected: list[str]) -> None:
+    server.wait_until_idle()
     with ThreadPoolExecutor(4) as threads:
-        answers = list(threads.map(lambda p: complete(demo_server, p), PROMPTS))
+        answers = list(threads.map(lambda p: complete(server, p), PROMPTS))
     assert [answer["choices"][0]["text"] for answer in answers] == expected
     body = {"prompt": PROMPTS, "max_tokens": MAX_TOKENS, "temperature": 0}
-    assert demo_server.http.post("/v1/completions", json=body).json() == expected
+    assert server.http.post("/v1/completions", json=body).json() == expected
 
 
 def test_many_chats_are_those_alone_and_run_side_by_side(demo_server: Server) -> None:

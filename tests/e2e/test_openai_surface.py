@@ -31,7 +31,7 @@ def test_check(check: str, found: dict[str, str | None]) -> None:
 def test_some_of_many_leave(demo_server: Server) -> None:
     ask: dict[str, Any] = {
         "model": demo_server.model,
-        "messages": [{"role": "user", "content": "What is the capital of France?"}],
+        "messages": [{"role": "user", "content": "What is Python?"}],
         "temperature": 0,
         "max_tokens": 16,
     }
@@ -54,7 +54,7 @@ def test_some_of_many_leave(demo_server: Server) -> None:
         async with openai.AsyncOpenAI(base_url=f"{demo_server.url}/v1", **OPTIONS) as client:
             asking = [*(whole(client) for _ in range(3)), *(streamed(client) for _ in range(3))]
             texts, *_ = await asyncio.gather(asyncio.gather(*asking), left(client), left(client))
-        assert len(set(texts)) == 1 and "Paris" in texts[0]
+        assert len(set(texts)) == 1 and "language" in texts[0]
 
     asyncio.run(asyncio.wait_for(work(), 90))
     demo_server.wait_until_idle(timeout=5)

@@ -5,12 +5,14 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from shared.model.gguf_reader import read_gguf
 from tests.gguf_files import tiny_llama
+from tests.gguf_kinds import tiny
 from tests.hub import Hub, serve_hub
 from tests.serving import ROOT, Server, served
 
@@ -82,12 +84,17 @@ def test_the_command_that_serves() -> None:
         assert server.http.post(f"{server.url}/v1/completions", json=body).json()
 
 
+def small(name: str) -> Callable[[], bytes]:
+    return (ROOT / "tests" / "models" / name).read_bytes
+
+
 MODELS = {
-    "WizardCoder": ("starcoder-mqa.bin", "wizardcoder"),
-    "starchat": ("starcoder-mqa.bin", "starchat"),
-    "falcon": ("falcon-7b.bin", "falcon-instruct"),
-    "mpt": ("mpt-alibi8.bin", "mpt-chat"),
-    "TinyLlama": ("llama-gqa.gguf", "own"),
+    "WizardCoder": (small("starcoder-mqa.bin"), "wizardcoder"),
+    "starchat": (small("starcoder-mqa.bin"), "starchat"),
+    "falcon": (small("falcon-7b.bin"), "falcon-instruct"),
+    "mpt": (small("mpt-alibi8.bin"), "mpt-chat"),
+    "TinyLlama": (tiny_llama().to_bytes, "own"),
+    "Qwen3": (tiny("qwen3").to_bytes, "own"),
 }
 """Per word in a repository's name: a small model of that family, and the chat format it gets."""
 
@@ -103,10 +110,12 @@ def commands_with_a_model() -> list[dict[str, str]]:
 @pytest.mark.parametrize("variables", commands_with_a_model(), ids=lambda case: case["MODEL_NAME"])
 def test_a_command_that_names_a_model(variables: dict[str, str], tmp_path: Path) -> None:
     """The file of that name is one of our own, on a hub of our own."""
-    name = variables["MODEL_NAME"]
-    file = variables.get("MODEL_FILE", Path(name).name)
-    (small, chat_format), *_ = [known for word, known in MODELS.items() if word in name + file]
-    content = (ROOT / "tests" / "models" / small).read_bytes()
+    name, _, quantisation = variables["MODEL_NAME"].partition(":")
+    file = variables.get(
+        "MODEL_FILE", f"m-{quantisation}.gguf" if quantisation else Path(name).name
+    )
+    (write, chat_format), *_ = [known for word, known in MODELS.items() if word in name + file]
+    content = write()
     home = tmp_path / "home"
     (home / "models").mkdir(parents=True)
     (home / "models" / file).write_bytes(content)

@@ -54,13 +54,16 @@ def test_help_is_the_same_however_it_is_started() -> None:
     assert len({each.stdout for each in ended}) == 1 and "--workers" in ended[0].stdout
 
 
-def test_a_current_model_is_rewritten_and_served(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["auto", "ctransformers"])
+def test_a_current_model_is_served_and_rewritten_only_for_ctransformers(
+    engine: str, tmp_path: Path
+) -> None:
     path = tiny_llama(n_ctx=512).write(tmp_path / "first.gguf")
     original = path.read_bytes()
     body = chat("hello world", stream=False, max_tokens=8, temperature=0)
     with served(
         "--workers", "2", "--context-length", "256", command=(*SCRIPT, "serve"),
-        MODEL_NAME=str(path), XDG_CACHE_HOME=str(tmp_path / "cache"),
+        MODEL_NAME=str(path), XDG_CACHE_HOME=str(tmp_path / "cache"), ENGINE=engine,
     ) as server:  # fmt: skip
         assert len(server.worker_pids()) == 3  # one is parked
         (entry,) = server.http.get("/v1/models").json()["data"]
@@ -75,6 +78,8 @@ def test_a_current_model_is_rewritten_and_served(tmp_path: Path) -> None:
         assert "API_KEYS" not in server.stderr, "it listens on a loopback address"
         server.stop()
     assert path.read_bytes() == original
+    rewritten = list(tmp_path.glob("cache/ggml-fastapi/first-*.gguf"))
+    assert len(rewritten) == (engine == "ctransformers")
 
 
 @pytest.mark.parametrize(

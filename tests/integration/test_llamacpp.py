@@ -8,7 +8,6 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway import demo_model
 from gateway.pool.base import Terms
 from scripts.llama_server import llama_server
 from shared.config import WorkerConfig
@@ -27,23 +26,18 @@ PROMPTS = (
 
 
 @pytest.fixture(scope="module")
-def original() -> Path:
-    return demo_model.fetch(is_original=True)
-
-
-@pytest.fixture(scope="module")
-def reference(original: Path) -> Iterator[httpx.Client]:
+def reference(demo_model: Path) -> Iterator[httpx.Client]:
     """The server that the library's package has."""
     with (
-        llama_server(str(original)) as server,
+        llama_server(str(demo_model)) as server,
         httpx.Client(base_url=server.url, timeout=START_S) as client,
     ):
         yield client
 
 
 @pytest.fixture(scope="module")
-def server(original: Path) -> Iterator[Server]:
-    with served("--workers", "1", ENGINE="llamacpp", SLOTS="8", PARKED="0") as server:
+def server(demo_model: Path) -> Iterator[Server]:
+    with served("--workers", "1", SLOTS="8", PARKED="0") as server:
         yield server
         server.stop()
 
@@ -124,9 +118,9 @@ def test_a_worker_that_dies_with_eight_sequences_takes_no_other_request(tmp_path
     run(scenario())
 
 
-def test_a_warm_prompt_is_shared_by_all_slots(original: Path) -> None:
+def test_a_warm_prompt_is_shared_by_all_slots(demo_model: Path) -> None:
     warm = "You are a careful assistant. " * 20
-    with served("--workers", "2", ENGINE="llamacpp", SLOTS="2", WARM_PROMPT=warm) as server:
+    with served("--workers", "2", SLOTS="2", WARM_PROMPT=warm) as server:
         messages = [{"role": "system", "content": warm}, {"role": "user", "content": "Hi"}]
         body = {"messages": messages, "max_tokens": 2, "n": 4, "stream": False}
         usage = server.http.post("/v1/chat/completions", json=body).json()["usage"]

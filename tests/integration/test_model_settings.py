@@ -120,9 +120,12 @@ def test_a_warm_prompt_is_in_every_workers_cache(quick_model: Path, tmp_path: Pa
             assert n_tokens <= cached_tokens < prompt_tokens
 
 
-def test_parked_conversations_go_on_where_they_were(quick_model: Path) -> None:
+def test_parked_conversations_go_on_where_they_were(quick_model: Path, tmp_path: Path) -> None:
     """More conversations than may run at the same time, by turns."""
-    with served(MODEL_NAME=str(quick_model), WORKERS="1", PARKED="3") as server:
+    with served(
+        MODEL_NAME=str(quick_model), ENGINE="ctransformers", WORKERS="1", PARKED="3",
+        XDG_CACHE_HOME=str(tmp_path),
+    ) as server:  # fmt: skip
         talks = {name: [f"You are {name}.", f"{name}, tell me of {name}."] for name in "ABCD"}
         known = dict.fromkeys(talks, 0)
         for turn in range(3):

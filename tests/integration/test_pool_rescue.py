@@ -188,7 +188,7 @@ def test_a_draining_pool_still_rescues() -> None:
 
 
 def test_the_text_of_a_model_is_the_same_after_a_kill(demo_model: Path) -> None:
-    config = WorkerConfig("ctransformers", str(demo_model), n_ctx=256)
+    config = WorkerConfig("llamacpp", str(demo_model), n_ctx=256)
 
     async def work() -> None:
         async with ready(config=config) as pool:

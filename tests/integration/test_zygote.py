@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from gateway import demo_model
 from gateway.pool.base import PoolRefused, PoolStatus
 from gateway.pool.local import LocalPool
 from shared.config import WorkerConfig
@@ -332,9 +331,13 @@ def test_a_process_can_exit_without_closing_the_pool(tmp_path: Path) -> None:
     assert wait_for_end(int(done.stdout))
 
 
-def test_the_text_is_the_same_whatever_a_worker_has_from_the_zygote() -> None:
+@pytest.mark.parametrize(("engine", "threads"), [("llamacpp", 1), ("ctransformers", 2)])
+def test_the_text_is_the_same_whatever_a_worker_has_from_the_zygote(
+    engine: str, threads: int, demo_model: Path, rewritten_demo: Path
+) -> None:
     """The logits are equal to the bit, so the greedy text is, too."""
-    config = WorkerConfig("ctransformers", str(demo_model.fetch()), n_ctx=512, threads=2)
+    path = demo_model if engine == "llamacpp" else rewritten_demo
+    config = WorkerConfig(engine, str(path), n_ctx=512, threads=threads)
     questions = [f"Question: what is {n} plus {n}? Answer:" for n in range(2)]
     prefix = "Numbers are added here, and nothing but added. " * 5
     system = {"role": "system", "content": prefix}

@@ -13,7 +13,8 @@ from shared.messages import ModelInfo
 from shared.model.description import Pooling
 from shared.model.inspect import inspect
 from worker.engines.base import CacheFullError, Logits, SlotTokens, common_prefix
-from worker.engines.llamacpp_library import Batch, Library
+from worker.engines.llamacpp_library import Library
+from worker.engines.llamacpp_rows import Rows
 from worker.engines.llamacpp_vocabulary import Vocabulary
 
 # From 64 rows on attention has another kernel, and a token's logits depend on what was beside it.
@@ -37,7 +38,8 @@ class LlamaCppEngine:
 
         Raises:
             ModelFileError: the file is not fit; the library has not opened it.
-            EngineError: the library is not there, or it refused the file all the same.
+            UsageError: the library is not there, or is not for this machine.
+            EngineError: it refused the file all the same.
         """
         file = inspect(Path(config.model_path), config.model_type, "llamacpp")
         n_ctx = config.n_ctx or file.n_ctx_most
@@ -105,9 +107,10 @@ class LlamaCppEngine:
         # Slots whose cache an evaluation that failed has taken.
         self._lost: set[int] = set()
         self._threads = 1
-        self._batch: Batch = self._c.llama_batch_init(self.batch_size, 0, 1)
-        for row in range(self.batch_size):
-            self._batch.n_seq_id[row] = 1
+        self._rows_in = Rows(self.batch_size)
+        # All rows of logits as one array, for as long as they stay where they are.
+        self._logits: NDArray[np.float32] = np.empty((0, vocabulary.n_vocab), np.float32)
+        self._logits_address = 0
 
     def _check_use(self, model: int, path: str) -> None:
         c = self._c
@@ -196,7 +199,7 @@ class LlamaCppEngine:
         embeds = not self._pools and any(part.embeds and part.wants_logits for part in batch)
         if embeds:
             self._c.llama_set_embeddings(self._context, True)
-        status = self._c.llama_decode(self._context, self._batch)
+        status = self._c.llama_decode(self._context, self._rows_in.batch)
         if embeds:
             self._c.llama_set_embeddings(self._context, False)
         if status == _CACHE_FULL:
@@ -204,42 +207,53 @@ class LlamaCppEngine:
         if status:
             self._restore(batch)
             raise EngineError(f"llama.cpp failed to evaluate the tokens: {self._library.reason()}")
-        return self._rows(batch)
+        return self._rows(batch, embeds)
 
     def _fill(self, batch: Sequence[SlotTokens]) -> None:
         """Lay the tokens out for the library, which does not check all that it has to."""
-        n_vocab, n_ctx, arrays, row = self.info.n_vocab, self.info.n_ctx, self._batch, 0
-        if not 1 <= sum(len(part.tokens) for part in batch) <= self.batch_size:
-            raise EngineError("the batch is empty, or too large")
+        n_vocab, n_ctx, pools = self.info.n_vocab, self.info.n_ctx, self._pools
+        tokens: list[int] = []
+        positions: list[int] = []
+        slots: list[int] = []
+        outputs: list[bool] = []
         for part in batch:
-            at, n = len(self._caches[part.slot]), len(part.tokens)
-            if not n or at + n > n_ctx or part.slot in self._lost:
+            slot, at, n = part.slot, len(self._caches[part.slot]), len(part.tokens)
+            if not n or at + n > n_ctx or slot in self._lost:
                 raise EngineError(f"{n} tokens after {at} do not fit the context")
-            if min(part.tokens) < 0 or max(part.tokens) >= n_vocab:
-                raise EngineError("a token id is outside the vocabulary")
-            for offset, token in enumerate(part.tokens):
-                arrays.token[row] = token
-                arrays.pos[row] = at + offset
-                arrays.seq_id[row][0] = part.slot
-                arrays.logits[row] = self._pools
-                row += 1
-            arrays.logits[row - 1] = part.wants_logits or self._pools
-        arrays.n_tokens = row
+            tokens += part.tokens
+            positions += range(at, at + n)
+            slots += [slot] * n
+            outputs += [pools] * (n - 1)
+            outputs.append(pools or part.wants_logits)
+        if not 1 <= len(tokens) <= self.batch_size:
+            raise EngineError("the batch is empty, or too large")
+        if min(tokens) < 0 or max(tokens) >= n_vocab:
+            raise EngineError("a token id is outside the vocabulary")
+        self._rows_in.fill(tokens, positions, slots, outputs)
 
-    def _rows(self, batch: Sequence[SlotTokens]) -> list[Logits | None]:
-        rows: list[Logits | None] = []
-        end = 0
+    def _rows(self, batch: Sequence[SlotTokens], are_all_outputs: bool) -> list[Logits | None]:
+        # Of each part the number of its output, and how many there are.
+        outputs: list[int | None] = []
+        n_rows = n_outputs = 0
         for part in batch:
             self._caches[part.slot] += part.tokens
-            end += len(part.tokens)
+            n_rows += len(part.tokens)
+            n_outputs = n_rows if are_all_outputs else n_outputs + part.wants_logits
+            outputs.append(n_outputs - 1 if part.wants_logits and not self._pools else None)
             if part.embeds and part.wants_logits:
-                self._embeddings[part.slot] = self._embedding(part.slot, end - 1)
-            row = None
-            if part.wants_logits and not self._pools:
-                address = self._c.llama_get_logits_ith(self._context, end - 1)
-                row = _view(address, self.info.n_vocab)
-            rows.append(row)
-        return rows
+                self._embeddings[part.slot] = self._embedding(part.slot, n_rows - 1)
+        if outputs.count(None) == len(outputs):
+            return [None] * len(outputs)
+        logits = self._logits_of(n_outputs)
+        return [None if output is None else logits[output] for output in outputs]
+
+    def _logits_of(self, n: int) -> NDArray[np.float32]:
+        """The first rows of logits: the library has them in the order of the outputs."""
+        address = self._c.llama_get_logits(self._context)
+        if address != self._logits_address or n > len(self._logits):
+            self._logits = _view(address, n * self.info.n_vocab).reshape(n, -1)
+            self._logits_address = address
+        return self._logits
 
     def _restore(self, batch: Sequence[SlotTokens]) -> None:
         """Take back what an evaluation that failed may have put into the cache."""

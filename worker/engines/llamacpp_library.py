@@ -10,16 +10,11 @@ import ctypes
 import struct
 from ctypes import c_bool, c_char_p, c_int32, c_size_t, c_void_p
 from dataclasses import dataclass
-from importlib import metadata
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from shared.errors import EngineError
-from shared.model.library import Cpu
+from shared.model.llamacpp_library import PACKAGE, VERSION, find_llamacpp
 
-# What the package's x86-64 build is compiled for; it ends with SIGILL on another CPU.
-_NEEDED_FLAGS = frozenset({"avx2", "bmi2", "f16c", "fma"})
 _LOG_ERROR, _LOG_CONTINUED = 4, 5
 _LONGEST_REASON = 400
 _POINTER, _IDS = c_void_p, ctypes.POINTER(c_int32)
@@ -72,7 +67,7 @@ class _Layout:
 
 
 _LAYOUTS = {
-    "2026.10.11549": _Layout(
+    VERSION: _Layout(
         model={
             "n_gpu_layers": (16, "i", -1), "split_mode": (20, "i", 1), "load_mode": (24, "i", -1),
             "lazy_mode": (28, "i", 1), "vocab_only": (72, "?", 0), "check_tensors": (73, "?", 0),
@@ -124,11 +119,10 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_state_seq_get_size": (c_size_t, (_POINTER, c_int32)),
     "llama_state_seq_get_data": (c_size_t, (_POINTER, _POINTER, c_size_t, c_int32)),
     "llama_state_seq_set_data": (c_size_t, (_POINTER, _POINTER, c_size_t, c_int32)),
-    "llama_batch_init": (Batch, (c_int32, c_int32, c_int32)),
     "llama_decode": (c_int32, (_POINTER, Batch)),
     "llama_set_n_threads": (None, (_POINTER, c_int32, c_int32)),
     "llama_set_embeddings": (None, (_POINTER, c_bool)),
-    "llama_get_logits_ith": (c_void_p, (_POINTER, c_int32)),
+    "llama_get_logits": (c_void_p, (_POINTER,)),
     "llama_get_embeddings_ith": (c_void_p, (_POINTER, c_int32)),
     "llama_get_embeddings_seq": (c_void_p, (_POINTER, c_int32)),
 }
@@ -141,15 +135,17 @@ class Library:
         """Find and load it.
 
         Raises:
-            EngineError: it is not there, or not one that is known here.
+            EngineError: it is not one that is known here, or cannot be loaded.
+            UsageError: it is not there, or is not for this machine.
         """
-        self._layout = _layout_of_installed()
-        self.c = _load()
+        library = find_llamacpp()
+        self._layout = _layout_of(library.version)
+        self.c = _load(library.path)
         for name, (result, arguments) in _FUNCTIONS.items():
             try:
                 function = getattr(self.c, name)
             except AttributeError as error:
-                raise EngineError(f"xllamacpp's library has no function {name}") from error
+                raise EngineError(f"{PACKAGE}'s library has no function {name}") from error
             function.restype, function.argtypes = result, arguments
         self._check("llama_model_default_params", self._layout.model)
         self._check("llama_context_default_params", self._layout.context)
@@ -190,47 +186,24 @@ class Library:
             found = struct.unpack_from("<" + form, raw, offset)[0]
             if found != default:
                 raise EngineError(
-                    f"xllamacpp's library is not the one that its version says: {member} of {name}"
-                    f" is {found}, not {default}; install xllamacpp=={'|'.join(_LAYOUTS)} anew"
+                    f"{PACKAGE}'s library is not the one that its version says: {member} of {name}"
+                    f" is {found}, not {default}; install {PACKAGE}=={VERSION} anew"
                 )
 
 
-def _layout_of_installed() -> _Layout:
-    try:
-        version = metadata.version("xllamacpp")
-    except metadata.PackageNotFoundError as error:
-        raise EngineError(
-            f"xllamacpp is not installed: pip install xllamacpp=={'|'.join(_LAYOUTS)}"
-        ) from error
+def _layout_of(version: str) -> _Layout:
     if version not in _LAYOUTS:
         raise EngineError(
-            f"xllamacpp {version} is installed, and only {', '.join(_LAYOUTS)} is known here:"
-            f" pip install xllamacpp=={'|'.join(_LAYOUTS)}"
+            f"{PACKAGE} {version} is installed, and only {', '.join(_LAYOUTS)} is known here:"
+            f" pip install {PACKAGE}=={VERSION}"
         )
     return _LAYOUTS[version]
 
 
-def _load() -> ctypes.CDLL:
-    cpu = Cpu.here()
-    missing = _NEEDED_FLAGS.difference(cpu.flags)
-    if cpu.machine == "x86_64" and missing:
-        raise EngineError(
-            f"llama.cpp's library needs a CPU with {', '.join(sorted(missing))}, which"
-            f" {cpu.name} has not"
-        )
-    spec = find_spec("xllamacpp")
-    folders = spec.submodule_search_locations if spec is not None else None
-    paths = [path for folder in folders or () for path in Path(folder).glob("xllamacpp*.so")]
-    if len(paths) != 1:
-        raise EngineError("xllamacpp is installed without its library; install it anew")
+def _load(path: str) -> ctypes.CDLL:
     try:
-        return ctypes.CDLL(str(paths[0]))
+        return ctypes.CDLL(path)
     except OSError as error:
-        if "libgomp" in str(error):
-            raise EngineError(
-                "llama.cpp's library needs libgomp, which is not installed:"
-                " apt-get install libgomp1 (Debian, Ubuntu), dnf install libgomp (Fedora)"
-            ) from error
         raise EngineError(f"llama.cpp's library could not be loaded: {error}") from error
 
 

@@ -11,7 +11,6 @@ import pytest
 
 from gateway.candidates import choose
 from shared.errors import UsageError
-from shared.model.gguf_reader import read_gguf
 from tests.gguf_files import tiny_llama
 from tests.gguf_kinds import tiny, write_split
 from tests.hub import COMMIT, Hub, serve_hub
@@ -44,7 +43,6 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
         "owner/one": {"README.md": b"# One", "one.Q4_0.gguf": model},
         "owner/two": {"a.gguf": model, "sub/b.gguf": model, "old.bin": b"x"},
         "owner/none": {"config.json": b"{}", "model.safetensors": b"x"},
-        "owner/bpe": {"bpe.gguf": tiny_llama("letters").to_bytes()},
         "owner/gated": {"gated.gguf": model},
         "owner/private": {"private.gguf": model},
         "owner/many": {
@@ -142,12 +140,11 @@ def test_hub_refusals(hub: Hub, start: Start) -> None:
         assert "cannot be asked" in start("owner/one", **offline)[0][0]
 
 
-def test_hub_file_is_rewritten_or_has_a_tokenizer(hub: Hub, start: Start, cache: Path) -> None:
-    names = "owner/bpe", "owner/trained", "bare"
+def test_hub_file_may_have_a_tokenizer_and_no_owner(hub: Hub, start: Start) -> None:
+    names = "owner/trained", "bare"
     first = start(*names)
-    bpe, trained, bare = first
-    assert (bpe[1], Path(bpe[0]).parent, bare[1]) == ("owner/bpe", cache, "bare")
-    assert read_gguf(bpe[0]).is_byte_form
+    trained, bare = first
+    assert bare[1] == "bare"
     found = [Path(trained[place]).name for place in (0, 2)]
     assert found == ["model.q4_0.bin", "tokenizer.json"]
     hub.requests.clear()

@@ -30,7 +30,8 @@ def rows(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_file_that_can_be_served(tmp_path: Path, rows: Rows) -> None:
-    found = rows(tiny_llama("letters").write(tmp_path / "x.gguf"))
+    path = tiny_llama("letters").write(tmp_path / "x.gguf")
+    found = rows(path)
     expected = {
         "family": "llama",
         "format": "gguf version 3",
@@ -42,7 +43,9 @@ def test_a_file_that_can_be_served(tmp_path: Path, rows: Rows) -> None:
         "context": "512 tokens",
     }
     assert {name: found[name] for name in expected} == expected
-    assert found["servable"].startswith("yes, after it has been rewritten once")
+    assert found["servable"].startswith("yes, by llama.cpp")
+    by_other = rows(path, "--engine", "ctransformers")["servable"]
+    assert by_other.startswith("yes, after it has been rewritten once (by itself), by ctrans")
     assert "with 4 workers on 4 cores (memory for " in found["servable"]
 
 

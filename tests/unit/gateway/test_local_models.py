@@ -119,10 +119,11 @@ def test_names_that_are_nothing(name: str) -> None:
 
 
 def test_no_name_means_the_demo_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    demo = tiny_llama("bytes").write(folder / "demo.gguf")
-    monkeypatch.setattr(demo_model, "fetch", lambda is_original: demo)
+    demo = tiny_llama().write(folder / "demo.gguf")
+    monkeypatch.setattr(demo_model, "fetch", lambda: demo)
     for name in (None, ""):
         assert found(name) == (demo, "SmolLM2-135M-Instruct")
+        assert resolve(name).file_name == "SmolLM2-135M-Instruct.Q4_1.gguf"
         assert "MODEL_NAME is not set" in refusal(name, "x.gguf")
 
 
@@ -153,20 +154,22 @@ def test_a_model_type_that_the_file_is_not(folder: Path) -> None:
         resolve(path, None, "mpt")
 
 
-def test_a_current_bpe_file_is_rewritten_once(
+def test_a_current_bpe_file_is_rewritten_once_for_ctransformers(
     folder: Path, cache: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tiny_llama("letters").write(folder / "tiny.gguf")
-    first = resolve(str(path))
+    assert resolve(str(path)).file.path == path
+    assert capfd.readouterr().err == ""
+    first = resolve(str(path), engine="ctransformers")
     assert "Rewriting tiny.gguf for the engine, only once: 100 %" in capfd.readouterr().err
     assert (first.name, first.file_name, first.file.path.parent) == ("tiny", "tiny.gguf", cache)
     check_gguf(read_gguf(first.file.path))
-    assert resolve(str(path)) == first
+    assert resolve(str(path), engine="ctransformers") == first
     assert capfd.readouterr().err == ""
     # Another file under the same name is another model.
     tiny_llama("letters", seed=2).write(path)
     os.utime(path, ns=(1, 1))
-    assert servable(path).path != first.file.path
+    assert servable(path, engine="ctransformers").path != first.file.path
     assert not list(cache.glob("tmp-*"))
 
 
@@ -174,7 +177,8 @@ def test_what_cannot_be_rewritten_leaves_nothing(folder: Path, cache: Path) -> N
     cache.parent.mkdir()
     cache.touch()
     path = tiny_llama("letters").write(folder / "tiny.gguf")
-    assert "cannot keep a model in the cache folder" in refusal(str(path))
+    with pytest.raises(UsageError, match="cannot keep a model in the cache folder"):
+        resolve(str(path), engine="ctransformers")
     cache.unlink()
     draft = tiny_llama("letters")
     del draft.tensors["blk.0.ffn_up.weight"]

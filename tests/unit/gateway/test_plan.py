@@ -14,7 +14,9 @@ from gateway.settings import Settings
 from shared.errors import UsageError
 from shared.model.description import MemoryNeeds
 from shared.model.inspect import inspect
+from shared.model.library import Cpu
 from tests.gguf_files import tiny_llama
+from tests.gguf_kinds import tiny
 
 MIB = 1 << 20
 WORKER = 16 * MIB
@@ -144,15 +146,26 @@ def test_a_context_that_fits(tmp_path: Path, have: SetMachine) -> None:
         fit(Settings(), file)
 
 
-def test_context_length(file: ModelSource, tmp_path: Path) -> None:
+def test_context_length(file: ModelSource, have: SetMachine, tmp_path: Path) -> None:
+    current = model(tmp_path / "current.gguf", n_ctx=20_000, engine="llamacpp")
     long = model(tmp_path / "long.gguf", n_ctx=100_000)
     # Buffers of a fixed size may hold less than the model was trained for.
     cut = model(tmp_path / "cut.gguf", n_ctx=5000, n_ctx_most=3000)
-    for asked, source, n_ctx in (
-        (None, file, 512), (100, file, 100), (512, file, 512), (None, long, 4096),
-        (9000, long, 9000), (None, cut, 3000),
+    for asked, source, n_ctx, why in (
+        (None, file, 512, "as trained"), (100, file, 100, "CONTEXT_LENGTH; trained for 512"),
+        (None, long, 4096, "unless CONTEXT_LENGTH asks for more; trained for 100,000"),
+        (None, current, 8192, "unless CONTEXT_LENGTH asks for more; trained for 20,000"),
+        (9000, long, 9000, "CONTEXT_LENGTH; trained for 100,000"),
+        (None, cut, 3000, "the most that the engine's buffers hold; trained for 5,000"),
     ):  # fmt: skip
-        assert fit(Settings(context_length=asked), source).worker.n_ctx == n_ctx
+        plan = fit(Settings(context_length=asked, workers=1), source)
+        assert (plan.worker.n_ctx, plan.context) == (n_ctx, why)
+    have(2, memory_for(1, n_ctx=1024, most=100_000))
+    plan = fit(Settings(workers=1), long)
+    assert (plan.worker.n_ctx, plan.context) == (
+        1024,
+        "what memory has room for; trained for 100,000",
+    )
     with pytest.raises(UsageError, match=r"CONTEXT_LENGTH=513 .* it must be at most 512"):
         fit(Settings(context_length=513), file)
     with pytest.raises(UsageError, match=r"the engine can take .*trained for 5000.* most 3000"):
@@ -220,6 +233,27 @@ def test_tokenizer(file: ModelSource, tmp_path: Path) -> None:
     )
 
 
+def test_without_llamacpp_the_other_engine_serves_what_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    draft = tiny_llama("spm")
+    path = str(draft.write(tmp_path / "x.gguf"))
+    assert plan_for(Settings(model_name=path)).worker.engine == "llamacpp"
+    assert not caplog.records
+    old = Cpu("x86_64", "Old CPU", (), ("avx", "f16c"))
+    monkeypatch.setattr(Cpu, "here", lambda: old)
+    plan = plan_for(Settings(model_name=path))
+    assert (plan.worker.engine, "avx" in plan.engine) == ("ctransformers", True)
+    said = "llama.cpp's library needs a CPU with avx2, bmi2, fma, which Old CPU has not"
+    (record,) = caplog.records
+    assert record.getMessage() == f"{said}; ctransformers serves the model instead"
+    with pytest.raises(UsageError, match=f"^{said}$"):
+        plan_for(Settings(model_name=path, engine="llamacpp"))
+    other = str(tiny("qwen3").write(tmp_path / "qwen3.gguf"))
+    with pytest.raises(UsageError, match=f"^{said}$"):
+        plan_for(Settings(model_name=other))
+
+
 def test_the_model_file_is_found_and_echo_needs_none(file: ModelSource) -> None:
     settings = Settings(model_name=str(file.file.path), warm_prompt="You are kind.")
     plan = plan_for(settings)
@@ -231,3 +265,23 @@ def test_the_model_file_is_found_and_echo_needs_none(file: ModelSource) -> None:
     assert (plan.workers, plan.worker.n_ctx, plan.weight_bytes) == (4, None, 0)
     plan = plan_for(Settings(model_type="echo", model_name="gpt-4", context_length=99))
     assert (plan.worker.model_id, plan.worker.n_ctx) == ("gpt-4", 99)
+
+
+def test_the_prefix_cache_is_a_tenth_of_the_memory_or_what_is_left_of_it(
+    tmp_path: Path, have: SetMachine
+) -> None:
+    file = model(tmp_path / "tiny.gguf", engine="llamacpp")
+    have(4, 2 << 30)
+    plan = fit(Settings(), file)
+    assert plan.worker.prefix_cache == (2 << 30) // 10
+    assert plan.memory.endswith(f" + prefix cache {plan.worker.prefix_cache / MIB:.0f} MiB")
+    without = fit(Settings(prefix_cache=0), file)
+    assert plan.most_bytes - without.most_bytes == plan.worker.prefix_cache
+    assert without.worker.prefix_cache == 0 and "prefix" not in without.memory
+    have(4, without.most_bytes + MIB)
+    assert fit(Settings(workers=4), file).worker.prefix_cache == MIB
+    with pytest.raises(UsageError, match="lower WORKERS, PREFIX_CACHE or CONTEXT_LENGTH"):
+        fit(Settings(workers=4, prefix_cache=2 * MIB), file)
+    # Fewer workers, where the machine is to say how many.
+    assert fit(Settings(prefix_cache=2 * MIB), file).workers < 4
+    assert fit(Settings(prefix_cache=MIB), model(tmp_path / "b.gguf")).worker.prefix_cache == 0

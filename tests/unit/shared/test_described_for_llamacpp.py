@@ -9,11 +9,9 @@ import pytest
 
 from shared.errors import ModelFileError
 from shared.model.description import Pooling
-from shared.model.gguf_check import PRE_TOKENIZERS
 from shared.model.inspect import inspect
 from tests.gguf_files import ARRAY, F32, I32, STRING, U16, U32, GGUFDraft, tiny_llama
 from tests.gguf_kinds import GENERATING, tiny, write_split
-from worker.tokenizer.pre_tokenizers import PREPARATIONS
 
 Change = Callable[[GGUFDraft], None]
 
@@ -24,8 +22,11 @@ def test_an_architecture_is_described(architecture: str, tmp_path: Path) -> None
     assert (file.engine, file.family_name, file.family) == ("llamacpp", architecture, None)
     assert file.pooling is (Pooling.MEAN if architecture == "bert" else Pooling.NONE)
     has_cache = architecture not in ("bert", "mamba")
-    # Two layers, keys and values, two heads of 8 numbers, two bytes each.
-    assert file.memory.kv_per_token == (2 * 2 * 2 * 8 * 2 if has_cache else 0)
+    # Two layers, keys and values, two heads of 8 numbers, two bytes each. Those of Gemma see 16
+    # tokens; for these the library makes 256 cells.
+    n_cells = 256 if architecture == "gemma3" else 512
+    cache = 2 * 2 * 2 * 8 * 2 * n_cells if has_cache else 0
+    assert file.memory.caches(512, 4) == cache + 4 * file.memory.per_slot
     # Logits, and of mamba the states of two layers: 64 x 16 numbers, and 4 tokens' input to them.
     state = 2 * (64 * 16 + 4 * (64 + 2 * 16)) if architecture == "mamba" else 0
     assert file.memory.per_slot == 4 * (file.n_vocab + state)
@@ -33,36 +34,26 @@ def test_an_architecture_is_described(architecture: str, tmp_path: Path) -> None
         inspect(file.path)
 
 
-def _pre(name: str) -> Change:
-    return lambda draft: draft.metadata.update({"tokenizer.ggml.pre": (STRING, name)})
-
-
-def _factors(draft: GGUFDraft) -> None:
-    draft.metadata["llama.rope.scaling.type"] = (STRING, "yarn")
-
-
 @pytest.mark.parametrize(
-    ("change", "engine"),
+    ("form", "version", "engine"),
     [
-        (lambda draft: None, "ctransformers"),
-        (_pre("llama-bpe"), "ctransformers"),
-        (_pre("gpt-4o"), "llamacpp"),
-        (_factors, "llamacpp"),
+        ("letters", 3, "llamacpp"),
+        ("letters", 2, "llamacpp"),
+        ("spm", 2, "llamacpp"),
+        ("spm", 1, "ctransformers"),
+        # Rewritten for ctransformers, or of 2023.
+        ("bytes", 3, "ctransformers"),
     ],
 )
-def test_auto_takes_llamacpp_for_what_it_alone_serves(
-    change: Change, engine: str, tmp_path: Path
+def test_auto_takes_llamacpp_for_the_gguf_files_that_it_reads(
+    form: str, version: int, engine: str, tmp_path: Path
 ) -> None:
-    draft = tiny_llama()
-    change(draft)
+    draft = tiny_llama(form)
+    draft.version = version
     path = draft.write(tmp_path / "m.gguf")
-    assert inspect(path, engine="auto").engine == engine
-    assert inspect(path, engine="llamacpp").engine == "llamacpp"
-    assert inspect(path, "llama", "llamacpp").family_name == "llama"
-
-
-def test_the_known_pre_tokenizers_are_those_that_there_are() -> None:
-    assert PRE_TOKENIZERS - {None, "default"} == set(PREPARATIONS)
+    file = inspect(path, "llama", "auto")
+    assert (file.engine, file.family_name, file.needs_rewrite) == (engine, "llama", False)
+    assert inspect(path).engine == "ctransformers"
 
 
 def _set(key: str, *value: object) -> Change:

@@ -231,11 +231,11 @@ def test_script(source: Path, target: Path, tmp_path: Path) -> None:
     assert run_script(source, cwd=tmp_path).returncode == 2
 
 
-def test_demo_model_loads(demo_model: Path) -> None:
-    file = read_gguf(demo_model)
+def test_demo_model_loads(rewritten_demo: Path) -> None:
+    file = read_gguf(rewritten_demo)
     check_gguf(file)
     assert (file.n_vocab, file.size.n_ctx_train, file.quantisation) == (49152, 8192, "Q4_1")
-    assert evaluate(demo_model, 1, 9690, 198)[0] == 49152
+    assert evaluate(rewritten_demo, 1, 9690, 198)[0] == 49152
 
 
 @pytest.mark.parametrize("two_norms", [False, True])
