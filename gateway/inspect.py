@@ -83,7 +83,8 @@ def _description(model: ModelFile) -> Iterator[Row]:
     yield "end of text", _token(model, model.eos)
     yield "merges", "none in the file" if model.merges is None else f"{len(model.merges):,}"
     yield "pre-tokenizer", model.pre_tokenizer or "not named"
-    yield "chat template", "yes" if model.chat_template else "no"
+    named = f", and for {', '.join(model.named_templates)}" if model.named_templates else ""
+    yield "chat template", ("yes" if model.chat_template else "no") + named
     is_cut = model.n_ctx_most < model.n_ctx_train
     longest = f"; the engine's buffers hold {model.n_ctx_most:,}" if is_cut else ""
     yield "context", f"{model.n_ctx_train:,} tokens{longest}"

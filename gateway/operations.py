@@ -130,6 +130,7 @@ async def props(request: Request) -> dict[str, Any]:
         "model_alias": config.model_id,
         "model_path": Path(config.model_file).name,  # its folders are nobody's business
         "chat_template": model.chat_template or "",
+        **({"chat_template_tool_use": model.tool_template} if model.tool_template else {}),
         "bos_token": model.bos_token,
         "eos_token": model.eos_token,
         "build_info": f"ggml-fastapi {VERSION}",

@@ -18,6 +18,7 @@ class ModelInfo:
     #: The Jinja template that chats get; the model's own, if its file carries one, until the
     #: process that loads the model has chosen.
     chat_template: str | None = None
+    tool_template: str | None = None  #: that of chats with tools, where it is another
     chat_format: str = ""  #: its name
     chat_format_origin: str = ""  #: where it comes from, for people
     bos_token: str = ""  #: text of the token that begins a sequence, for the template

@@ -1,6 +1,7 @@
 """Batches: what a step evaluates, and how the cells of the KV cache are shared."""
 
 import time
+from collections import defaultdict
 from collections.abc import Sequence as Items
 from typing import TypeAlias
 
@@ -8,6 +9,7 @@ from shared.logging import request_id_var
 from shared.messages import Generate
 from shared.saved_prefix import Region
 from worker.engines.base import CacheFullError, Engine, Logits, SlotTokens
+from worker.pace import Pace, in_turn
 from worker.prefix_memory import PrefixMemory
 from worker.sequence import Sequence
 from worker.threads import ThreadShare
@@ -15,6 +17,10 @@ from worker.threads import ThreadShare
 Part: TypeAlias = tuple[Sequence, SlotTokens]
 Row: TypeAlias = Logits | Exception | None
 """What an evaluation has yielded for one slot."""
+
+# A sequence that has waited for room in the cache runs again when there is so large a part of the
+# context more than there was: it would soon have to wait again.
+_ROOM_TO_GROW = 16
 
 
 class Batches:
@@ -29,28 +35,63 @@ class Batches:
     ) -> None:
         self._engine = engine
         self._memory = memory
+        # The oldest first.
         self._sequences = sequences
         self._threads = threads
+        self._n_threads = 1
+        # By the number of threads.
+        self._paces: defaultdict[int, Pace] = defaultdict(Pace)
+        # Whose turn it is where a batch has fewer rows than there are sequences.
+        self._first = 0
+        self._had_prompts = False
         # Slots, the one that has rested longest first.
         self._resting = dict.fromkeys(range(engine.n_slots))
-        # Sequences for which the cache has no room until another has ended.
+        # Slots of sequences for which the cache has no room, and how many tokens those that ran
+        # had together when it was full.
         self._paused: set[int] = set()
+        self._too_many = 0
+        # Whether one has ended since: until then room only gets less.
+        self._has_ended = False
 
     def schedule(self) -> list[Part]:
         """The batch of this step: a token of each that decodes, then parts of prompts."""
-        room, info, parts = self._engine.batch_size, self._engine.info, []
-        sequences = list(self._sequences.items())
-        for is_long in (False, True):
-            for slot, sequence in sequences:
-                if (len(sequence.pending) > 1) is not is_long or slot in self._paused or not room:
-                    continue
-                if not info.generates and room < len(sequence.pending):
-                    continue  # an embedding is pooled of what is evaluated together
-                chunk = sequence.take_chunk(min(room, self._engine.chunk_size(slot)))
-                room -= len(chunk)
-                part = SlotTokens(slot, chunk, sequence.wants_logits, sequence.request.embeds)
-                parts.append((sequence, part))
+        self._resume()
+        self._n_threads = self._threads.choose(time.monotonic())
+        active = [each for slot, each in self._sequences.items() if slot not in self._paused]
+        prompts = [sequence for sequence in active if len(sequence.pending) > 1]
+        decoding = [sequence for sequence in active if len(sequence.pending) == 1]
+        size = self._engine.batch_size
+        if prompts:  # one row is theirs; where there is but one, every other time
+            size = size - 1 if size > 1 else int(self._had_prompts)
+        if len(decoding) > size:
+            first = self._first % len(decoding)
+            decoding = [*decoding[first:], *decoding[:first]][:size]
+            self._first = first + size
+        room = self._pace.room(len(decoding)) if self._engine.info.generates else None
+        parts = [self._part(sequence, 1) for sequence in decoding]
+        left = self._engine.batch_size - len(parts)
+        room = left if room is None else min(room, left)
+        parts += self._parts_of_prompts(in_turn(prompts), room)
+        self._had_prompts = len(parts) > len(decoding)
         return parts
+
+    @property
+    def _pace(self) -> Pace:
+        return self._paces[self._n_threads]
+
+    def _parts_of_prompts(self, prompts: Items[Sequence], room: int) -> list[Part]:
+        parts = []
+        for sequence in prompts:
+            n = min(room, self._engine.chunk_size(sequence.request.slot))
+            if n < 1 or (not self._engine.info.generates and n < len(sequence.pending)):
+                continue  # an embedding is pooled of what is evaluated together
+            parts.append(self._part(sequence, n))
+            room -= len(parts[-1][1].tokens)
+        return parts
+
+    def _part(self, sequence: Sequence, n: int) -> Part:
+        request, chunk = sequence.request, sequence.take_chunk(n)
+        return sequence, SlotTokens(request.slot, chunk, sequence.wants_logits, request.embeds)
 
     def forward(self, batch: Items[Part]) -> Items[Row]:
         if not batch:
@@ -64,38 +105,66 @@ class Batches:
         except Exception as error:
             if len(tokens) == 1:
                 return [error]
-        # One of them is at fault; the others go on.
-        rows: list[Row] = []
-        for part in tokens:
-            try:
-                # A copy, since the next evaluation may overwrite it.
-                rows += [None if row is None else row.copy() for row in self._evaluate([part])]
-            except Exception as error:
-                rows.append(error)
-        return rows
+        return self._forward_one_by_one(batch)
+
+    def _forward_one_by_one(self, batch: Items[Part]) -> Items[Row]:
+        """One of them is at fault; the others go on, but for those that have to make room."""
+        rows: dict[int, Row] = {}
+        for part in batch:
+            slot = part[1].slot
+            (row,) = (None,) if slot in self._paused else self.forward([part])
+            # A copy, since the next evaluation may overwrite it.
+            rows[slot] = row if row is None or isinstance(row, Exception) else row.copy()
+        for slot in self._paused.intersection(rows):
+            rows[slot] = None
+        return list(rows.values())
 
     def _forward_in_room(self, batch: Items[Part], error: CacheFullError) -> Items[Row]:
-        """Clear the slot that has rested longest; if all run, pause the youngest of them."""
+        """Clear the slot that has rested longest; if all run, pause the youngest of them.
+
+        So the oldest always goes on, and each becomes the oldest one day.
+        """
         if self._clear_oldest():
             return self.forward(batch)
         running = [slot for slot in self._sequences if slot not in self._paused]
         if len(running) == 1:
             return [error]
         slot = running[-1]
+        self._too_many = sum(self._sequences[each].n_tokens for each in running)
         self._engine.reuse_prefix(slot, ())
         self._sequences[slot].rewind()
         self._paused.add(slot)
+        self._has_ended = False
         rows = iter(self.forward([part for part in batch if part[1].slot != slot]))
         return [None if part.slot == slot else next(rows) for _, part in batch]
 
+    def _resume(self) -> None:
+        """Let those run again that find more room between older ones than there was.
+
+        Younger ones do not count: where the room is not enough, they are who waits.
+        """
+        if not self._paused or not self._has_ended:
+            return
+        self._has_ended = False
+        most, n_older = self._too_many - self._engine.info.n_ctx // _ROOM_TO_GROW, 0
+        for slot, sequence in self._sequences.items():
+            if not n_older or n_older + sequence.n_tokens <= most:
+                self._paused.discard(slot)
+            if slot not in self._paused:
+                n_older += sequence.n_tokens
+
     def _evaluate(self, batch: list[SlotTokens]) -> list[Logits | None]:
-        if self._threads.is_one_thread:  # nothing to choose, and nothing to learn
-            return self._engine.forward(batch, 1)
-        began_s, began_cpu_s = time.monotonic(), time.process_time()
-        threads = self._threads.choose(began_s)
+        threads, is_alone = self._n_threads, self._threads.is_one_thread
+        began_s = time.monotonic()
+        began_cpu_s = 0.0 if is_alone else time.process_time()
         rows = self._engine.forward(batch, threads)
         now_s = time.monotonic()
-        self._threads.learn(threads, now_s - began_s, time.process_time() - began_cpu_s, now_s)
+        if not is_alone:  # with one thread there is nothing to choose
+            cpu_s = time.process_time() - began_cpu_s
+            self._threads.learn(threads, now_s - began_s, cpu_s, now_s)
+        sizes = [len(part.tokens) for part in batch]
+        n_decoding = sizes.count(1)
+        self._pace.learn(n_decoding, sum(sizes) - n_decoding, now_s - began_s)
         return rows
 
     def _clear_oldest(self) -> bool:
@@ -146,4 +215,5 @@ class Batches:
         self._sequences.pop(slot, None)
         self._resting.pop(slot, None)
         self._resting[slot] = None
-        self._paused.clear()
+        self._paused.discard(slot)
+        self._has_ended = True

@@ -58,10 +58,11 @@ def load(config: WorkerConfig, prefix_cache: int | None = None) -> Engine | str:
             _memory = PrefixMemory(prefix_cache, config.prefix_cache)
         _engine = engine = engines.load(config)
         engine.tokenize(("a",))  # loads parts of its library, which forks can share
-        chat_format = choose_format(config, engine.info.chat_template)
+        chat_format = choose_format(config, engine.info.chat_template, engine.info.tool_template)
         engine.info = replace(
             engine.info,
             chat_template=chat_format.source,
+            tool_template=chat_format.tool_source,
             chat_format=chat_format.name,
             chat_format_origin=chat_format.origin,
         )

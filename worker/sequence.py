@@ -45,7 +45,7 @@ class Sequence:
         #: the most tokens to generate
         self.budget = budget
         self._engine = engine
-        self._started = time.monotonic()
+        self.arrived_s = self._started = time.monotonic()
         self._sampler = Sampler(request.sampling, prompt)
         self._matcher = matcher
         self._detokenizer = Detokenizer()
@@ -67,6 +67,11 @@ class Sequence:
     def completion_tokens(self) -> int:
         """How many tokens have been generated."""
         return len(self.generated)
+
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens there are in all, evaluated or not."""
+        return self.prompt_tokens + len(self.generated)
 
     @property
     def looks_at_prompt(self) -> bool:

@@ -127,6 +127,7 @@ class ModelFile:
     eos: int | None = None  #: id that ends one
     add_bos: bool | None = None  #: whether a prompt begins with ``bos``; None: not said
     chat_template: str | None = None  #: the file's own, in Jinja
+    named_templates: Mapping[str, str] = field(default_factory=dict)  #: its others, by their use
     pooling: Pooling = Pooling.NONE
     tensors: tuple[TensorInfo, ...]  #: in the file's order
     needs_rewrite: bool = False  #: `gguf_rewrite` has to copy it into the form the engine reads

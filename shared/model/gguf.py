@@ -19,6 +19,8 @@ TOKENS = "tokenizer.ggml.tokens"
 SCORES = "tokenizer.ggml.scores"
 TOKEN_TYPES = "tokenizer.ggml.token_type"  # nosec B105  # a name, no secret
 MERGES = "tokenizer.ggml.merges"
+CHAT_TEMPLATE = "tokenizer.chat_template"
+_NAMED_TEMPLATE = f"{CHAT_TEMPLATE}."
 TOKEN_FORM = "ggml_fastapi.token_form"  # nosec B105  # the same
 BYTE_FORM = "bytes"
 _LETTERS = frozenset({"\u010a".encode(), "\u0120".encode()})
@@ -148,6 +150,15 @@ class GGUFFile:
         if not isinstance(tokens, list):
             return False
         return b"\n" in tokens and b" " in tokens and not set(tokens) >= _LETTERS
+
+    @property
+    def named_templates(self) -> dict[str, str]:
+        """Chat templates for some use, e.g. ``tool_use``, beside the one for all others."""
+        return {
+            key.removeprefix(_NAMED_TEMPLATE): value
+            for key, value in self.metadata.items()
+            if key.startswith(_NAMED_TEMPLATE) and isinstance(value, str)
+        }
 
     @property
     def weight_bytes(self) -> int:

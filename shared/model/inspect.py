@@ -19,7 +19,7 @@ from shared.model.description import (
     family_named,
 )
 from shared.model.ggcc import read_ggcc
-from shared.model.gguf import MERGES, TOKEN_TYPES, TOKENS, GGUFFile
+from shared.model.gguf import CHAT_TEMPLATE, MERGES, TOKEN_TYPES, TOKENS, GGUFFile
 from shared.model.gguf_check import architecture_of, check_gguf, is_40b
 from shared.model.gguf_rewrite import needs_rewrite, rewritten
 from shared.model.legacy import read_legacy
@@ -153,7 +153,8 @@ def describe_gguf(file: GGUFFile) -> ModelFile:
         bos=bos,
         eos=eos,
         add_bos=add_bos if isinstance(add_bos, bool) else None,
-        chat_template=file.text("tokenizer.chat_template"),
+        chat_template=file.text(CHAT_TEMPLATE),
+        named_templates=file.named_templates,
         tensors=file.tensors,
         needs_rewrite=rewrite,
         n_ctx_most=n_ctx_most,

@@ -10,7 +10,7 @@ from shared.model.description import (
     Pooling,
     TokenizerKind,
 )
-from shared.model.gguf import MERGES, TOKEN_TYPES, TOKENS, GGUFFile
+from shared.model.gguf import CHAT_TEMPLATE, MERGES, TOKEN_TYPES, TOKENS, GGUFFile
 from shared.model.llamacpp_check import check_for_llamacpp
 from shared.model.llamacpp_memory import heads_kv, needs
 
@@ -61,7 +61,8 @@ class _Description:
             bos=file.metadata.get("tokenizer.ggml.bos_token_id"),
             eos=file.metadata.get("tokenizer.ggml.eos_token_id"),
             add_bos=file.metadata.get("tokenizer.ggml.add_bos_token"),
-            chat_template=file.text("tokenizer.chat_template"),
+            chat_template=file.text(CHAT_TEMPLATE),
+            named_templates=file.named_templates,
             pooling=self.pooling(),
             tensors=file.tensors,
             n_ctx_most=size.n_ctx_train,

@@ -56,7 +56,7 @@ def check_for_llamacpp(file: GGUFFile) -> None:
     if not 1 <= file.most("context_length") <= _LONGEST_CONTEXT:
         file.fail(f"damaged: it names a context of {file.most('context_length'):,} tokens")
     _check_layers(file)
-    _check_rotation(file)
+    _check_heads(file)
     _check_window(file)
     _check_experts(file)
     _check_types(file)
@@ -75,25 +75,38 @@ def _check_layers(file: GGUFFile) -> None:
         file.fail(f"damaged: {n_ahead:,} of its {n_layers} layers predict further tokens")
 
 
-def _check_rotation(file: GGUFFile) -> None:
-    """Positions turn pairs of numbers within a head; without attention there are none."""
+def _check_heads(file: GGUFFile) -> None:
+    heads = file.most("embedding_length") // max(1, file.most("attention.head_count"))
+    keys, values = (file.most(f"attention.{kind}_length") or heads for kind in ("key", "value"))
+    of_windows = (
+        file.most("attention.key_length_swa") or keys,
+        file.most("attention.value_length_swa") or values,
+    )
+    rows = {tensor.name: tensor.shape[-1] for tensor in file.tensors}
+    for name, n_keys in rows.items():
+        n_values = n_keys if ".attn_qkv." in name else rows.get(name.replace("attn_k", "attn_v"))
+        if not name.endswith((".attn_k.weight", ".attn_qkv.weight")) or n_values is None:
+            continue
+        if all(n_keys * value != n_values * key for key, value in ((keys, values), of_windows)):
+            file.fail(f"damaged: a key has {keys:,} numbers and a value {values:,}; not in {name}")
+    _check_rotation(file, "rope.dimension_count", keys)
+    _check_rotation(file, "rope.dimension_count_swa", of_windows[0])
     scaling = file.text(f"{file.architecture}.rope.scaling.type")
     if scaling is not None and scaling not in _SCALINGS:
-        file.fail(f"it scales rotations by {scaling!r:.40}; llama.cpp knows {', '.join(_SCALINGS)}")
-    heads = file.most("embedding_length") // max(1, file.most("attention.head_count"))
+        file.fail(f"it scales rotations by {scaling!r:.40}; known are {', '.join(_SCALINGS)}")
+
+
+def _check_rotation(file: GGUFFile, key: str, width: int) -> None:
+    """Positions turn pairs of numbers within a head; without attention there are none."""
     least = 0 if file.most("ssm.conv_kernel") else 2
-    for suffix in ("", "_swa"):
-        width = file.most(f"attention.key_length{suffix}") or file.most("attention.key_length")
-        width = width or heads
-        key = f"rope.dimension_count{suffix}"
-        for n in file.numbers(key):
-            if n % 2 or not least <= n <= width:
-                file.fail(
-                    f"damaged: {file.architecture}.{key} is {n:,}; it should be even, and at most"
-                    f" {width:,}"
-                )
-            if n != width and file.architecture in _FULL_ROTATION:
-                file.fail(f"damaged: {file.architecture}.{key} is {n:,}; it should be {width:,}")
+    for n in file.numbers(key):
+        if n % 2 or not least <= n <= width:
+            file.fail(
+                f"damaged: {file.architecture}.{key} is {n:,}; it should be even, and at most"
+                f" {width:,}"
+            )
+        if n != width and file.architecture in _FULL_ROTATION:
+            file.fail(f"damaged: {file.architecture}.{key} is {n:,}; it should be {width:,}")
 
 
 def _check_window(file: GGUFFile) -> None:

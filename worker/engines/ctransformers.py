@@ -71,6 +71,7 @@ class CTransformersEngine(SavesNothing):
             n_vocab=file.n_vocab,
             max_token_bytes=vocabulary.max_token_bytes,
             chat_template=file.chat_template,
+            tool_template=file.named_templates.get("tool_use"),
             bos_token=vocabulary.text(vocabulary.bos),
             eos_token=vocabulary.text(vocabulary.eos),
             fim_tokens=vocabulary.fim_tokens,

@@ -89,6 +89,7 @@ class LlamaCppEngine:
             n_vocab=vocabulary.n_vocab,
             max_token_bytes=max(_LEAST_MAX_TOKEN_BYTES, *map(len, vocabulary.token_bytes)),
             chat_template=file.chat_template,
+            tool_template=file.named_templates.get("tool_use"),
             bos_token=vocabulary.bos,
             eos_token=vocabulary.eos,
             fim_tokens=vocabulary.fim_tokens,

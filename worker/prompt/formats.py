@@ -29,6 +29,8 @@ class ChatFormat:
     stop_tokens: tuple[str, ...] = ()
     #: where it comes from, for people
     origin: str = ""
+    #: the template of chats with tools, where it is another
+    tool_source: str | None = None
 
     def stops(self, special_tokens: Collection[str]) -> tuple[str, ...]:
         """The strings that end an answer of a model with these special tokens."""
@@ -116,8 +118,10 @@ def recognised(model_name: str) -> NamedFormat | None:
     return None
 
 
-def choose_format(config: WorkerConfig, own: str | None) -> ChatFormat:
-    """The format of a model whose file has this template; its ``origin`` says why this one.
+def choose_format(
+    config: WorkerConfig, own: str | None, own_for_tools: str | None = None
+) -> ChatFormat:
+    """The format of a model whose file has these templates; its ``origin`` says why this one.
 
     Raises:
         UsageError: as `load_chat_template`.
@@ -125,7 +129,7 @@ def choose_format(config: WorkerConfig, own: str | None) -> ChatFormat:
     if config.chat_template is not None:
         return load_chat_template(config.chat_template)
     if own:
-        return ChatFormat("own", own, origin="the model's file")
+        return ChatFormat("own", own, origin="the model's file", tool_source=own_for_tools)
     for name in (Path(config.file_name).name, config.model_id):
         if known := recognised(name):
             return known.as_format(f"the name {name}")

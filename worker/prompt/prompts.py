@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any, TypeAlias
 
 from shared.errors import ErrorCode
@@ -46,6 +45,10 @@ class Prompts:
         self._info = engine.info
         self._format = chat_format
         self._describes_tools = describes_tools(chat_format.source)
+        # One in which calls are written in another way is of no use here.
+        source = chat_format.tool_source
+        self._tool_source = source if source and describes_tools(source) else None
+        self._templates: dict[str, ChatTemplate | None] = {}
         self.stop: tuple[str, ...] = chat_format.stops(special)
 
     def of_text(self, text: Text) -> Parts:
@@ -82,7 +85,7 @@ class Prompts:
         continues = last["role"] == "assistant" and not last.get("tool_calls")
         if continues and not last["content"] and len(messages) > 1:
             messages, continues = messages[:-1], False
-        if self._describes_tools:
+        if self._describes_tools or (chat.tools and self._tool_source):
             return self._render(messages, chat.tools, continues)
         plain = as_plain(messages)
         if not chat.tools:
@@ -99,14 +102,18 @@ class Prompts:
         # And some pass over it without a word.
         return self._render(with_instructions(plain, chat.tools, "user"), (), continues)
 
-    @cached_property
-    def _template(self) -> ChatTemplate | None:
+    def _template(self, source: str) -> ChatTemplate | None:
         """The compiled template; None if it does not compile, which the log then says once."""
+        if source not in self._templates:
+            self._templates[source] = self._compiled(source)
+        return self._templates[source]
+
+    def _compiled(self, source: str) -> ChatTemplate | None:
         chat_format = self._format
         if chat_format.origin == PLAIN_ORIGIN:
             logger.warning("chats get the format 'plain', for %s; %s", PLAIN_ORIGIN, _ADVICE)
         try:
-            return ChatTemplate(chat_format.source)
+            return ChatTemplate(source)
         except ValueError as error:
             logger.error(
                 "the chat template %r (%s) does not compile: %s; %s",
@@ -115,7 +122,9 @@ class Prompts:
             return None
 
     def _render(self, messages: Sequence[Message], tools: Sequence[Any], continues: bool) -> Parts:
-        if self._template is None:
+        source = self._tool_source if tools and self._tool_source else self._format.source
+        template = self._template(source)
+        if template is None:
             message = "This model's chat template is broken; /v1/completions works without it."
             raise PromptError(ErrorCode.INTERNAL_ERROR, message)
         masked = [self._special.mask(message) for message in messages]
@@ -130,7 +139,7 @@ class Prompts:
             "documents": None,
         }
         try:
-            text = self._template.render(variables)
+            text = template.render(variables)
             if continues:
                 text = _up_to_mark(text)
         except OutOfFuel as error:

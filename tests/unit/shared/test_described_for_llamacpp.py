@@ -10,7 +10,7 @@ import pytest
 from shared.errors import ModelFileError
 from shared.model.description import Pooling
 from shared.model.inspect import inspect
-from tests.gguf_files import ARRAY, F32, I32, STRING, U16, U32, GGUFDraft, tiny_llama
+from tests.gguf_files import ARRAY, CHAT_TEMPLATE, F32, I32, STRING, U16, U32, GGUFDraft, tiny_llama
 from tests.gguf_kinds import GENERATING, tiny, write_split
 
 Change = Callable[[GGUFDraft], None]
@@ -32,6 +32,15 @@ def test_an_architecture_is_described(architecture: str, tmp_path: Path) -> None
     assert file.memory.per_slot == 4 * (file.n_vocab + state)
     with pytest.raises(ModelFileError, match=f"its architecture is '{architecture}'"):
         inspect(file.path)
+
+
+def test_templates_for_some_use(tmp_path: Path) -> None:
+    draft = tiny("qwen3")
+    for use in ("tool_use", "rerank"):
+        draft.metadata[f"tokenizer.chat_template.{use}"] = (STRING, f"{{{{ '{use}' }}}}")
+    file = inspect(draft.write(tmp_path / "m.gguf"), engine="llamacpp")
+    assert file.named_templates == {"tool_use": "{{ 'tool_use' }}", "rerank": "{{ 'rerank' }}"}
+    assert file.chat_template == CHAT_TEMPLATE
 
 
 @pytest.mark.parametrize(

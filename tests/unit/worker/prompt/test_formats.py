@@ -226,6 +226,8 @@ def test_the_files_own_comes_second() -> None:
     assert (made.name, made.source, made.origin) == ("own", OWN, "the model's file")
     assert (made.stop, made.stop_tokens) == ((), ())
     assert choose_format(config("starchat.bin"), "").name == "starchat"
+    assert choose_format(config(), OWN, "{{ tools }}").tool_source == "{{ tools }}"
+    assert choose_format(config(template="vicuna"), OWN, "{{ tools }}").tool_source is None
 
 
 def test_the_name_of_the_file_comes_third_then_the_models_and_at_last_it_is_plain() -> None:

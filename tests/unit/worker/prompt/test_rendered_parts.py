@@ -20,7 +20,7 @@ from tests.unit.worker.prompt.vocabularies import (
     text_of,
 )
 from worker.engines.echo import EchoEngine
-from worker.prompt.formats import FORMATS
+from worker.prompt.formats import FORMATS, ChatFormat
 from worker.prompt.prompts import PromptError, Prompts
 from worker.prompt.tools import call_text, instructions
 
@@ -102,6 +102,18 @@ def test_a_template_that_knows_tools_tells_of_them_itself() -> None:
         "<|im_start|>user\n<tool_response>\n11°\n</tool_response>\n<tool_response>\n12:00\n"
         "</tool_response><|im_end|>\n<|im_start|>assistant\n"
     )
+
+
+def test_chats_with_tools_may_have_a_template_of_their_own() -> None:
+    for_tools = "{{ messages[0].content }}: {{ tools | length }} tools, <tool_call>"
+    made = prompts(ChatFormat("own", FORMATS["chatml"].as_format("").source, tool_source=for_tools))
+    assert text_of(made, [USER], [WEATHER]) == "Hi: 1 tools, <tool_call>"
+    assert text_of(made, [USER]) == text_of(CHATML, [USER])
+    # One that has calls written in another way than they are read here is not used.
+    made = prompts(
+        ChatFormat("own", FORMATS["chatml"].as_format("").source, tool_source="{{ tools }} Action:")
+    )
+    assert text_of(made, PAST, [WEATHER]) == text_of(CHATML, PAST, [WEATHER])
 
 
 def test_another_template_is_told_in_plain_messages() -> None:
