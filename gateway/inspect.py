@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gateway import machine, plan
 from shared.errors import ModelFileError, UsageError
-from shared.model.description import ModelFile
+from shared.model.description import ModelFile, Pooling
 from shared.model.inspect import inspect
 
 _ENGINES = {"ctransformers": "ctransformers 0.2.27", "llamacpp": "llama.cpp (xllamacpp)"}
@@ -73,7 +73,10 @@ def _description(model: ModelFile) -> Iterator[Row]:
     yield "quantisation", model.quantisation
     yield "layers", f"{model.size.n_layer}"
     yield "width", f"{model.size.n_embd:,}, feed-forward {model.size.n_ff:,}"
-    yield "heads", f"{model.size.n_head}, of keys and values {model.size.n_head_kv}"
+    if model.size.n_head:
+        yield "heads", f"{model.size.n_head}, of keys and values {model.size.n_head_kv}"
+    if model.memory.state:
+        yield "attention", "hybrid" if model.memory.kv_per_token else "none: recurrent"
     for name, value in model.details.items():
         yield name.replace("_", " ").replace(".", " "), f"{value:g}"
     yield "vocabulary", f"{model.n_vocab:,} tokens, {model.tokenizer.value}"
@@ -85,6 +88,8 @@ def _description(model: ModelFile) -> Iterator[Row]:
     yield "pre-tokenizer", model.pre_tokenizer or "not named"
     named = f", and for {', '.join(model.named_templates)}" if model.named_templates else ""
     yield "chat template", ("yes" if model.chat_template else "no") + named
+    if model.pooling is not Pooling.NONE:
+        yield "pooling", f"{model.pooling.name.lower()}; it gives embeddings, and writes no text"
     is_cut = model.n_ctx_most < model.n_ctx_train
     longest = f"; the engine's buffers hold {model.n_ctx_most:,}" if is_cut else ""
     yield "context", f"{model.n_ctx_train:,} tokens{longest}"
@@ -102,7 +107,8 @@ def _memory(model: ModelFile, n_ctx: int) -> Iterator[Row]:
         window = _size(memory.window * memory.kv_per_window_token)
         yield "windows", f"{window} for {memory.window:,} tokens of each slot, in the other layers"
     if memory.per_slot:
-        yield "each slot", _size(memory.per_slot)
+        state = f", its state {_size(memory.state)}" if memory.state else ""
+        yield "each slot", _size(memory.per_slot) + state
     yield "scratch", f"{_size(plan.scratch_bytes(model, n_ctx))} at {n_ctx:,} tokens"
 
 
@@ -114,7 +120,7 @@ def _how(model: ModelFile, n_ctx: int, fitting: int | None) -> str:
     return (
         f"{first}by {_ENGINES[model.engine]} as {model.library_type!r},"
         f" with {_counted(workers, 'worker')} on {_counted(cores, 'core')}{room}"
-        f" at {n_ctx:,} tokens each"
+        f" at {n_ctx:,} tokens each ({plan.why_n_ctx(model, n_ctx, None)})"
     )
 
 

@@ -27,6 +27,8 @@ from worker.prompt.prompts import Prompts
 from worker.sampling.sampler import Sampler
 
 _SLOT = 0
+# From four rows on, some matrices have another kernel.
+_TRIAL = (0, 0, 0, 0)
 
 _engine: Engine | None = None
 _prompts: Prompts | None = None
@@ -58,6 +60,8 @@ def load(config: WorkerConfig, prefix_cache: int | None = None) -> Engine | str:
             _memory = PrefixMemory(prefix_cache, config.prefix_cache)
         _engine = engine = engines.load(config)
         engine.tokenize(("a",))  # loads parts of its library, which forks can share
+        if config.engine == "llamacpp":
+            _evaluate_once(engine)
         chat_format = choose_format(config, engine.info.chat_template, engine.info.tool_template)
         engine.info = replace(
             engine.info,
@@ -76,6 +80,12 @@ def load(config: WorkerConfig, prefix_cache: int | None = None) -> Engine | str:
     Sampler(SamplingParams(), ()).sample(np.zeros(256, np.float32))
     share()
     return engine
+
+
+def _evaluate_once(engine: Engine) -> None:
+    """What ends the process when it first evaluates a model is to end this one, not each worker."""
+    Warmer(engine).evaluate(_TRIAL)
+    engine.reuse_prefix(_SLOT, ())
 
 
 def reason_of(error: Exception) -> str:

@@ -47,6 +47,9 @@ class TokenizerKind(str, Enum):
 
     BPE = "bpe"  #: byte-level byte-pair encoding, as GPT-2's
     SENTENCEPIECE = "sentencepiece"
+    WORDPIECE = "wordpiece"
+    UNIGRAM = "unigram"
+    OTHER = "of another kind"
 
 
 class Pooling(IntEnum):
@@ -69,6 +72,7 @@ class MemoryNeeds:
     scratch: int
     scratch_per_token: int = 0  #: by how much that shrinks for each token less of context
     per_slot: int = 0  #: for each sequence that is evaluated together with others
+    state: int = 0  #: of that, what recurrent layers keep of it
     window: int = 0  #: tokens of a sequence that some layers see; 0: all layers see all
     kv_per_window_token: int = 0  #: KV cache of these layers for one token of it
     rows: int = 0  #: tokens that are evaluated together

@@ -14,6 +14,12 @@ from shared.model.gguf import CHAT_TEMPLATE, MERGES, TOKEN_TYPES, TOKENS, GGUFFi
 from shared.model.llamacpp_check import check_for_llamacpp
 from shared.model.llamacpp_memory import heads_kv, needs
 
+_TOKENIZERS = {
+    "gpt2": TokenizerKind.BPE,
+    "llama": TokenizerKind.SENTENCEPIECE,
+    "bert": TokenizerKind.WORDPIECE,
+    "t5": TokenizerKind.UNIGRAM,
+}
 _FAMILIES: Mapping[str, Family] = {
     **{family.value: family for family in Family},
     "gptneox": Family.GPT_NEOX,
@@ -51,9 +57,7 @@ class _Description:
             quantisation=file.quantisation,
             size=size,
             details=self.details(),
-            tokenizer=TokenizerKind.BPE
-            if file.tokenizer_model == "gpt2"
-            else TokenizerKind.SENTENCEPIECE,
+            tokenizer=_TOKENIZERS.get(file.tokenizer_model, TokenizerKind.OTHER),
             tokens=file.metadata[TOKENS],
             token_types=file.metadata.get(TOKEN_TYPES),
             merges=file.metadata.get(MERGES),

@@ -17,6 +17,14 @@ _MOST_NUMBER = 1 << 24
 _LONGEST_CONTEXT = 1 << 27
 _BLOCK = re.compile(r"blk\.(\d{1,6})\.")
 _SPECIAL_ID = re.compile(r"tokenizer\.ggml\.\w+_token_id")
+# Of a kind of vocabulary, the ids that the library takes where a file names none.
+_USUAL_IDS = {
+    "bert": {"bos": 101, "unknown": 100, "seperator": 102},
+    "gpt2": {"bos": 11, "eos": 11},
+    "llama": {"bos": 1, "eos": 2, "unknown": 0},
+    "t5": {"eos": 1, "unknown": 2, "padding": 0},
+}
+_EPSILONS = ("layer_norm_epsilon", "layer_norm_rms_epsilon", "group_norm_epsilon")
 # Of each architecture the numbers that the library divides by, or multiplies without a look.
 _NUMBERS = (
     "embedding_length", "feed_forward_length", "attention.head_count", "attention.head_count_kv",
@@ -55,6 +63,10 @@ def check_for_llamacpp(file: GGUFFile) -> None:
             file.fail(f"its {file.architecture}.{key} should be a positive number")
     if not 1 <= file.most("context_length") <= _LONGEST_CONTEXT:
         file.fail(f"damaged: it names a context of {file.most('context_length'):,} tokens")
+    for name in _EPSILONS:
+        value = file.metadata.get(f"{file.architecture}.attention.{name}", 0)
+        if not isinstance(value, int | float) or not value >= 0:
+            file.fail(f"damaged: {file.architecture}.attention.{name} is {value!r:.40}")
     _check_layers(file)
     _check_heads(file)
     _check_window(file)
@@ -161,8 +173,11 @@ def _check_vocabulary(file: GGUFFile) -> None:
             continue
         if entry.item_type is not kind or not values or len(values) != n_vocab:
             file.fail(f"metadata {key} should be an array of {n_vocab:,} numbers")
-    for key, value in file.metadata.items():
-        if _SPECIAL_ID.fullmatch(key) and not _is_id(value, n_vocab):
+    ids = {f"tokenizer.ggml.{name}_token_id": token
+           for name, token in _USUAL_IDS.get(file.tokenizer_model, {}).items()}  # fmt: skip
+    ids |= {key: value for key, value in file.metadata.items() if _SPECIAL_ID.fullmatch(key)}
+    for key, value in ids.items():
+        if not _is_id(value, n_vocab):
             file.fail(f"metadata {key} is {value!r:.40}, but there are {n_vocab} tokens")
     _check_tokens(file)
 

@@ -18,6 +18,7 @@ def needs(file: GGUFFile, size: Dimensions) -> MemoryNeeds:
     """
     by_layer = _kv_by_layer(file, size)
     windowed = _windowed_layers(file, size)
+    state = _F32 * size.n_layer * _state(file, size)
     row = _F32 * (8 * size.n_embd + 3 * size.n_ff + size.n_vocab)
     scratch_per_token = ROWS * size.n_head * _F32
     return MemoryNeeds(
@@ -25,7 +26,8 @@ def needs(file: GGUFFile, size: Dimensions) -> MemoryNeeds:
         kv_per_token=sum(n for layer, n in enumerate(by_layer) if layer not in windowed),
         scratch=ROWS * row + size.n_ctx_train * scratch_per_token,
         scratch_per_token=scratch_per_token,
-        per_slot=_F32 * (size.n_vocab + size.n_layer * _state(file, size)),
+        per_slot=_F32 * size.n_vocab + state,
+        state=state,
         window=file.most("attention.sliding_window") if windowed else 0,
         kv_per_window_token=sum(n for layer, n in enumerate(by_layer) if layer in windowed),
         rows=ROWS,

@@ -13,7 +13,7 @@ from scripts.llama_server import llama_server
 from shared.config import WorkerConfig
 from shared.messages import Finished, Generate
 from shared.sampling import SamplingParams
-from tests.gguf_files import tiny_llama
+from tests.gguf_files import Tensor, tiny_llama
 from tests.gguf_kinds import tiny
 from tests.integration.pools import collect, failure_of, kill, ready, run, running_pid
 from tests.serving import START_S, Server, chat, run_main, served
@@ -91,6 +91,15 @@ def test_the_reason_of_a_failed_load_is_told(tmp_path: Path) -> None:
     done = run_main("--workers", "1", MODEL_NAME=str(draft.write(tmp_path / "bad.gguf")))
     assert done.returncode == 1
     assert "tensor 'blk.1.attn_k.weight' not found" in done.stderr + done.stdout
+
+
+def test_a_model_on_which_the_library_ends_never_gets_to_a_worker(tmp_path: Path) -> None:
+    draft = tiny("bert")
+    shape = draft.tensors["token_types.weight"].shape
+    draft.tensors["token_types.weight"] = Tensor(shape, bytes(2 * 34), ggml_type=8)
+    done = run_main("--workers", "1", MODEL_NAME=str(draft.write(tmp_path / "bad.gguf")))
+    assert done.returncode == 1 and "is ready on" not in done.stdout
+    assert "killed by SIGABRT" in done.stderr and "unsupported types" in done.stderr
 
 
 def test_a_worker_that_dies_with_eight_sequences_takes_no_other_request(tmp_path: Path) -> None:

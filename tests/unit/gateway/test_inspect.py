@@ -8,7 +8,8 @@ import pytest
 
 from gateway import machine
 from gateway.inspect import main
-from tests.gguf_files import tiny_llama
+from tests.gguf_files import STRING, tiny_llama
+from tests.gguf_kinds import tiny, write_split
 from tests.legacy_files import tiny_falcon, tiny_mpt, tiny_neox
 
 Rows = Callable[..., dict[str, str]]
@@ -47,6 +48,23 @@ def test_a_file_that_can_be_served(tmp_path: Path, rows: Rows) -> None:
     by_other = rows(path, "--engine", "ctransformers")["servable"]
     assert by_other.startswith("yes, after it has been rewritten once (by itself), by ctrans")
     assert "with 4 workers on 4 cores (memory for " in found["servable"]
+
+
+def test_what_only_some_models_have(tmp_path: Path, rows: Rows) -> None:
+    draft = tiny("gemma3")
+    draft.metadata["tokenizer.chat_template.tool_use"] = (STRING, "{{ tools }}")
+    gemma = rows(write_split(draft, tmp_path, 2)[0])
+    assert gemma["file"].endswith(" in 2 files)")
+    assert gemma["chat template"] == "yes, and for tool_use"
+    assert gemma["attention sliding window"] == "16"
+    assert gemma["windows"].startswith("2 KiB for 16 tokens of each slot")
+    assert gemma["servable"].endswith("at 512 tokens each (as trained)")
+    mamba = rows(tiny("mamba").write(tmp_path / "mamba.gguf"))
+    assert (mamba["attention"], mamba["KV cache"]) == ("none: recurrent", "0 B for 1,024 tokens")
+    assert mamba["each slot"].endswith("its state 11 KiB") and "heads" not in mamba
+    bert = rows(tiny("bert").write(tmp_path / "bert.gguf"))
+    assert bert["pooling"] == "mean; it gives embeddings, and writes no text"
+    assert bert["vocabulary"] == "13 tokens, wordpiece"
 
 
 def test_what_legacy_files_lack(tmp_path: Path, rows: Rows) -> None:

@@ -19,7 +19,7 @@ from shared.errors import EngineError
 from shared.messages import Cancel, Delta, Event, Finished, Generate, Prefilled
 from shared.sampling import SamplingParams
 from shared.saved_prefix import Region, Save, Saved, SavedPrefix
-from tests.gguf_files import U32, GGUFDraft, tiny_llama
+from tests.gguf_files import STRING, U32, GGUFDraft, tiny_llama
 from tests.gguf_kinds import GENERATING, tiny, write_split
 from tests.unit.worker.loops import Idle, Inbox, Outbox
 from worker import engines
@@ -288,6 +288,15 @@ def _changed(**numbers: int) -> GGUFDraft:
     return draft
 
 
+def _named(architecture: str) -> GGUFDraft:
+    draft = tiny_llama()
+    draft.metadata = {
+        key.replace("llama.", f"{architecture}.", 1): value for key, value in draft.metadata.items()
+    }
+    draft.metadata["general.architecture"] = (STRING, architecture)
+    return draft
+
+
 def _without(tensor: str) -> GGUFDraft:
     draft = tiny_llama()
     del draft.tensors[tensor]
@@ -298,6 +307,7 @@ def _without(tensor: str) -> GGUFDraft:
     ("draft", "reason"),
     [
         (_without("blk.1.attn_q.weight"), "tensor 'blk.1.attn_q.weight' not found"),
+        (_named("nonesuch"), "unknown model architecture: 'nonesuch'"),
         (_changed(rope__dimension_count=4), "invalid n_rot: 4, expected 8"),
     ],
 )

@@ -106,6 +106,13 @@ def _of_type(kind: str, tensor: str, ggml_type: int, n_bytes: int) -> GGUFDraft:
     return draft
 
 
+def _without(kind: str, key: str) -> GGUFDraft:
+    draft = draft_of(kind)
+    del draft.metadata[key]
+    return draft
+
+
+EPSILON = "attention.layer_norm_rms_epsilon"
 TWICE = (ARRAY, STRING, ["a"] * 2 + [f"t{n}" for n in range(290)])
 
 
@@ -137,6 +144,12 @@ TWICE = (ARRAY, STRING, ["a"] * 2 + [f"t{n}" for n in range(290)])
         (_set("llama", ("pooling_type", 4)), "ranks documents"),
         (_set("llama", ("tokenizer.ggml.tokens", TWICE)), "1 tokens of its vocabulary occur twice"),
         (_set("llama", ("tokenizer.ggml.model", (STRING, "llama"))), "no token for .* such as 0x"),
+        (_set("llama", (EPSILON, (F32, -1.0))), "rms_epsilon is -1.0"),
+        (_set("llama", (EPSILON, (F32, float("nan")))), "rms_epsilon is nan"),
+        (
+            _without("bert", "tokenizer.ggml.seperator_token_id"),
+            "seperator_token_id is 102, but th",
+        ),
         (_of_type("llama", "blk.0.attn_norm.weight", 1, 64), "is of type F16, which llama.cpp doe"),
         (_of_type("llama", "blk.0.attn_q.weight", 26, 4096), "is of type I32, which llama.cpp doe"),
     ],
