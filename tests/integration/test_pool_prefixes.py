@@ -131,7 +131,7 @@ def test_workers_may_die_while_they_save_and_restore(llama: Path) -> None:
                         with suppress(ProcessLookupError):
                             os.kill(pid, signal.SIGKILL)
                         with suppress(asyncio.TimeoutError):
-                            await asyncio.wait_for(is_over.wait(), 0.3)
+                            await asyncio.wait_for(is_over.wait(), 0.2)
 
             ending = asyncio.create_task(ends_workers())
             for _ in range(4):
@@ -139,7 +139,7 @@ def test_workers_may_die_while_they_save_and_restore(llama: Path) -> None:
             is_over.set()
             await ending
             status = await until(pool, all_idle)
-            assert sum(status.totals.deaths.values()) >= 4
+            assert sum(status.totals.deaths.values()) >= 2
             await until(pool, lambda status: not status.prefix_cache.pending)
             assert not any(entry.is_pinned for entry in pool._scheduler.prefixes.entries)
             for chat in expected:
