@@ -21,6 +21,8 @@ Row: TypeAlias = Logits | Exception | None
 # A sequence that has waited for room in the cache runs again when there is so large a part of the
 # context more than there was: it would soon have to wait again.
 _ROOM_TO_GROW = 16
+# Rows of short inputs of an embedding model that are evaluated together.
+_MOST_TO_POOL = 512
 
 
 class Batches:
@@ -58,22 +60,35 @@ class Batches:
         self._resume()
         self._n_threads = self._threads.choose(time.monotonic())
         active = [each for slot, each in self._sequences.items() if slot not in self._paused]
-        prompts = [sequence for sequence in active if len(sequence.pending) > 1]
-        decoding = [sequence for sequence in active if len(sequence.pending) == 1]
-        size = self._engine.batch_size
-        if prompts:  # one row is theirs; where there is but one, every other time
-            size = size - 1 if size > 1 else int(self._had_prompts)
-        if len(decoding) > size:
-            first = self._first % len(decoding)
-            decoding = [*decoding[first:], *decoding[:first]][:size]
-            self._first = first + size
-        room = self._pace.room(len(decoding)) if self._engine.info.generates else None
+        prompts = in_turn([sequence for sequence in active if len(sequence.pending) > 1])
+        decoding = self._by_turns(
+            [sequence for sequence in active if len(sequence.pending) == 1], bool(prompts)
+        )
         parts = [self._part(sequence, 1) for sequence in decoding]
-        left = self._engine.batch_size - len(parts)
-        room = left if room is None else min(room, left)
-        parts += self._parts_of_prompts(in_turn(prompts), room)
+        parts += self._parts_of_prompts(prompts, self._room(prompts, len(decoding)))
         self._had_prompts = len(parts) > len(decoding)
         return parts
+
+    def _by_turns(self, decoding: list[Sequence], are_prompts_there: bool) -> list[Sequence]:
+        """As many as a batch has rows for, others the next time."""
+        n = self._engine.batch_size
+        if are_prompts_there:  # one row is theirs; where there is but one, every other time
+            n = n - 1 if n > 1 else int(self._had_prompts)
+        if len(decoding) <= n:
+            return decoding
+        first = self._first % len(decoding)
+        self._first = first + n
+        return [*decoding[first:], *decoding[:first]][:n]
+
+    def _room(self, prompts: Items[Sequence], n_decoding: int) -> int:
+        """For how many rows of prompts there is room beside those that decode."""
+        left = self._engine.batch_size - n_decoding
+        if self._engine.info.generates:
+            room = self._pace.room(n_decoding)
+            return left if room is None else min(room, left)
+        # A cancellation is seen between evaluations, so they are no longer than they must be.
+        longest = len(prompts[0].pending) if prompts else 0
+        return min(left, max(_MOST_TO_POOL, longest))
 
     @property
     def _pace(self) -> Pace:

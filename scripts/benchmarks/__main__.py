@@ -13,6 +13,7 @@ PARTS = {
     "workers": "memory and start of workers",
     "gateway": "the gateway's CPU time, memory and stalls",
     "masks": "what schemas and log probabilities cost",
+    "step": "a step of eight rows without its evaluation, and a draw",
     "overload": "ten times the load that can be served",
     "native": "a native build of the engine against the wheel's",
 }

@@ -11,7 +11,16 @@ from functools import partial
 from pathlib import Path
 
 from gateway import demo_model
-from scripts.benchmarks import compare, costs, llama_server, overload, processes, reuse, throughput
+from scripts.benchmarks import (
+    compare,
+    costs,
+    llama_server,
+    overload,
+    processes,
+    reuse,
+    steps,
+    throughput,
+)
 from scripts.benchmarks.setup import RequestFailed, Setup, describe_machine
 from scripts.figures import Axes, Results, draw, table
 from scripts.server import ServerFailed
@@ -26,6 +35,7 @@ MEASURES: dict[str, Measure] = {
     "workers": processes.measure_workers,
     "gateway": processes.measure_gateway,
     "masks": costs.measure_masks,
+    "step": steps.measure_steps,
     "overload": overload.measure_overload,
     "native": costs.measure_native,
 }
