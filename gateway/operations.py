@@ -55,6 +55,7 @@ async def ready(request: Request) -> Response:
         "slots": status.max_running,
         "workers": [asdict(worker) for worker in status.workers],
         "zygote": asdict(status.zygote),
+        "prefix_cache": asdict(status.prefix_cache),
         "evictions": status.totals.evictions,
     }
     if is_stranger(request.scope):

@@ -10,7 +10,7 @@ from gateway.settings import Settings
 from gateway.warm_prompt import load_warm_prompt
 from shared.config import WorkerConfig
 from shared.errors import UsageError
-from shared.model.description import ModelFile
+from shared.model.description import ModelFile, Pooling
 
 _MIB = 1 << 20
 _LLAMACPP_SLOTS = 8
@@ -20,6 +20,8 @@ _MOST_PARKED = 16
 #: Longest context, unless CONTEXT_LENGTH says otherwise: its KV caches fit small machines. That of
 #: llama.cpp is one for all slots of a worker.
 _DEFAULT_N_CTX = {CTRANSFORMERS: 4096, LLAMACPP: 8192}
+#: Of the free memory, unless PREFIX_CACHE says otherwise.
+_PREFIX_CACHE_SHARE = 0.1
 #: A context is not cut below this for want of memory.
 _LEAST_N_CTX = 512
 #: Bytes of a worker besides the engine's buffers, measured: pages of the interpreter.
@@ -57,14 +59,16 @@ class Plan:
     @property
     def most_bytes(self) -> int:
         """The most memory that all processes take together, besides the gateway."""
-        return self.weight_bytes + self.caches * self.worker_bytes
+        return self.weight_bytes + self.caches * self.worker_bytes + self.worker.prefix_cache
 
     @property
     def memory(self) -> str:
         """The memory plan in a line."""
+        prefix_cache = self.worker.prefix_cache
         return (
             f"{self.most_bytes / _MIB:.0f} MiB at most: weights {self.weight_bytes / _MIB:.0f} MiB,"
             f" shared, + {self.caches} x {self.worker_bytes / _MIB:.0f} MiB"
+            + (f" + prefix cache {prefix_cache / _MIB:.0f} MiB" if prefix_cache else "")
         )
 
 
@@ -104,8 +108,11 @@ def fit(settings: Settings, source: ModelSource, *, is_beside: bool = False) -> 
     """
     file, memory = source.file, machine.available_memory()
     slots = _slots(settings, file)
-    n_ctx = _context_length(settings, file, None if is_beside else memory)
-    fitting = fitting_workers(file, n_ctx, memory, slots)
+    keeps_prefixes = file.engine == LLAMACPP and file.pooling is Pooling.NONE
+    prefix_cache = keeps_prefixes * (settings.prefix_cache or 0)
+    left = None if memory is None else max(0, memory - prefix_cache)
+    n_ctx = _context_length(settings, file, None if is_beside else left)
+    fitting = fitting_workers(file, n_ctx, left, slots)
     if fitting and file.engine == LLAMACPP and settings.warm_prompt is None:
         fitting -= 1  # the zygote has a cache of its own, which each worker writes anew
     if slots > 1 and settings.parked is None:
@@ -116,6 +123,7 @@ def fit(settings: Settings, source: ModelSource, *, is_beside: bool = False) -> 
         _worker(settings),
         engine=file.engine,
         slots=slots,
+        prefix_cache=prefix_cache,
         model_path=str(file.path),
         model_type=settings.model_type,
         tokenizer_path="" if tokenizer is None else str(tokenizer),
@@ -136,7 +144,10 @@ def fit(settings: Settings, source: ModelSource, *, is_beside: bool = False) -> 
     )
     _check_worker_memory(settings.max_worker_memory, plan.worker_bytes)
     _check_memory(plan, n_ctx, memory, is_beside)
-    return plan
+    if keeps_prefixes and settings.prefix_cache is None and memory is not None:
+        share = int(memory * _PREFIX_CACHE_SHARE)
+        worker = replace(worker, prefix_cache=min(share, memory - plan.most_bytes))
+    return replace(plan, worker=worker)
 
 
 def default_n_ctx(file: ModelFile, memory: int | None) -> int:
@@ -243,7 +254,8 @@ def _check_memory(plan: Plan, n_ctx: int, memory: int | None, is_beside: bool) -
         f"{plan.workers} workers{parked}{warm} with a context of {n_ctx} tokens need"
         f" {plan.most_bytes // _MIB} MiB of memory, and {memory // _MIB} MiB are free"
         f"{' beside the model that is served' if is_beside else ''};"
-        f" lower WORKERS{', PARKED' if parked else ''} or CONTEXT_LENGTH"
+        f" lower WORKERS{', PARKED' if parked else ''}"
+        f"{', PREFIX_CACHE' if plan.worker.prefix_cache else ''} or CONTEXT_LENGTH"
     )
 
 

@@ -64,11 +64,16 @@ COMPOSITION_ROOT = "gateway/__main__.py"
 NARROWED = {
     "gateway/pool/": {"gateway.machine", "gateway.pool", "shared"},
     "gateway/pool/scheduler.py": {
-        "gateway.pool.estimates", "gateway.pool.job", "gateway.pool.prefix",
+        "gateway.pool.choice", "gateway.pool.estimates", "gateway.pool.job", "gateway.pool.prefix",
+        "gateway.pool.prefix_cache", "shared.saved_prefix",
+    },
+    "gateway/pool/choice.py": {"gateway.pool.prefix", "gateway.pool.prefix_cache"},
+    "gateway/pool/prefix_cache.py": {
+        "gateway.pool.base", "gateway.pool.prefix", "shared.saved_prefix",
     },
     "gateway/pool/faults.py": {"gateway.pool.deaths", "gateway.pool.job", "shared"},
     "gateway/pool/estimates.py": {"shared.messages"},
-    "gateway/pool/prefix.py": set(),
+    "gateway/pool/prefix.py": {"shared.saved_prefix"},
     "gateway/auth/": {
         "gateway.auth", "gateway.errors", "gateway.observe.record", "gateway.settings", "shared",
     },
@@ -87,8 +92,8 @@ NARROWED = {
         "gateway.sse", "shared",
     },
     "worker/loop.py": {
-        "shared", "worker.batches", "worker.engines.base", "worker.grammar", "worker.sequence",
-        "worker.threads",
+        "shared", "worker.batches", "worker.engines.base", "worker.grammar",
+        "worker.prefix_memory", "worker.sequence", "worker.threads",
     },
     "worker/engines/": {
         "shared", "worker.engines", "worker.tokenizer.tokenizer", "worker.tokenizer.file",
@@ -103,7 +108,8 @@ NARROWED_LIBRARIES = {
     "gateway/ask.py": set[str](),
 }
 PURE = (
-    "gateway/pool/estimates.py", "gateway/pool/prefix.py", "gateway/pool/scheduler.py",
+    "gateway/pool/choice.py", "gateway/pool/estimates.py", "gateway/pool/prefix.py",
+    "gateway/pool/prefix_cache.py", "gateway/pool/scheduler.py",
 )  # fmt: skip
 PURE_STDLIB = {"collections", "dataclasses", "itertools", "math", "typing"}
 IMPURE_BUILTINS = {"open", "print", "input", "exec", "eval", "__import__"}

@@ -24,6 +24,8 @@ _LEAST_CELLS = 256
 # What pooling a context does: none, or what the file says.
 _NO_POOLING, _POOLING_OF_FILE = 0, -1
 _CACHE_FULL = 1
+# No token id.
+_UNKNOWN = -1
 # Some tokenizers drop spaces and accents, so that a token may stand for any text.
 _LEAST_MAX_TOKEN_BYTES = 1024
 
@@ -91,7 +93,7 @@ class LlamaCppEngine:
             bos_token=vocabulary.bos,
             eos_token=vocabulary.eos,
             fim_tokens=vocabulary.fim_tokens,
-            can_rewind=not self._is_recurrent,
+            most_rewound=0 if self._is_recurrent else self._window or None,
             n_embd=self._n_embd,
             n_ctx_train=file.n_ctx_train,
             quantisation=file.quantisation,
@@ -127,11 +129,11 @@ class LlamaCppEngine:
     def token_name(self, token: int) -> str:
         return self._vocabulary.name(token)
 
-    def reuse_prefix(self, slot: int, tokens: Sequence[int]) -> int:
+    def reuse_prefix(self, slot: int, tokens: Sequence[int], *, most: int | None = None) -> int:
         """Keep the longest prefix that a slot has, by a copy that shares the cells."""
         self._lost.discard(slot)
         limit = 0 if self._pools else len(tokens) - 1
-        wanted = list(tokens[: max(0, limit)])
+        wanted = list(tokens[: max(0, limit)])[:most]
         lengths = [self._usable(each, wanted) for each in range(self.n_slots)]
         n = max(lengths)
         source = slot if lengths[slot] == n else lengths.index(n)
@@ -162,6 +164,28 @@ class LlamaCppEngine:
         if self._memory and not self._c.llama_memory_seq_rm(self._memory, slot, n, -1):
             raise EngineError("the KV cache cannot be cut")
         del cache[n:]
+
+    def state_bytes(self, slot: int) -> int:
+        if not self._memory or self._pools:
+            return 0
+        size: int = self._c.llama_state_seq_get_size(self._context, slot)
+        return size
+
+    def save(self, slot: int, into: memoryview) -> bool:
+        address, size = ctypes.addressof(ctypes.c_char.from_buffer(into)), len(into)
+        done: int = self._c.llama_state_seq_get_data(self._context, address, size, slot)
+        return done == size
+
+    def restore(self, slot: int, tokens: Sequence[int], state: memoryview) -> bool:
+        """Take a state over; tokens of it that are not known match none."""
+        self._cut(slot, 0)
+        address, size = ctypes.addressof(ctypes.c_char.from_buffer(state)), len(state)
+        if self._c.llama_state_seq_set_data(self._context, address, size, slot) != size:
+            self._library.reason()  # it says that there is no room
+            return False
+        n = self._c.llama_memory_seq_pos_max(self._memory, slot) + 1
+        self._caches[slot] = [*tokens[:n], *[_UNKNOWN] * (n - len(tokens))]
+        return True
 
     def chunk_size(self, slot: int) -> int:
         return self.batch_size

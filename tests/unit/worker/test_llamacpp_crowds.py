@@ -49,8 +49,8 @@ class Watched(LlamaCppEngine):
         self._kept, self._source = kept, random.Random(1)
         self.rows: list[tuple[list[int], Logits]] = []
 
-    def reuse_prefix(self, slot: int, tokens: Sequence[int]) -> int:
-        n = super().reuse_prefix(slot, tokens)
+    def reuse_prefix(self, slot: int, tokens: Sequence[int], *, most: int | None = None) -> int:
+        n = super().reuse_prefix(slot, tokens, most=most)
         self._tokens[slot] = list(tokens[:n])
         return n
 

@@ -1,11 +1,13 @@
-"""Tests of llama.cpp's engine on tiny models of several architectures.
+"""Tests of llama.cpp's engine on tiny models of several architectures: whole, and through the loop.
 
 What runs together changes what a request gets by rounding alone: the order of cells in the cache,
 in which attention adds up, depends on who came before.
 """
 
+import os
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +15,17 @@ import pytest
 
 from shared.config import WorkerConfig
 from shared.errors import EngineError
+from shared.messages import Event, Finished, Generate, Prefilled
+from shared.sampling import SamplingParams
+from shared.saved_prefix import Region, Save, Saved, SavedPrefix
 from tests.gguf_files import STRING, U32, GGUFDraft, tiny_llama
 from tests.gguf_kinds import GENERATING, tiny, write_split
+from tests.unit.worker.loops import Idle, Inbox, Outbox
 from worker import engines
 from worker.engines.base import CacheFullError, SlotTokens
 from worker.engines.llamacpp import LlamaCppEngine
+from worker.loop import Loop
+from worker.prefix_memory import PrefixMemory
 
 SLOTS, N_CTX = 4, 512
 NOISE = 0.7
@@ -100,6 +108,80 @@ def test_a_prefix_is_copied_and_cut_where_the_model_allows_it(llama: Path) -> No
     greedy(engine, 0, SYSTEM, 2)
     assert engine.reuse_prefix(1, [*SYSTEM[:20], 9, 9]) == 20
     assert engine.reuse_prefix(0, SYSTEM) == len(SYSTEM) - 1
+
+
+def events_of(outbox: Outbox, request_id: str) -> list[Event]:
+    return [each for batch in outbox.batches for each in batch if each.request_id == request_id]
+
+
+def test_a_state_that_was_saved_is_the_slots_own_to_the_bit(path: Path) -> None:
+    """Further than a window, continued and, where the model allows it, cut back."""
+    here, there = load(path), load(path)
+    prompt = [*SYSTEM, 60, 61]
+    prompt += greedy(here, 0, prompt, 6)
+    state = memoryview(bytearray(here.state_bytes(0)))
+    assert here.save(0, state) and not here.save(0, state[:-8])
+    n_saved = len(prompt) - 1  # the last token was not evaluated
+    assert there.restore(0, prompt, state)
+    assert there.reuse_prefix(0, [*prompt, 70]) == n_saved == here.reuse_prefix(0, [*prompt, 70])
+    rows = [each.forward([SlotTokens(0, [prompt[-1], 70])], 1)[0] for each in (here, there)]
+    assert rows[0] is not None and rows[1] is not None and np.array_equal(rows[0], rows[1])
+    # What stood behind the tokens that are known is unknown.
+    clear(there)
+    assert there.restore(2, prompt[:30], state)
+    can_be_cut = there.info.most_rewound is None
+    assert there.reuse_prefix(2, prompt) == (30 if can_be_cut else 0)
+    check(there, prompt, greedy(there, 3, prompt, 8))
+    assert not there.restore(1, prompt, memoryview(bytearray(len(state))))
+    assert there.reuse_prefix(1, [5, 6]) == 0
+
+
+def memory_of(size: int) -> PrefixMemory:
+    descriptor = os.memfd_create("test")
+    os.ftruncate(descriptor, size)
+    memory = PrefixMemory(descriptor, size)
+    os.close(descriptor)
+    return memory
+
+
+def run_one(loop: Loop, inbox: Inbox, outbox: Outbox, request: Generate) -> list[Event]:
+    inbox.put(request)
+    with pytest.raises(Idle):
+        loop.run()
+    return events_of(outbox, request.request_id)
+
+
+@pytest.mark.parametrize("n_ctx", [N_CTX, 176], ids=["room for all", "room for one"])
+def test_a_conversation_goes_on_in_another_worker(path: Path, n_ctx: int) -> None:
+    memory = memory_of(1 << 22)
+    workers = []
+    for _ in range(2):
+        engine, inbox, outbox = load(path, n_ctx=n_ctx), Inbox(), Outbox()
+        workers.append((Loop(engine, 1, inbox, outbox, memory=memory), inbox, outbox))
+    source, region, ids = random.Random(2), Region(0, 0), (*SYSTEM,)
+    greedily = SamplingParams(temperature=0)
+    for turn in range(6):
+        worker, slot = workers[turn % 2], source.randrange(SLOTS)
+        saved = SavedPrefix(region, len(ids)) if turn else None
+        prompt = ids + tuple(source.randrange(10, 200) for _ in range(3))
+        request = Generate(f"{turn}", prompt, greedily, 8, slot=slot, saved=saved)
+        prefilled, *_, last = run_one(*worker, request)
+        assert isinstance(prefilled, Prefilled) and isinstance(last, Finished)
+        # The last token of an answer that the limit has ended was not evaluated.
+        assert prefilled.cached_tokens in ((len(ids) - 1, len(ids)) if turn else (0,))
+        assert prefilled.restored_tokens in (prefilled.cached_tokens, 0)
+        check(load(path), list(prompt), list(last.ids))
+        ids = prompt + last.ids
+        region = Region(region.offset + region.size, last.state_bytes)
+        others = [Generate(f"{turn}-{n}", tuple(source.choices(range(10, 200), k=60)), greedily, 2,
+                           slot=(slot + n) % SLOTS) for n in range(1, SLOTS)]  # fmt: skip
+        worker[1].put(Save(slot, region))
+        for other in others:
+            run_one(*worker, other)
+        assert Saved(region, True) in worker[2].sent
+        worker[1].put(Save(slot, Region(0, region.size + 1)))
+    run_one(*workers[1], replace(others[0], request_id="last"))
+    assert Saved(Region(0, region.size + 1), False) in workers[1][2].sent
 
 
 def test_a_context_of_few_tokens_is_kept_to(llama: Path) -> None:
