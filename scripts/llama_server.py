@@ -10,12 +10,12 @@ from scripts.server import DEADLINE_S, START_S, Server, ServerFailed, environmen
 _SERVE = """
 import signal, sys
 import xllamacpp
-slots, n_ctx, threads, embeds = map(int, sys.argv[2:6])
+slots, n_ctx, threads, embeds, checkpoints = map(int, sys.argv[2:7])
 params = xllamacpp.CommonParams()
 params.model.path, params.port = sys.argv[1], 0
 params.n_parallel, params.n_ctx, params.kv_unified = slots, n_ctx, True
 params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-params.embedding = bool(embeds)
+params.embedding, params.n_ctx_checkpoints = bool(embeds), checkpoints
 server = xllamacpp.Server(params)
 print("it listens on", server.listening_address, flush=True)
 signal.pause()
@@ -24,14 +24,22 @@ signal.pause()
 
 @contextmanager
 def llama_server(
-    model: str, *, slots: int = 1, n_ctx: int = 2048, threads: int = 1, embeds: bool = False
+    model: str,
+    *,
+    slots: int = 1,
+    n_ctx: int = 2048,
+    threads: int = 1,
+    embeds: bool = False,
+    checkpoints: int = 32,
 ) -> Iterator[Server]:
     """Serve a model file, all slots in one KV cache of ``n_ctx`` tokens.
+
+    Where it makes a checkpoint of a sliding window, it splits the prompt.
 
     Raises:
         ServerFailed: it did not start.
     """
-    numbers = map(str, (slots, n_ctx, threads, int(embeds)))
+    numbers = map(str, (slots, n_ctx, threads, int(embeds), checkpoints))
     command = (sys.executable, "-c", _SERVE, model, *numbers)
     server = Server(launch(command=command, env=environment()))
     try:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 # Environment variable through which the gateway hands the zygote a JSON object: ``config``, a
-# `WorkerConfig`, and ``preload``, the modules that it imports before it loads the model.
+# `WorkerConfig`, ``preload``, the modules that it imports before it loads the model, and
+# ``prefix_cache``, the descriptor of the prefix cache, if there is one.
 ZYGOTE_VARIABLE = "GGML_FASTAPI_ZYGOTE"
 
 
@@ -28,4 +29,8 @@ class WorkerConfig:
     chat_template: str | None = None
     echo_delay_ms: float = 0.0  #: what each evaluation of the echo engine takes
     slots: int = 1  #: how many sequences are evaluated together; ctransformers has one
+    #: of llama.cpp: each slot has cells of its own, and so many rows at most are evaluated at once,
+    #: so that logits do not depend on what else runs; 0 shares the cells
+    exact_rows: int = 0
+    prefix_cache: int = 0  #: bytes for states of KV caches, which all workers share; 0 for none
     name: str = ""  #: of the process, for its log

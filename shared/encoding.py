@@ -32,6 +32,8 @@ from shared.messages import (
     Prepared,
     Progress,
     Ready,
+    Save,
+    Saved,
     SetThreads,
     Shutdown,
     Text,
@@ -39,12 +41,13 @@ from shared.messages import (
     Warmed,
 )
 from shared.sampling import SamplingParams
+from shared.saved_prefix import Region, SavedPrefix
 
 _TYPES: dict[str, type[Any]] = {
     cls.__name__: cls
     for cls in (
-        Prepare, Detokenize, Generate, Cancel, SetThreads, Shutdown,
-        Ready, LoadFailed, Progress, Prepared, Prefilled, Delta, Finished, Failed,
+        Prepare, Detokenize, Generate, Save, Cancel, SetThreads, Shutdown,
+        Ready, LoadFailed, Progress, Prepared, Prefilled, Delta, Finished, Failed, Saved,
         Warm, Fork, Warmed, Forked, Ended,
     )
 }  # fmt: skip
@@ -122,7 +125,11 @@ def decode(line: bytes) -> Any:
             fields["ids"] = unpack(fields["ids"])
         if name in ("Generate", "Prepare") and fields["grammar"] is not None:
             fields["grammar"] = Grammar(**fields["grammar"])
-        if name == "Generate":
+        if name in ("Save", "Saved"):
+            fields["region"] = Region(**fields["region"])
+        elif name == "Generate":
+            if (saved := fields["saved"]) is not None:
+                fields["saved"] = SavedPrefix(Region(**saved["region"]), saved["n_tokens"])
             sampling = fields["sampling"]
             sampling["logit_bias"] = tuple((token, bias) for token, bias in sampling["logit_bias"])
             fields["sampling"] = SamplingParams(**sampling)

@@ -1,10 +1,11 @@
 """Every message between the gateway and its processes; `shared.encoding` has their one encoding.
 
-Down a pipe go commands: `Generate`, `Cancel` and `SetThreads` to a worker, `Prepare` and
+Down a pipe go commands: `Generate`, `Save`, `Cancel` and `SetThreads` to a worker, `Prepare` and
 `Detokenize` to a preparer, `Shutdown` to either. Up another come events: `Ready`, `LoadFailed`,
-`Progress`, `Prefilled`, `Delta`, `Finished`, `Failed`, `Prepared`. Every `Generate` is answered by
-exactly one terminal event (`Finished` or `Failed`), in the order ``Prefilled, Delta*, terminal``;
-every `Prepare` and `Detokenize` by one `Prepared` or `Failed`.
+`Progress`, `Prefilled`, `Delta`, `Finished`, `Failed`, `Saved`, `Prepared`. Every `Generate` is
+answered by exactly one terminal event (`Finished` or `Failed`), in the order
+``Prefilled, Delta*, terminal``; every `Save` by one `Saved`, every `Prepare` and `Detokenize` by
+one `Prepared` or `Failed`.
 
 The zygote says `Ready` or `LoadFailed`, then takes `Warm`, which it answers by `Warmed` or
 `LoadFailed`, and `Fork`, which it answers by `Forked` and in the end by `Ended`.
@@ -18,6 +19,9 @@ from shared.grammar import Grammar
 from shared.logprobs import TokenLogprobs
 from shared.model_info import ModelInfo as ModelInfo
 from shared.sampling import SamplingParams
+from shared.saved_prefix import Save as Save
+from shared.saved_prefix import Saved as Saved
+from shared.saved_prefix import SavedPrefix
 from shared.times import Times
 
 
@@ -97,6 +101,8 @@ class Generate:
     embeds: bool = False
     #: of the worker's engine, where it runs; the schedule says which
     slot: int = 0
+    #: what the prefix cache has of the prompt, for a worker that has less of it
+    saved: SavedPrefix | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +142,7 @@ class Fork:
 
 
 Question: TypeAlias = Prepare | Detokenize
-Command: TypeAlias = Generate | Question | Cancel | SetThreads | Shutdown
+Command: TypeAlias = Generate | Save | Question | Cancel | SetThreads | Shutdown
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +204,8 @@ class Prefilled:
     prefill_ms: float
     #: of the prompt's tokens, as `Generate.echoes_from` asks for them
     echo_logprobs: tuple[TokenLogprobs, ...] = ()
+    #: how many of the cached ones came from the prefix cache
+    restored_tokens: int = 0
     #: so far; the pool adds them
     times: Times | None = None
 
@@ -240,6 +248,8 @@ class Finished:
     embedding: str = ""
     #: what was generated; the KV cache holds it behind the prompt
     ids: tuple[int, ...] = ()
+    #: what `Save` would take of the prefix cache; 0 if the engine cannot save
+    state_bytes: int = 0
     #: filled in by the pool
     times: Times | None = None
 
@@ -275,7 +285,7 @@ class Prepared:
     stop: tuple[str, ...] = ()
 
 
-Lifecycle: TypeAlias = Ready | LoadFailed | Progress | Prepared
+Lifecycle: TypeAlias = Ready | LoadFailed | Progress | Prepared | Saved
 ZygoteMessage: TypeAlias = Warm | Fork | Warmed | Forked | Ended
 Event: TypeAlias = Prefilled | Delta | Finished | Failed
 Message: TypeAlias = Command | Lifecycle | Event | ZygoteMessage

@@ -25,7 +25,9 @@ class ModelInfo:
     eos_token: str = ""  #: text of the one that ends it
     #: texts of the tokens before prefix, suffix and middle of a text to be filled in
     fim_tokens: tuple[str, str, str] | None = None
-    can_rewind: bool = True  #: whether a KV cache can be cut back to a part of what it holds
+    #: the most tokens of a KV cache that can be cut back to a part of them, while a longer one can
+    #: only be continued, or emptied; None if any can be cut
+    most_rewound: int | None = None
     n_embd: int = 0  #: numbers in an embedding; 0 if the engine gives none for this family
     n_ctx_train: int = 0  #: that the model was made for; 0 if unknown
     quantisation: str = ""  #: of the weights, e.g. ``Q4_0``

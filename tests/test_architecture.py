@@ -39,6 +39,7 @@ ONE_FILE_LIBRARIES = {
     "worker/tokenizer/tokenizer.py": {"tokenizers"},
     "worker/tokenizer/file.py": {"tokenizers"},
     "worker/tokenizer/pre_tokenizers.py": {"tokenizers"},
+    "worker/calibration.py": {"socket"},
     "worker/zygote.py": {"multiprocess", "socket"},
     "gateway/http/protocol.py": {"httptools", "uvicorn"},
     "gateway/http/requests.py": {"httptools", "uvicorn"},
@@ -64,11 +65,16 @@ COMPOSITION_ROOT = "gateway/__main__.py"
 NARROWED = {
     "gateway/pool/": {"gateway.machine", "gateway.pool", "shared"},
     "gateway/pool/scheduler.py": {
-        "gateway.pool.estimates", "gateway.pool.job", "gateway.pool.prefix",
+        "gateway.pool.choice", "gateway.pool.estimates", "gateway.pool.job", "gateway.pool.prefix",
+        "gateway.pool.prefix_cache", "shared.saved_prefix",
+    },
+    "gateway/pool/choice.py": {"gateway.pool.prefix", "gateway.pool.prefix_cache"},
+    "gateway/pool/prefix_cache.py": {
+        "gateway.pool.base", "gateway.pool.prefix", "shared.saved_prefix",
     },
     "gateway/pool/faults.py": {"gateway.pool.deaths", "gateway.pool.job", "shared"},
     "gateway/pool/estimates.py": {"shared.messages"},
-    "gateway/pool/prefix.py": set(),
+    "gateway/pool/prefix.py": {"shared.saved_prefix"},
     "gateway/auth/": {
         "gateway.auth", "gateway.errors", "gateway.observe.record", "gateway.settings", "shared",
     },
@@ -87,8 +93,8 @@ NARROWED = {
         "gateway.sse", "shared",
     },
     "worker/loop.py": {
-        "shared", "worker.batches", "worker.engines.base", "worker.grammar", "worker.sequence",
-        "worker.threads",
+        "shared", "worker.batches", "worker.engines.base", "worker.grammar",
+        "worker.prefix_memory", "worker.sequence", "worker.threads",
     },
     "worker/engines/": {
         "shared", "worker.engines", "worker.tokenizer.tokenizer", "worker.tokenizer.file",
@@ -103,13 +109,15 @@ NARROWED_LIBRARIES = {
     "gateway/ask.py": set[str](),
 }
 PURE = (
-    "gateway/pool/estimates.py", "gateway/pool/prefix.py", "gateway/pool/scheduler.py",
+    "gateway/pool/choice.py", "gateway/pool/estimates.py", "gateway/pool/prefix.py",
+    "gateway/pool/prefix_cache.py", "gateway/pool/scheduler.py",
 )  # fmt: skip
 PURE_STDLIB = {"collections", "dataclasses", "itertools", "math", "typing"}
 IMPURE_BUILTINS = {"open", "print", "input", "exec", "eval", "__import__"}
 
 ENVIRONMENT_READERS = {
     "gateway/__main__.py",  # hands it to `Settings.load`, which reads nothing by itself
+    "gateway/calibration.py",  # hands its process the same
     "gateway/pool/zygote.py",  # hands the zygote its own; PYTHONPATH is the user's
     "gateway/pool/zygote_process.py",  # the same
     "worker/zygote.py",  # gets it there

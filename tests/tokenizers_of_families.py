@@ -12,7 +12,6 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from tokenizers.pre_tokenizers import PreTokenizer
 
-from scripts.models.family_tokenizers import FALCON_SPECIAL, STARCHAT_SPECIAL, STARCODER_SPECIAL
 from shared.model.byte_level import BYTE_OF_LETTER
 from shared.model.description import Family, ModelFile
 from shared.model.gguf import TokenType
@@ -22,6 +21,17 @@ LLAMA3_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+FALCON_SPECIAL = (
+    ">>TITLE<<", ">>ABSTRACT<<", ">>INTRODUCTION<<", ">>SUMMARY<<", ">>COMMENT<<", ">>ANSWER<<",
+    ">>QUESTION<<", ">>DOMAIN<<", ">>PREFIX<<", ">>SUFFIX<<", ">>MIDDLE<<", "<|endoftext|>",
+)  # fmt: skip
+STARCODER_SPECIAL = (
+    "<|endoftext|>", "<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<fim_pad>", "<filename>",
+    "<gh_stars>", "<issue_start>", "<issue_comment>", "<issue_closed>", "<jupyter_start>",
+    "<jupyter_text>", "<jupyter_code>", "<jupyter_output>", "<empty_output>", "<commit_before>",
+    "<commit_msg>", "<commit_after>", "<reponame>",
+)  # fmt: skip
+STARCHAT_SPECIAL = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 CHATML_SPECIAL = ("<|im_start|>", "<|im_end|>")
 
 

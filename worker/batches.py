@@ -6,8 +6,11 @@ from collections.abc import Sequence as Items
 from typing import TypeAlias
 
 from shared.logging import request_id_var
+from shared.messages import Generate
+from shared.saved_prefix import Region
 from worker.engines.base import CacheFullError, Engine, Logits, SlotTokens
 from worker.pace import Pace, in_turn
+from worker.prefix_memory import PrefixMemory
 from worker.sequence import Sequence
 from worker.threads import ThreadShare
 
@@ -18,15 +21,22 @@ Row: TypeAlias = Logits | Exception | None
 # A sequence that has waited for room in the cache runs again when there is so large a part of the
 # context more than there was: it would soon have to wait again.
 _ROOM_TO_GROW = 16
+# Rows of short inputs of an embedding model that are evaluated together.
+_MOST_TO_POOL = 512
 
 
 class Batches:
     """Makes and evaluates the batches of a loop, whose ``sequences`` by slot it sees."""
 
     def __init__(
-        self, engine: Engine, sequences: dict[int, Sequence], threads: ThreadShare
+        self,
+        engine: Engine,
+        sequences: dict[int, Sequence],
+        threads: ThreadShare,
+        memory: PrefixMemory | None = None,
     ) -> None:
         self._engine = engine
+        self._memory = memory
         # The oldest first.
         self._sequences = sequences
         self._threads = threads
@@ -50,22 +60,35 @@ class Batches:
         self._resume()
         self._n_threads = self._threads.choose(time.monotonic())
         active = [each for slot, each in self._sequences.items() if slot not in self._paused]
-        prompts = [sequence for sequence in active if len(sequence.pending) > 1]
-        decoding = [sequence for sequence in active if len(sequence.pending) == 1]
-        size = self._engine.batch_size
-        if prompts:  # one row is theirs; where there is but one, every other time
-            size = size - 1 if size > 1 else int(self._had_prompts)
-        if len(decoding) > size:
-            first = self._first % len(decoding)
-            decoding = [*decoding[first:], *decoding[:first]][:size]
-            self._first = first + size
-        room = self._pace.room(len(decoding)) if self._engine.info.generates else None
+        prompts = in_turn([sequence for sequence in active if len(sequence.pending) > 1])
+        decoding = self._by_turns(
+            [sequence for sequence in active if len(sequence.pending) == 1], bool(prompts)
+        )
         parts = [self._part(sequence, 1) for sequence in decoding]
-        left = self._engine.batch_size - len(parts)
-        room = left if room is None else min(room, left)
-        parts += self._parts_of_prompts(in_turn(prompts), room)
+        parts += self._parts_of_prompts(prompts, self._room(prompts, len(decoding)))
         self._had_prompts = len(parts) > len(decoding)
         return parts
+
+    def _by_turns(self, decoding: list[Sequence], are_prompts_there: bool) -> list[Sequence]:
+        """As many as a batch has rows for, others the next time."""
+        n = self._engine.batch_size
+        if are_prompts_there:  # one row is theirs; where there is but one, every other time
+            n = n - 1 if n > 1 else int(self._had_prompts)
+        if len(decoding) <= n:
+            return decoding
+        first = self._first % len(decoding)
+        self._first = first + n
+        return [*decoding[first:], *decoding[:first]][:n]
+
+    def _room(self, prompts: Items[Sequence], n_decoding: int) -> int:
+        """For how many rows of prompts there is room beside those that decode."""
+        left = self._engine.batch_size - n_decoding
+        if self._engine.info.generates:
+            room = self._pace.room(n_decoding)
+            return left if room is None else min(room, left)
+        # A cancellation is seen between evaluations, so they are no longer than they must be.
+        longest = len(prompts[0].pending) if prompts else 0
+        return min(left, max(_MOST_TO_POOL, longest))
 
     @property
     def _pace(self) -> Pace:
@@ -116,10 +139,7 @@ class Batches:
 
         So the oldest always goes on, and each becomes the oldest one day.
         """
-        resting = [slot for slot in self._resting if slot not in self._sequences]
-        if resting:
-            del self._resting[resting[0]]
-            self._engine.reuse_prefix(resting[0], ())
+        if self._clear_oldest():
             return self.forward(batch)
         running = [slot for slot in self._sequences if slot not in self._paused]
         if len(running) == 1:
@@ -161,6 +181,49 @@ class Batches:
         n_decoding = sizes.count(1)
         self._pace.learn(n_decoding, sum(sizes) - n_decoding, now_s - began_s)
         return rows
+
+    def _clear_oldest(self) -> bool:
+        """Clear the slot that has rested longest; False if there is none that rests."""
+        slot = next((each for each in self._resting if each not in self._sequences), None)
+        if slot is None:
+            return False
+        del self._resting[slot]
+        self._engine.reuse_prefix(slot, ())
+        return True
+
+    def state_bytes(self, slot: int) -> int:
+        """What a slot's cache takes of the prefix cache; 0 if there is none to save it in."""
+        return 0 if self._memory is None else self._engine.state_bytes(slot)
+
+    def save(self, slot: int, region: Region) -> bool:
+        """Save a slot's cache; False if it is not the one any more that was to be saved."""
+        is_another = slot in self._sequences or self.state_bytes(slot) != region.size
+        if is_another or self._memory is None:
+            return False
+        with self._memory.region(region) as into:
+            return self._engine.save(slot, into)
+
+    def reuse_prefix(self, request: Generate) -> tuple[int, int]:
+        """Give a slot the most there is of a prompt, of what the slots have or what was saved.
+
+        Returns:
+            How many tokens need no evaluation, and how many of them had been saved.
+        """
+        slot, prompt, saved = request.slot, list(request.ids), request.saved
+        if request.echoes_from is not None and request.logprobs is not None:
+            # Of what is cached nobody knows the logits.
+            return self._engine.reuse_prefix(slot, prompt, most=0), 0
+        n_cached = self._engine.reuse_prefix(slot, prompt)
+        if saved is None or self._memory is None:
+            return n_cached, 0
+        if n_cached >= min(saved.n_tokens, len(prompt) - 1):
+            return n_cached, 0
+        with self._memory.region(saved.region) as state:
+            known = prompt[: saved.n_tokens]
+            while not self._engine.restore(slot, known, state) and self._clear_oldest():
+                pass
+        n = self._engine.reuse_prefix(slot, prompt)
+        return n, n if n > n_cached else 0
 
     def drop(self, slot: int) -> None:
         """A sequence has ended; its cache stays until the room is needed."""

@@ -21,6 +21,7 @@ import numpy as np
 from worker import engines
 from worker.engines.base import Engine, SlotTokens
 from worker.grammar.grammars import Grammars
+from worker.prefix_memory import PrefixMemory
 from worker.prompt.formats import choose_format
 from worker.prompt.prompts import Prompts
 from worker.sampling.sampler import Sampler
@@ -32,6 +33,12 @@ _TRIAL = (0, 0, 0, 0)
 _engine: Engine | None = None
 _prompts: Prompts | None = None
 _grammars: Grammars | None = None
+_memory: PrefixMemory | None = None
+
+
+def prefix_memory() -> PrefixMemory | None:
+    """The prefix cache, if there is one."""
+    return _memory
 
 
 def loaded() -> tuple[Engine, Prompts, Grammars]:
@@ -41,10 +48,16 @@ def loaded() -> tuple[Engine, Prompts, Grammars]:
     return _engine, _prompts, _grammars
 
 
-def load(config: WorkerConfig) -> Engine | str:
-    """Load the model into this process; the engine, or why there is none."""
-    global _engine, _prompts, _grammars
+def load(config: WorkerConfig, prefix_cache: int | None = None) -> Engine | str:
+    """Load the model into this process, and map the prefix cache, if there is a descriptor of one.
+
+    Returns:
+        The engine, or why there is none.
+    """
+    global _engine, _prompts, _grammars, _memory
     try:
+        if prefix_cache is not None:
+            _memory = PrefixMemory(prefix_cache, config.prefix_cache)
         _engine = engine = engines.load(config)
         engine.tokenize(("a",))  # loads parts of its library, which forks can share
         if config.engine == "llamacpp":

@@ -4,7 +4,7 @@ import base64
 import logging
 import time
 from collections.abc import Sequence as Items
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ from shared.messages import (
     Generate,
     Prepare,
     Progress,
+    Save,
+    Saved,
     SetThreads,
     Shutdown,
 )
@@ -30,11 +32,14 @@ from worker.batches import Batches, Row
 from worker.engines.base import Engine, Logits
 from worker.grammar.grammars import Grammars
 from worker.grammar.matcher import GrammarError
+from worker.prefix_memory import PrefixMemory
 from worker.sequence import Sequence
 from worker.threads import ThreadShare
 
 # What runs is heard of at least so often, or after each evaluation that takes longer.
 _SILENCE_S = 0.5
+
+Sent: TypeAlias = Event | Progress | Saved
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +60,7 @@ class Inbox(Protocol):
 class Outbox(Protocol):
     """The writing side of a worker's pipe of events; see `worker.pipes.Outbox`."""
 
-    def send(self, events: Items[Event | Progress], /) -> None:
+    def send(self, events: Items[Sent], /) -> None:
         """Send events to the gateway, or keep them where it does not read fast enough."""
 
     def drain(self, until: Inbox, /) -> None:
@@ -72,6 +77,7 @@ class Loop:
         inbox: Inbox,
         outbox: Outbox,
         grammars: Grammars | None = None,
+        memory: PrefixMemory | None = None,
     ) -> None:
         """Use so many threads until `SetThreads` says otherwise; the grammars are the engine's."""
         self._engine = engine
@@ -81,9 +87,9 @@ class Loop:
         self._outbox = outbox
         # By slot, the one that has run the longest first.
         self._sequences: dict[int, Sequence] = {}
-        self._batches = Batches(engine, self._sequences, self._threads)
+        self._batches = Batches(engine, self._sequences, self._threads, memory)
         # Of this step; one write sends them.
-        self._events: list[Event | Progress] = []
+        self._events: list[Sent] = []
         self._is_over = False
         self._heard_s = 0.0
 
@@ -115,6 +121,8 @@ class Loop:
         match command:
             case Generate():
                 self._admit(command)
+            case Save(slot, region):
+                self._events.append(Saved(region, self._batches.save(slot, region)))
             case Cancel(request_id):
                 for sequence in list(self._sequences.values()):
                     if sequence.request.request_id == request_id:
@@ -141,13 +149,12 @@ class Loop:
                 raise EngineError(f"{len(prompt)} tokens do not fit into the context")
             grammar = request.grammar
             matcher = None if grammar is None else self._grammars.matcher(grammar)
-            if request.echoes_from is not None and request.logprobs is not None:
-                engine.reuse_prefix(slot, prompt[:1])  # of what is cached nobody knows the logits
-            cached_tokens = engine.reuse_prefix(slot, prompt)
+            cached_tokens, restored_tokens = self._batches.reuse_prefix(request)
             budget = room if request.max_tokens is None else min(request.max_tokens, room)
             self._sequences[slot] = Sequence(
-                engine, request, prompt, cached_tokens=cached_tokens, budget=budget, matcher=matcher
-            )
+                engine, request, prompt, cached_tokens=cached_tokens,
+                restored_tokens=restored_tokens, budget=budget, matcher=matcher,
+            )  # fmt: skip
         except Exception as error:
             self._events.append(_failure(request, error))
             return
@@ -204,6 +211,7 @@ class Loop:
                 sequence.lap_ms(),
                 embedding,
                 tuple(sequence.generated),
+                self._batches.state_bytes(request.slot),
             )
         )
         self._batches.drop(request.slot)

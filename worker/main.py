@@ -22,7 +22,7 @@ def run_worker(config: WorkerConfig, inbox: "Inbox", outbox: "Outbox") -> None:
 
     engine, _, grammars = loading.loaded()
     outbox.send([Ready(engine.info)])
-    Loop(engine, config.threads, inbox, outbox, grammars).run()
+    Loop(engine, config.threads, inbox, outbox, grammars, loading.prefix_memory()).run()
 
 
 def run_preparer(config: WorkerConfig, inbox: "Inbox", outbox: "Outbox") -> None:

@@ -28,6 +28,7 @@ class Sequence:
         prompt: list[int],
         *,
         cached_tokens: int,
+        restored_tokens: int = 0,
         budget: int,
         matcher: Matcher | None = None,
     ) -> None:
@@ -35,6 +36,7 @@ class Sequence:
         self.request = request
         self.prompt_tokens = len(prompt)
         self.cached_tokens = cached_tokens
+        self.restored_tokens = restored_tokens
         #: tokens that the engine has yet to evaluate
         self.pending = prompt[cached_tokens:]
         #: the prompt has not been evaluated yet
@@ -92,7 +94,7 @@ class Sequence:
     def rewind(self) -> None:
         """Evaluate anew all that is known, since the cache has been cleared."""
         self.pending = [*self._prompt, *self.generated]
-        self.cached_tokens = 0
+        self.cached_tokens = self.restored_tokens = 0
         if self.is_prefilling and self.looks_at_prompt:
             self._prompt_left = list(reversed(self._prompt))
             self._prompt_logprobs.clear()
@@ -120,6 +122,7 @@ class Sequence:
             self.cached_tokens,
             self.lap_ms(),
             tuple(self._prompt_logprobs[self.request.echoes_from or 0 :]),
+            self.restored_tokens,
         )
 
     def draw(self, logits: _FloatArray) -> int | None:

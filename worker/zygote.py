@@ -43,8 +43,12 @@ _FORKED = multiprocess.get_context("fork")
 class Zygote:
     """Serves the gateway's commands until the gateway is gone."""
 
-    def __init__(self, config: WorkerConfig, control: socket.socket) -> None:
+    def __init__(
+        self, config: WorkerConfig, control: socket.socket, prefix_cache: int | None = None
+    ) -> None:
+        """``prefix_cache`` is the descriptor of the prefix cache, if there is one."""
         self._config = config
+        self._prefix_cache = prefix_cache
         self._control = control
         self._partial = b""
         self._descriptors: deque[int] = deque()
@@ -54,7 +58,7 @@ class Zygote:
         self._poll.register(control, select.POLLIN)
 
     def run(self) -> None:
-        engine = loading.load(self._config)
+        engine = loading.load(self._config, self._prefix_cache)
         if isinstance(engine, str):
             self._say(LoadFailed(engine))
             return
@@ -159,4 +163,4 @@ def serve() -> None:
     configure_logging(config.log_level, config.log_format, "zygote")
     for module in wanted["preload"]:
         import_module(module)
-    Zygote(config, socket.socket(fileno=control)).run()
+    Zygote(config, socket.socket(fileno=control), wanted["prefix_cache"]).run()

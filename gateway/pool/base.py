@@ -96,12 +96,25 @@ class Totals:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    #: those of `cached_tokens` that came from the prefix cache
+    restored_tokens: int = 0
     #: conversations that were lost from a KV cache since another took its place
     evictions: int = 0
     #: worker processes that have died, by the value of `gateway.pool.deaths.Cause`
     deaths: Mapping[str, int] = field(default_factory=dict)
     #: requests that were put into quarantine, since they kill workers
     quarantined: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixCacheStatus:
+    """What is kept of KV caches besides them."""
+
+    size_bytes: int = 0
+    used_bytes: int = 0
+    #: states that are kept, and those of them that are still to be written
+    entries: int = 0
+    pending: int = 0
 
 
 State: TypeAlias = Literal["starting", "ready", "failed", "closing"]
@@ -125,6 +138,7 @@ class PoolStatus:
     #: the most that may run at the same time
     max_running: int = 1
     zygote: ZygoteStatus = ZygoteStatus()
+    prefix_cache: PrefixCacheStatus = PrefixCacheStatus()
     totals: Totals = field(default_factory=Totals)
 
     @property

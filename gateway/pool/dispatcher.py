@@ -12,8 +12,9 @@ from gateway.pool.estimates import Estimates
 from gateway.pool.faults import Quarantine, end_after
 from gateway.pool.job import Job
 from gateway.pool.keeper import Keeper
+from gateway.pool.prefix import Slot
 from gateway.pool.process import WorkerProcess
-from gateway.pool.scheduler import Scheduler, Slot
+from gateway.pool.scheduler import Scheduler
 from gateway.pool.zygote import Zygote
 from shared.errors import ErrorCode
 from shared.messages import (
@@ -25,10 +26,10 @@ from shared.messages import (
     ModelInfo,
     Prefilled,
     Progress,
+    Save,
+    Saved,
     SetThreads,
 )
-
-_TIME_IS_OVER = "the time that this request may take is over"
 
 
 class Dispatcher:
@@ -43,10 +44,11 @@ class Dispatcher:
         parked: int,
         max_queue: int,
         threads: int,
+        prefix_cache: int,
     ) -> None:
         """Prepare; nothing is started. ``threads`` are shared out among the workers that run."""
         self.estimates = Estimates()
-        self.scheduler = Scheduler(max_queue, 1, self.estimates)
+        self.scheduler = Scheduler(max_queue, 1, self.estimates, prefix_cache)
         self.running: Mapping[str, Job] = self.scheduler.running
         self.quarantine = Quarantine()
         self.keepers = [
@@ -145,7 +147,7 @@ class Dispatcher:
         if started:
             self._share_threads({slot.worker_id for _, slot in started})
         for job, slot in started:
-            self._processes[slot.worker_id].send(replace(job.request, slot=slot.index))
+            self._processes[slot.worker_id].send(job.command())
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
@@ -167,6 +169,7 @@ class Dispatcher:
                 self._processes[worker_id].send(SetThreads(threads))
 
     def _note_prefilled(self, job: Job, event: Prefilled) -> None:
+        self.scheduler.note_prefilled(job)
         if job.prefilled is not None:  # its second run
             return
         job.note_prefilled(event)
@@ -174,10 +177,11 @@ class Dispatcher:
             self.estimates.learn_prefill(event)
         self._totals.prompt_tokens += event.prompt_tokens
         self._totals.cached_tokens += event.cached_tokens
+        self._totals.restored_tokens += event.restored_tokens
 
     def _release(self, job: Job, event: Finished | Failed) -> None:
         """A worker has ended a job, and its slot is free."""
-        generated = None
+        generated, state_bytes = None, 0
         if isinstance(event, Finished):
             if event.finish_reason != "cancelled":
                 if job.request.max_tokens != 0:  # else it could have had none
@@ -185,9 +189,11 @@ class Dispatcher:
                 self.quarantine.note_success(job.request)
             self._totals.completion_tokens += event.completion_tokens
             if job.prefilled is not None:
-                generated = event.ids
+                generated, state_bytes = event.ids, event.state_bytes
         was_refused = isinstance(event, Failed) and job.prefilled is None
-        self.scheduler.finish(job, generated, was_refused=was_refused)
+        slot, region = self.scheduler.finish(job, generated, state_bytes, was_refused=was_refused)
+        if region is not None:
+            self._processes[slot.worker_id].send(Save(slot.index, region))
         self._forget(job)
         job.end(event)
         self._share_threads(set())
@@ -211,26 +217,19 @@ class Dispatcher:
         if job.timer is not None:
             job.timer.cancel()
             job.timer = None
-        terms, times = job.terms, []
-        if terms.deadline_s is not None:
-            times.append((terms.deadline_s, ErrorCode.REQUEST_TIMEOUT))
-        if job.started_s is None and terms.queue_timeout_s is not None:
-            times.append((job.submitted_s + terms.queue_timeout_s, ErrorCode.QUEUE_TIMEOUT))
-        if times:
-            at_s, code = min(times)
+        if (due := job.due()) is not None:
+            at_s, code, message = due
             delay_s = max(0.0, at_s - time.monotonic())
             loop = asyncio.get_running_loop()
-            job.timer = loop.call_later(delay_s, self._expire, job, code)
+            job.timer = loop.call_later(delay_s, self._expire, job, code, message)
 
-    def _expire(self, job: Job, code: ErrorCode) -> None:
+    def _expire(self, job: Job, code: ErrorCode, message: str) -> None:
         if job.is_abandoned or job.state == "ended":
             return
-        if code is ErrorCode.QUEUE_TIMEOUT:
-            self.end(job, code, "no worker was free in time; try again later")
-        elif job.state == "waiting":
-            self.end(job, code, _TIME_IS_OVER)
+        if job.state == "waiting":
+            self.end(job, code, message)
         else:
-            job.put(Failed(job.request.request_id, code.value, _TIME_IS_OVER, times=job.times()))
+            job.put(Failed(job.request.request_id, code.value, message, times=job.times()))
             self._leave(job)
 
     # ---- what the keepers tell (`gateway.pool.keeper.Listener`)
@@ -242,7 +241,7 @@ class Dispatcher:
         self.model = model
         self._processes[worker_id] = keeper.process
         self._threads_of[worker_id] = self._threads  # at first it uses all
-        scheduler.can_rewind = model.can_rewind
+        scheduler.prefixes.most_rewound = model.most_rewound
         scheduler.max_running = self._workers * model.n_slots
         scheduler.add_worker(worker_id, model.n_slots, self._zygote.warm)
         self.is_settled.set()
@@ -258,8 +257,11 @@ class Dispatcher:
                     return
                 if isinstance(message, Prefilled):
                     self._note_prefilled(job, message)
+                    self._dispatch()  # who waits for this prompt can have it now
                 else:
                     self._release(job, message)
+            case Saved(region, is_whole):
+                self.scheduler.prefixes.settle(region, is_whole=is_whole)
             case _:
                 raise ValueError(f"a worker sent a command: {type(message).__name__}")
 
@@ -273,6 +275,7 @@ class Dispatcher:
     def on_death(self, keeper: Keeper, death: Death) -> None:
         """Save what a dead worker ran, if that can be done."""
         self._deaths[death.cause.value] += 1
+        self.scheduler.prefixes.forget(keeper.number)
         now_s, jobs = time.monotonic(), self._dying.pop(keeper.number, [])
         again: list[Job] = []
         for job in jobs:

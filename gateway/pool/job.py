@@ -4,16 +4,16 @@ import asyncio
 import time
 from bisect import bisect_left
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from gateway.pool.base import Terms
-from gateway.pool.prefix import Prefix
+from gateway.pool.prefix import Entry, Prefix, Slot
 from shared.errors import ErrorCode
 from shared.messages import Delta, Event, Failed, Finished, Generate, Prefilled
 from shared.times import TEXT_GAP_BOUNDS_S, Times
 
-if TYPE_CHECKING:
-    from gateway.pool.scheduler import Slot
+_TIME_IS_OVER = "the time that this request may take is over"
+_NO_WORKER_IN_TIME = "no worker was free in time; try again later"
 
 
 class Job:
@@ -42,8 +42,10 @@ class Job:
         self.slot: Slot | None = None
         #: how long it is expected to take, in milliseconds
         self.expected_ms = 0.0
-        #: tokens of the prompt that its slot had cached
+        #: tokens of the prompt that its worker had cached, or that had been saved
         self.shared = 0
+        #: what its worker may read of the prefix cache until the prompt is evaluated
+        self.saved: Entry | None = None
         #: since when it could have started, but waits for a slot that suits it
         self.passed_since_s: float | None = None
         #: the job that waits for this one's slot
@@ -88,6 +90,12 @@ class Job:
             self._events[:] = [each for each in self._events if type(each) is Prefilled]
             self._last_text_s = None
 
+    def command(self) -> Generate:
+        """What its worker is to do."""
+        assert self.slot is not None, "it runs"
+        saved = None if self.saved is None else self.saved.part_of(self.prompt)
+        return replace(self.request, slot=self.slot.index, saved=saved)
+
     def note_prefilled(self, event: Prefilled) -> None:
         """Its prompt has been evaluated; a second run does not say so again."""
         if self.prefilled is None:
@@ -117,6 +125,23 @@ class Job:
 
     def fail(self, code: ErrorCode, message: str) -> None:
         self.end(Failed(self.request.request_id, code.value, message))
+
+    def due(self) -> tuple[float, ErrorCode, str] | None:
+        """When its time is over, to wait or in all, by `time.monotonic`; with what it fails."""
+        terms, ends = self.terms, []
+        if terms.deadline_s is not None:
+            ends.append((terms.deadline_s, ErrorCode.REQUEST_TIMEOUT, _TIME_IS_OVER))
+        if self.started_s is None and terms.queue_timeout_s is not None:
+            end_s = self.submitted_s + terms.queue_timeout_s
+            ends.append((end_s, ErrorCode.QUEUE_TIMEOUT, _NO_WORKER_IN_TIME))
+        return min(ends, default=None)
+
+    def remaining_ms(self, now_s: float) -> float:
+        """How much longer it is expected to take, while it runs."""
+        assert self.started_s is not None, "it runs"
+        ran_ms = (now_s - self.started_s) * 1000
+        # One that has taken longer than expected may take longer still.
+        return max(self.expected_ms - ran_ms, ran_ms / 2)
 
     def times(self) -> Times:
         began_s, slot = self.submitted_s, self.slot

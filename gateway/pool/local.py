@@ -84,6 +84,7 @@ class LocalPool:
             parked=parked,
             max_queue=max_queue,
             threads=config.threads,
+            prefix_cache=config.prefix_cache,
         )
         self._scheduler = self._dispatcher.scheduler
         self._preparers = Preparers(
@@ -172,6 +173,7 @@ class LocalPool:
             max_running=scheduler.max_running,
             max_queue=scheduler.max_queue,
             zygote=self._zygote.status,
+            prefix_cache=scheduler.prefixes.status,
             totals=self._dispatcher.totals,
         )
 

@@ -1,7 +1,11 @@
-"""How much of a prompt a worker's KV cache already holds."""
+"""What KV caches hold: those of the workers' slots, and those that were saved."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
+from shared.saved_prefix import Region, SavedPrefix
+
+_PAGE = 4096
 BLOCK = 32
 """Tokens to a block; only the last, unfinished block is compared token by token."""
 
@@ -14,14 +18,15 @@ class Prefix:
     schedule worse: what is reused is decided by the worker, which compares all tokens.
     """
 
-    __slots__ = ("_hashes", "ids", "prompt_length")
+    __slots__ = ("blocks", "ids", "prompt_length")
 
     def __init__(self, ids: tuple[int, ...]) -> None:
         """Hash ``ids``, which are all prompt."""
         self.ids = ids
         #: how many of them were the prompt; the rest was generated
         self.prompt_length = len(ids)
-        self._hashes = _chained((), ids)
+        #: a hash of each whole block
+        self.blocks = _chained((), ids)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -31,12 +36,12 @@ class Prefix:
         longer = object.__new__(Prefix)
         longer.ids = self.ids + generated
         longer.prompt_length = self.prompt_length
-        longer._hashes = _chained(self._hashes, longer.ids)
+        longer.blocks = _chained(self.blocks, longer.ids)
         return longer
 
     def shared_length(self, other: "Prefix") -> int:
         """How many tokens two have in common from their start."""
-        mine, theirs = self._hashes, other._hashes
+        mine, theirs = self.blocks, other.blocks
         low, high = 0, min(len(mine), len(theirs))
         while low < high:
             middle = (low + high + 1) // 2
@@ -64,3 +69,53 @@ def _chained(known: Sequence[int], ids: tuple[int, ...]) -> list[int]:
 
 EMPTY = Prefix(())
 """What an empty KV cache holds."""
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A state of a KV cache."""
+
+    prefix: Prefix
+    region: Region
+    #: the worker that is to write it and has not answered yet
+    writer: int | None
+    #: a part of it, which goes once it is written
+    replaced: "Entry | None" = None
+    #: workers that may be reading it, one as often as it reads
+    readers: list[int] = field(default_factory=list)
+
+    @property
+    def end(self) -> int:
+        return self.region.offset + -(-self.region.size // _PAGE) * _PAGE
+
+    @property
+    def is_pinned(self) -> bool:
+        return self.writer is not None or bool(self.readers)
+
+    def part_of(self, prompt: Prefix) -> SavedPrefix:
+        return SavedPrefix(self.region, self.prefix.shared_length(prompt))
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One KV cache of a worker, or one of the sequences in it."""
+
+    worker_id: int
+    index: int
+    #: what it held at first
+    born: Prefix
+    #: what it holds; while it runs a job, what it held before
+    cached: Prefix
+    #: what another slot of the worker can have a copy of; nothing while a prompt is evaluated
+    shareable: Prefix
+    #: where all of `cached`, or nearly all, has been saved
+    saved: Entry | None = None
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether it has never run a job."""
+        return self.cached is self.born
+
+    def is_continued(self, shared: int) -> bool:
+        """Whether a prompt that shares so many tokens begins with the whole prompt of the cache."""
+        return self.is_blank or shared >= self.cached.prompt_length

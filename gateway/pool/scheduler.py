@@ -1,44 +1,18 @@
 """Which job runs in which slot, and what waits: data only, no clock, no I/O."""
 
 from collections import Counter, deque
-from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 
+from gateway.pool.choice import Choice, cheapest
 from gateway.pool.estimates import Estimates
 from gateway.pool.job import Job
-from gateway.pool.prefix import EMPTY, Prefix
+from gateway.pool.prefix import EMPTY, Prefix, Slot
+from gateway.pool.prefix_cache import LEAST_TOKENS, PrefixCache
+from shared.saved_prefix import Region
 
 # How far behind the head of the queue to look for a job that can start: the first may wait on
 # purpose.
 _LOOKAHEAD = 16
-# Cost of evicting a cached token, relative to evaluating one: 1.0 while a never-used slot exists;
-# otherwise up to this, less the longer the slot has been idle.
-_WORTH_OF_NEWEST = 0.5
-# What each generation that runs in a slot's worker costs the next one there, in tokens: it shares
-# that worker's threads, while another worker may have a core to itself.
-_COST_OF_COMPANY = 64
-
-
-@dataclass(slots=True, eq=False)
-class Slot:
-    """One KV cache of a worker."""
-
-    worker_id: int
-    index: int
-    #: what it held at first
-    born: Prefix
-    #: what it holds; while it runs a job, what it held before
-    cached: Prefix
-
-    @property
-    def is_blank(self) -> bool:
-        """Whether it has never run a job."""
-        return self.cached is self.born
-
-    def is_continued(self, shared: int) -> bool:
-        """Whether a prompt that shares so many tokens begins with the whole prompt of the cache."""
-        return self.is_blank or shared >= self.cached.prompt_length
 
 
 class Scheduler:
@@ -46,19 +20,22 @@ class Scheduler:
 
     A job goes to the free slot where it costs least, counted in tokens: those of its prompt that
     have to be evaluated there, and those in the slot's cache that are lost to others, which count
-    the less the longer the slot has been idle. It waits for a busy slot if that is expected to be
-    faster, but never longer than it can gain by it; meanwhile those behind it go ahead.
+    the less the longer the slot has been idle, and next to nothing if they are saved. Not evaluated
+    is what the slot, another one of its worker, or the prefix cache has. The job waits for a busy
+    slot, or for one that evaluates the same prompt, if that is expected to be faster, but never
+    longer than it can gain by it; meanwhile those behind it go ahead.
     """
 
-    def __init__(self, max_queue: int, max_running: int, estimates: Estimates) -> None:
-        """Begin without slots."""
+    def __init__(
+        self, max_queue: int, max_running: int, estimates: Estimates, prefix_cache: int = 0
+    ) -> None:
+        """Begin without slots; ``prefix_cache`` is in bytes."""
         #: the most jobs that may wait
         self.max_queue = max_queue
         #: the most that may run at the same time
         self.max_running = max_running
         self.estimates = estimates
-        #: a cache can be cut back to a part of what it holds; else only continued, or emptied
-        self.can_rewind = True
+        self.prefixes = PrefixCache(prefix_cache)
         #: the backlog, oldest first
         self.waiting: deque[Job] = deque()
         #: how long all in it are expected to take, one after the other
@@ -110,7 +87,7 @@ class Scheduler:
 
     def add_worker(self, worker_id: int, n_slots: int = 1, born: Prefix = EMPTY) -> None:
         """A worker is ready; each of its slots can begin with ``born``."""
-        slots = [Slot(worker_id, index, born, born) for index in range(n_slots)]
+        slots = [Slot(worker_id, index, born, born, born) for index in range(n_slots)]
         self._slots[worker_id] = slots
         self._free.update(dict.fromkeys(slots))
 
@@ -125,25 +102,46 @@ class Scheduler:
             del self.running[job.request.request_id]
         return lost
 
+    def note_prefilled(self, job: Job) -> None:
+        """The prompt of a job that runs has been evaluated."""
+        self._release(job)
+        if job.slot is not None and self.prefixes.most_rewound is None:
+            job.slot.shareable = job.prompt
+
     def finish(
-        self, job: Job, generated: tuple[int, ...] | None, *, was_refused: bool = False
-    ) -> None:
+        self,
+        job: Job,
+        generated: tuple[int, ...] | None,
+        state_bytes: int = 0,
+        *,
+        was_refused: bool = False,
+    ) -> tuple[Slot, Region | None]:
         """A job has ended, and its slot is free.
 
         Args:
             job: one that runs.
             generated: stands behind the prompt in the cache; None if not even all of that does.
+            state_bytes: size of the cache's state; 0 if it cannot be saved.
             was_refused: the prompt was not taken, so that the cache is what it was.
+
+        Returns:
+            The slot, and where its worker is to save the cache, if that is worth it.
         """
         slot = self.running.pop(job.request.request_id).slot
         assert slot is not None, "it was running"
+        self._release(job)
+        region = None
         if generated is not None:
             slot.cached = job.prompt.followed_by(generated)
+            slot.saved, is_new = self.prefixes.keep(slot.cached, state_bytes, slot.worker_id)
+            region = slot.saved.region if slot.saved is not None and is_new else None
         elif not was_refused and job.shared < len(slot.cached):
             slot.cached = Prefix(slot.cached.ids[: job.shared])
+        slot.shareable = slot.cached
         if self._reserved.get(slot.worker_id) is job:
             del self._reserved[slot.worker_id]
         self._free[slot] = None
+        return slot, region
 
     def next(self, now_s: float) -> tuple[Job, Slot] | None:
         """Start a job in a slot; to be called until there is none, by a clock that goes forward."""
@@ -159,7 +157,7 @@ class Scheduler:
         """Seconds that a job is expected to wait which is put at the end of the backlog."""
         if self.startable > len(self.waiting):
             return 0.0
-        running_ms = sum(_remaining_ms(job, now_s) for job in self.running.values())
+        running_ms = sum(job.remaining_ms(now_s) for job in self.running.values())
         at_once = max(1, min(self.max_running, len(self.running) + len(self._free)))
         return (self.waiting_ms + running_ms) / at_once / 1000
 
@@ -167,15 +165,21 @@ class Scheduler:
         slots = self._allowed(job)
         if not slots:
             return None
-        slot, shared = self._cheapest(job.prompt, slots)
+        entry, n_saved = self.prefixes.longest(job.prompt)
+        if job.is_alone:  # who may kill workers reads nothing that another has written
+            entry, n_saved = None, 0
+        slot, own, shared = self._choose(job.prompt, slots, n_saved)
         if self._waits_for_busy(job, shared, now_s):
             return None
-        self.evictions += not slot.is_continued(shared)
+        self.evictions += not slot.is_continued(own)
         self._remove(job)
         del self._free[slot]
+        slot.shareable = EMPTY
         if job.is_alone:
             self._reserved[slot.worker_id] = job
-        job.slot, job.shared = slot, shared
+        job.slot, job.shared, job.saved = slot, shared, entry
+        if entry is not None:
+            self.prefixes.read(entry, slot.worker_id)
         job.expected_ms = self.estimates.generation_ms(
             len(job.prompt) - shared, job.request.max_tokens
         )
@@ -199,41 +203,46 @@ class Scheduler:
             self._reserved[min(loads, key=lambda worker_id: loads[worker_id])] = job
         return allowed
 
-    def _shared(self, cached: Prefix, prompt: Prefix) -> int:
-        """How many tokens of a prompt would not have to be evaluated behind this cache."""
-        shared = cached.shared_length(prompt)
-        return shared if self.can_rewind or shared == len(cached) else 0
+    def _release(self, job: Job) -> None:
+        if job.saved is not None and job.slot is not None:
+            self.prefixes.release(job.saved, job.slot.worker_id)
+            job.saved = None
 
-    def _cheapest(self, prompt: Prefix, slots: list[Slot]) -> tuple[Slot, int]:
-        """The slot that a prompt costs least, and how many tokens they share."""
-        has_blank = any(slot.is_blank for slot in slots)
+    def _choose(self, prompt: Prefix, slots: list[Slot], n_saved: int) -> Choice:
         company = Counter(job.slot.worker_id for job in self.running.values() if job.slot)
-
-        def costs() -> Iterator[tuple[float, int, int, Slot, int]]:
-            for age, slot in enumerate(slots):
-                shared = self._shared(slot.cached, prompt)
-                # Who repeats a prompt or goes on with it has no use for what was behind it.
-                lost = 0 if slot.is_continued(shared) else len(slot.cached) - shared
-                worth = 1.0 if has_blank else _WORTH_OF_NEWEST * (age + 1) / len(slots)
-                cost = len(prompt) - shared + worth * lost
-                cost += _COST_OF_COMPANY * company[slot.worker_id]
-                yield cost, lost, age, slot, shared
-
-        *_, slot, shared = min(costs(), key=lambda cost: cost[:3])
-        return slot, shared
+        copied = {
+            worker_id: max(
+                self.prefixes.reusable(slot.shareable, prompt) for slot in self._slots[worker_id]
+            )
+            for worker_id in {slot.worker_id for slot in slots}
+        }
+        return cheapest(prompt, slots, copied, n_saved, company, self.prefixes)
 
     def _waits_for_busy(self, job: Job, shared: int, now_s: float) -> bool:
-        """Whether a busy slot will be free soon enough to be worth waiting for."""
+        """Whether a busy slot will be free, or have the prompt for others, soon enough."""
         most_ms = self.estimates.prefill_ms(len(job.prompt) - shared)
         for running in self.running.values():
-            remaining_ms = _remaining_ms(running, now_s)
-            if remaining_ms >= most_ms or running.awaited_by not in (None, job) or job.is_alone:
+            remaining_ms = self._until_useful_ms(running, job, now_s)
+            if remaining_ms is None or remaining_ms >= most_ms or job.is_alone:
                 continue
-            gained = self._shared(running.prompt, job.prompt) - shared
+            gained = self.prefixes.reusable(running.prompt, job.prompt) - shared
+            if gained < LEAST_TOKENS:
+                continue
             if self._may_wait(job, self.estimates.prefill_ms(gained), remaining_ms, now_s):
                 running.awaited_by = job
                 return True
         return False
+
+    def _until_useful_ms(self, running: Job, job: Job, now_s: float) -> float | None:
+        """How much longer a job that runs keeps its cache to itself; None if that is too long."""
+        assert running.slot is not None, "it runs"
+        remaining_ms = running.remaining_ms(now_s)
+        slots = self._slots[running.slot.worker_id]
+        if len(slots) == 1:
+            return remaining_ms if running.awaited_by in (None, job) else None
+        if running.slot.shareable or not any(slot in self._free for slot in slots):
+            return None
+        return remaining_ms - self.estimates.generation_ms(0, running.request.max_tokens)
 
     def _may_wait(self, job: Job, gain_ms: float, remaining_ms: float, now_s: float) -> bool:
         """Whether to wait so long for a prefill that is shorter by ``gain_ms``.
@@ -243,7 +252,7 @@ class Scheduler:
         """
         since_s = now_s if job.passed_since_s is None else job.passed_since_s
         left_ms = gain_ms - (now_s - since_s) * 1000
-        if left_ms <= remaining_ms:
+        if left_ms < remaining_ms:
             return False
         job.passed_since_s = since_s
         if self.patience_s is None or left_ms < self.patience_s * 1000:
@@ -264,11 +273,3 @@ class Scheduler:
                 running.awaited_by = None
         for worker_id in [each for each, other in self._reserved.items() if other is job]:
             del self._reserved[worker_id]
-
-
-def _remaining_ms(job: Job, now_s: float) -> float:
-    """How much longer a running job is expected to take."""
-    assert job.started_s is not None, "it runs"
-    ran_ms = (now_s - job.started_s) * 1000
-    # One that has taken longer than expected may take longer still.
-    return max(job.expected_ms - ran_ms, ran_ms / 2)

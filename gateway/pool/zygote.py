@@ -60,11 +60,9 @@ class Zygote:
         self.process: ZygoteProcess | None = None
         #: what every fork has in its KV cache
         self.warm = EMPTY
-        self._variables = {
-            ZYGOTE_VARIABLE: orjson.dumps({"config": asdict(config), "preload": preload}).decode(),
-            # It does not get our sys.path; a checkout need not be installed.
-            "PYTHONPATH": os.pathsep.join(filter(None, (_CHECKOUT, os.environ.get("PYTHONPATH")))),
-        }
+        self._config, self._preload = config, preload
+        # Of the prefix cache; zygotes that come later get the same.
+        self._memory: int | None = None
         self._warm_prompt = warm_prompt
         self._start_timeout_s = start_timeout_s
         self._usual_fork_s = 0.0
@@ -79,6 +77,12 @@ class Zygote:
     def begin(self) -> None:
         """Start it on the running event loop, again and again when it has died."""
         self._expect_model()
+        if self._config.prefix_cache:
+            try:
+                self._memory = os.memfd_create("prefix-cache")
+                os.ftruncate(self._memory, self._config.prefix_cache)
+            except OSError as error:
+                logger.warning("there is no prefix cache: %s", error)
         self._keeping = asyncio.create_task(self._keep())
 
     @property
@@ -120,6 +124,9 @@ class Zygote:
             self.process.kill()
             await self.process.wait()
             self.process = None
+        if self._memory is not None:
+            os.close(self._memory)
+            self._memory = None
 
     async def _fork(
         self, process: ZygoteProcess, name: str, target: str, descriptors: Sequence[int]
@@ -148,13 +155,23 @@ class Zygote:
         while True:
             began_s = time.monotonic()
             try:
-                await self._live(ZygoteProcess(self._variables))
+                await self._live(self._start())
             except OSError as error:
                 self._fail(f"the zygote could not be started: {error}")
             backoff.note(is_failure=time.monotonic() - began_s < _YOUNG_S)
             await backoff.wait(self._is_wanted)
             if self._loaded.done():
                 self._expect_model()
+
+    def _start(self) -> ZygoteProcess:
+        config, memory = asdict(self._config), self._memory
+        wanted = {"config": config, "preload": self._preload, "prefix_cache": memory}
+        variables = {
+            ZYGOTE_VARIABLE: orjson.dumps(wanted).decode(),
+            # It does not get our sys.path; a checkout need not be installed.
+            "PYTHONPATH": os.pathsep.join(filter(None, (_CHECKOUT, os.environ.get("PYTHONPATH")))),
+        }
+        return ZygoteProcess(variables, () if memory is None else (memory,))
 
     async def _live(self, process: ZygoteProcess) -> None:
         """Serve by a process until its end."""

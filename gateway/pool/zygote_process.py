@@ -35,8 +35,8 @@ class Child:
 class ZygoteProcess:
     """One incarnation of the zygote, and the socket to it."""
 
-    def __init__(self, variables: dict[str, str]) -> None:
-        """Start it, on the running event loop.
+    def __init__(self, variables: dict[str, str], descriptors: Sequence[int] = ()) -> None:
+        """Start it, on the running event loop; it inherits the descriptors.
 
         Raises:
             OSError: it could not be started.
@@ -48,7 +48,7 @@ class ZygoteProcess:
                 self._popen = subprocess.Popen(
                     [sys.executable, "-c", _CODE, str(theirs.fileno()), str(alive)],
                     stdin=subprocess.DEVNULL,
-                    pass_fds=(theirs.fileno(), alive),
+                    pass_fds=(theirs.fileno(), alive, *descriptors),
                     env={**os.environ, **variables},
                 )
         except BaseException:

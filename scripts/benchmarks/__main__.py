@@ -13,6 +13,7 @@ PARTS = {
     "workers": "memory and start of workers",
     "gateway": "the gateway's CPU time, memory and stalls",
     "masks": "what schemas and log probabilities cost",
+    "step": "a step of eight rows without its evaluation, and a draw",
     "overload": "ten times the load that can be served",
     "native": "a native build of the engine against the wheel's",
 }
@@ -56,7 +57,10 @@ def _parser() -> argparse.ArgumentParser:
     tree = "measure against another checkout of this project, with its .venv; with this or"
     tree += " --compare nothing else is measured without --only"
     add("--against", type=Path, metavar="DIR", help=tree)
-    add("--model", type=Path, metavar="FILE", help="default: the demo model")
+    models = (
+        "default: the demo model; gemma3-270m and llama-1b (random weights) are made in the cache"
+    )
+    add("--model", default="", metavar="FILE|NAME", help=models)
     add("--json", type=Path, metavar="FILE", help="write the results there")
     folder = Path(__file__).parents[2] / "docs" / "benchmarks"
     plots = "write plots there (default folder: docs/benchmarks)"

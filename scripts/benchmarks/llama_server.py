@@ -39,7 +39,7 @@ def measure_llama_server(
 ) -> None:
     """Add ratios of this server to llama.cpp's own, and curves of both and of the library alone."""
     load = _Load(setup, tokens or setup.choose(_TOKENS, _TOKENS // 8))
-    common = {"ENGINE": "llamacpp", "CONTEXT_LENGTH": str(_N_CTX), "SLOTS": str(_SLOTS)}
+    common = {"CONTEXT_LENGTH": str(_N_CTX), "SLOTS": str(_SLOTS)}
     _measure_start(setup, results, is_demo)
     with setup.serve(WORKERS=str(CORES), **common) as server:
         _measure_memory(setup, results, server, "when ready")
@@ -160,7 +160,7 @@ def _measure_start(setup: Setup, results: Results, is_demo: bool) -> None:
     model = {} if is_demo else {"MODEL_NAME": setup.model}
     for _ in range(2):
         started_s = time.monotonic()
-        server = Server(launch(env=environment(ENGINE="llamacpp", LOG_LEVEL="warning", **model)))
+        server = Server(launch(env=environment(LOG_LEVEL="warning", **model)))
         try:
             server.wait_until_ready()
             server.wait_until(lambda status: any(w["state"] == "idle" for w in status["workers"]),

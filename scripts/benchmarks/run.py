@@ -11,9 +11,19 @@ from functools import partial
 from pathlib import Path
 
 from gateway import demo_model
-from scripts.benchmarks import compare, costs, llama_server, overload, processes, reuse, throughput
+from scripts.benchmarks import (
+    compare,
+    costs,
+    llama_server,
+    overload,
+    processes,
+    reuse,
+    steps,
+    throughput,
+)
 from scripts.benchmarks.setup import RequestFailed, Setup, describe_machine
 from scripts.figures import Axes, Results, draw, table
+from scripts.models import large
 from scripts.server import ServerFailed
 from shared.errors import UsageError
 
@@ -26,6 +36,7 @@ MEASURES: dict[str, Measure] = {
     "workers": processes.measure_workers,
     "gateway": processes.measure_gateway,
     "masks": costs.measure_masks,
+    "step": steps.measure_steps,
     "overload": overload.measure_overload,
     "native": costs.measure_native,
 }
@@ -54,11 +65,11 @@ def run(options: argparse.Namespace, parts: list[str]) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
         # Servers run in another folder.
-        model = options.model or demo_model.fetch()
+        model = _model(options)
         setup = Setup(
             str(model.resolve()), options.rounds or (1 if options.quick else 7), options.quick
         )
-        name = options.model.name if options.model else "SmolLM2-135M-Instruct Q4_1"
+        name = model.name if options.model else "SmolLM2-135M-Instruct Q4_1"
         results = Results(describe_machine(name))
         print(results.machine, flush=True)
         try:
@@ -74,6 +85,12 @@ def run(options: argparse.Namespace, parts: list[str]) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _model(options: argparse.Namespace) -> Path:
+    if options.model in large.MODELS:
+        return large.MODELS[options.model]()
+    return Path(options.model or demo_model.fetch())
 
 
 def _measures(options: argparse.Namespace, parts: list[str]) -> dict[str, Measure]:

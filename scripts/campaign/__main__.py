@@ -48,13 +48,17 @@ def plan_of(options: argparse.Namespace) -> "Plan":
         "WORKERS": str(options.workers), "PARKED": "2", "MAX_QUEUE": "16", "REQUEST_TIMEOUT": "60",
         "QUEUE_TIMEOUT": f"{queue_s:g}", "RECEIVE_TIMEOUT": "10", "DRAIN_TIMEOUT": "10",
     }  # fmt: skip
-    if options.engine == "echo":
-        # A worker that dies takes as many requests with it as it has slots.
-        settings |= {"MODEL_TYPE": "echo", "ECHO_DELAY_MS": "5", "SLOTS": str(options.slots)}
-    elif options.model:
-        settings["MODEL_NAME"] = str(options.model.resolve())
-    short, long = (12, 120) if options.engine == "echo" else (6, 40)
-    n_slots = options.workers * (options.slots if options.engine == "echo" else 1)
+    is_echo = options.engine == "echo"
+    if is_echo:
+        settings |= {"MODEL_TYPE": "echo", "ECHO_DELAY_MS": "5"}
+    else:
+        # What runs beside a request must not change its text: it is compared.
+        settings |= {"ENGINE": options.engine, "EXACT": "1"}
+        settings["MODEL_NAME"] = str(options.model.resolve()) if options.model else ""
+    # A worker that dies takes as many requests with it as it has slots.
+    slots = 1 if options.engine == "ctransformers" else options.slots
+    settings["SLOTS"] = str(slots)
+    short, long = (12, 120) if is_echo else (6, 40)
     schedule = Schedule(options.kill_every, options.stop_every, options.zygote_every)
     return Plan(
         seconds=options.minutes * 60,
@@ -64,7 +68,7 @@ def plan_of(options: argparse.Namespace) -> "Plan":
         schedule=Schedule(0, 0, 0) if options.steady else schedule,
         clients=options.clients,
         burst_s=0.0 if options.steady else PART_S,
-        burst=10 * (n_slots + 16),
+        burst=10 * (options.workers * slots + 16),
         reload=options.reload,
     )
 
@@ -80,9 +84,10 @@ def _parser() -> argparse.ArgumentParser:
     add: Any = parser.add_argument
     seconds: dict[str, Any] = {"type": float, "metavar": "S"}
     add("--minutes", type=float, default=10.0, metavar="N", help="of traffic")
-    add("--engine", choices=("model", "echo"), default="model", help="a real model, or none")
+    engines = ("llamacpp", "ctransformers", "echo")
+    add("--engine", choices=engines, default="llamacpp", help="of a real model, or none")
     add("--model", type=Path, metavar="FILE", help="instead of the demo model")
-    add("--slots", type=int, default=4, metavar="N", help="requests that an echo worker runs")
+    add("--slots", type=int, default=8, metavar="N", help="of a worker; ctransformers has one")
     add("--workers", type=int, default=4, metavar="N", help="of the server")
     add("--clients", type=int, default=12, metavar="N", help="at the same time, besides bursts")
     add("--kill-every", default=2.0, **seconds, help="a worker is killed; 0: never")

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
 from pathlib import Path
 from types import MappingProxyType
@@ -83,6 +83,16 @@ class MemoryNeeds:
         seen = align(slots * self.window + self.rows, _CELLS) if self.window else 0
         of_windows = min(n_ctx, seen) * self.kv_per_window_token
         return n_ctx * self.kv_per_token + of_windows + slots * self.per_slot
+
+    def apart(self, slots: int) -> "MemoryNeeds":
+        """The same where each of so many sequences has ``n_ctx`` tokens of its own."""
+        of_windows = align(self.window + self.rows, _CELLS) * self.kv_per_window_token
+        return replace(
+            self,
+            kv_per_token=slots * self.kv_per_token,
+            per_slot=self.per_slot + (of_windows if self.window else 0),
+            window=0,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,38 +1,20 @@
-"""Tests of llama.cpp behind the server: against its own server, and with dying workers."""
+"""Tests of llama.cpp behind the server: many streams in a worker, and dying ones."""
 
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from gateway.pool.base import Terms
-from scripts.llama_server import llama_server
 from shared.config import WorkerConfig
 from shared.messages import Finished, Generate
 from shared.sampling import SamplingParams
 from tests.gguf_files import Tensor, tiny_llama
 from tests.gguf_kinds import tiny
 from tests.integration.pools import collect, failure_of, kill, ready, run, running_pid
-from tests.serving import START_S, Server, chat, run_main, served
-
-LINES = (Path(__file__).parents[1] / "data/lines.txt").read_text("utf-8").splitlines()[:300]
-PROMPTS = (
-    "The capital of France is", "Once upon a time, in a small village", "def fibonacci(n):",
-    "Water boils at", "1, 2, 3, 4,", "Dear Sir or Madam,",
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def reference(demo_model: Path) -> Iterator[httpx.Client]:
-    """The server that the library's package has."""
-    with (
-        llama_server(str(demo_model)) as server,
-        httpx.Client(base_url=server.url, timeout=START_S) as client,
-    ):
-        yield client
+from tests.serving import Server, chat, run_main, served
 
 
 @pytest.fixture(scope="module")
@@ -40,28 +22,6 @@ def server(demo_model: Path) -> Iterator[Server]:
     with served("--workers", "1", SLOTS="8", PARKED="0") as server:
         yield server
         server.stop()
-
-
-def test_greedy_texts_are_those_of_the_librarys_server(
-    server: Server, reference: httpx.Client
-) -> None:
-    for prompt in PROMPTS:
-        body = {"prompt": prompt, "temperature": 0, "max_tokens": 24, "stream": False}
-        ours, theirs = (
-            client.post("/v1/completions", json=body).json()["choices"][0]
-            for client in (server.http, reference)
-        )
-        assert (ours["text"], ours["finish_reason"]) == (theirs["text"], theirs["finish_reason"])
-
-
-def test_ids_of_lines_are_those_of_the_librarys_server(
-    server: Server, reference: httpx.Client
-) -> None:
-    for line in filter(None, LINES):
-        body = {"content": line, "add_special": True}
-        found = [client.post("/tokenize", json=body).json()["tokens"]
-                 for client in (server.http, reference)]  # fmt: skip
-        assert found[0] == found[1], line
 
 
 def test_eight_streams_run_in_one_worker(server: Server) -> None:

@@ -1,7 +1,4 @@
-"""The small models of this folder, and what the transformers library makes of them.
-
-`scripts/models/make_test_models.py` has made everything here.
-"""
+"""The small models of this folder, and what the transformers library makes of them."""
 
 import json
 from dataclasses import dataclass

@@ -45,6 +45,23 @@ def common_prefix(some: Sequence[int], others: Sequence[int]) -> int:
     return n
 
 
+def pieces(batch: Sequence[SlotTokens], most: int) -> list[list[SlotTokens]]:
+    """Batches of at most so many rows; of a slot only the last has what is wanted of it."""
+    found: list[list[SlotTokens]] = [[]]
+    room = most
+    for part in batch:
+        tokens = part.tokens
+        while tokens:
+            if not room:
+                found.append([])
+                room = most
+            chunk, tokens = tokens[:room], tokens[room:]
+            wants = part.wants_logits and not tokens
+            found[-1].append(SlotTokens(part.slot, chunk, wants, part.embeds))
+            room -= len(chunk)
+    return found
+
+
 class Engine(Protocol):
     """A loaded model with the KV caches of its slots."""
 
@@ -69,13 +86,32 @@ class Engine(Protocol):
     def token_name(self, token: int) -> str:
         """What a token is called: its text, control tokens included; not empty."""
 
-    def reuse_prefix(self, slot: int, tokens: Sequence[int]) -> int:
+    def reuse_prefix(self, slot: int, tokens: Sequence[int], *, most: int | None = None) -> int:
         """Cut the slot's cache down to what it shares with ``tokens``; may copy from another slot.
 
-        At least the last of ``tokens`` is left to evaluate, since that yields the logits.
+        At least the last of ``tokens`` is left to evaluate, since that yields the logits, and no
+        more than ``most`` of them are kept.
 
         Returns:
             How many of ``tokens`` need no evaluation.
+        """
+
+    def state_bytes(self, slot: int) -> int:
+        """The size of what `save` would write; 0 of an engine that cannot save."""
+
+    def save(self, slot: int, into: memoryview) -> bool:
+        """Write the state of the slot's cache, `state_bytes` of it; False if it cannot be saved."""
+
+    def restore(self, slot: int, tokens: Sequence[int], state: memoryview) -> bool:
+        """Put a state that `save` has written, here or in another process, into the slot.
+
+        Args:
+            slot: of which nothing else remains.
+            tokens: the first of those that were in the cache; what stood behind them is unknown.
+            state: the bytes, all of them.
+
+        Returns:
+            Whether there was room; if not, the slot is empty.
         """
 
     def chunk_size(self, slot: int) -> int:
@@ -104,3 +140,16 @@ class Engine(Protocol):
             Shape ``(info.n_embd,)``, valid until the next call of `forward`; only of an
             engine whose ``info.n_embd`` is not 0.
         """
+
+
+class SavesNothing:
+    """For engines whose library has no way to save a state."""
+
+    def state_bytes(self, slot: int) -> int:
+        return 0
+
+    def save(self, slot: int, into: memoryview) -> bool:
+        return False
+
+    def restore(self, slot: int, tokens: Sequence[int], state: memoryview) -> bool:
+        return False

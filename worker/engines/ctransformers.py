@@ -19,7 +19,7 @@ from shared.messages import ModelInfo
 from shared.model.description import Family, FileFormat, ModelFile
 from shared.model.inspect import inspect
 from shared.model.memory import BATCH
-from worker.engines.base import Logits, SlotTokens, common_prefix
+from worker.engines.base import Logits, SavesNothing, SlotTokens, common_prefix
 from worker.engines.library import Library
 from worker.tokenizer.file import TokenizerFile
 from worker.tokenizer.tokenizer import build_tokenizer
@@ -36,7 +36,7 @@ _WITH_EMBEDDINGS = (Family.LLAMA, Family.FALCON)
 logger = logging.getLogger(__name__)
 
 
-class CTransformersEngine:
+class CTransformersEngine(SavesNothing):
     """One model with one slot."""
 
     n_slots = 1
@@ -77,7 +77,7 @@ class CTransformersEngine:
             fim_tokens=vocabulary.fim_tokens,
             # This format keeps its cache of values in strides of the tokens evaluated before, so
             # what is there can be continued, but not from an earlier place.
-            can_rewind=file.file_format is not FileFormat.GGCC,
+            most_rewound=0 if file.file_format is FileFormat.GGCC else None,
             n_embd=file.size.n_embd if file.family in _WITH_EMBEDDINGS else 0,
             n_ctx_train=file.n_ctx_train,
             quantisation=file.quantisation,
@@ -99,11 +99,11 @@ class CTransformersEngine:
         """What a token is called: its text, or its number if it has none."""
         return self._vocabulary.text(token) or f"<{token}>"
 
-    def reuse_prefix(self, slot: int, tokens: Sequence[int]) -> int:
+    def reuse_prefix(self, slot: int, tokens: Sequence[int], *, most: int | None = None) -> int:
         """Cut the cache down to what it shares with ``tokens``, where rewinding is exact."""
         cache = self._cache
-        n_cached = common_prefix(cache, list(tokens[:-1]))
-        if n_cached < len(cache) and not self.info.can_rewind:
+        n_cached = common_prefix(cache, list(tokens[:-1])[:most])
+        if n_cached < len(cache) and self.info.most_rewound == 0:
             n_cached = 0
         del cache[n_cached:]
         return n_cached

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from shared.config import WorkerConfig
 from shared.messages import ModelInfo
-from worker.engines.base import Logits, SlotTokens, common_prefix
+from worker.engines.base import Logits, SavesNothing, SlotTokens, common_prefix
 
 _EOG = 256
 _DEFAULT_N_CTX = 8192
@@ -22,7 +22,7 @@ _N_EMBD = 16
 _TEMPLATE = "{# tools: <tool_call> #}{{ messages[-1]['content'] }}"
 
 
-class EchoEngine:
+class EchoEngine(SavesNothing):
     """Token ids 0..255 are bytes; 256 ends the generation."""
 
     batch_size = _CHUNK
@@ -58,9 +58,9 @@ class EchoEngine:
         """The letter that the byte is, alone; of the last token, a name."""
         return self.token_bytes(token).decode("latin-1") or "<end>"
 
-    def reuse_prefix(self, slot: int, tokens: Sequence[int]) -> int:
+    def reuse_prefix(self, slot: int, tokens: Sequence[int], *, most: int | None = None) -> int:
         """Keep what a cache shares with ``tokens``, the slot's own or one that shares more."""
-        shared = [common_prefix(cache, list(tokens[:-1])) for cache in self._caches]
+        shared = [common_prefix(cache, list(tokens[:-1])[:most]) for cache in self._caches]
         n_cached = max(shared)
         if n_cached > shared[slot]:
             self._caches[slot] = self._caches[shared.index(n_cached)][:n_cached]

@@ -8,7 +8,7 @@ fills in must be where the layout says.
 
 import ctypes
 import struct
-from ctypes import c_bool, c_char_p, c_int32, c_void_p
+from ctypes import c_bool, c_char_p, c_int32, c_size_t, c_void_p
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,8 @@ from shared.model.llamacpp_library import PACKAGE, VERSION, find_llamacpp
 _LOG_ERROR, _LOG_CONTINUED = 4, 5
 _LONGEST_REASON = 400
 _POINTER, _IDS = c_void_p, ctypes.POINTER(c_int32)
+# Kept, whatever becomes of their libraries: C has but one, and calls it as long as it lives.
+_callbacks: list[Any] = []
 _LOG_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_int, c_char_p, c_void_p)
 
 
@@ -113,6 +115,10 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_memory_seq_rm": (c_bool, (_POINTER, c_int32, c_int32, c_int32)),
     "llama_memory_seq_cp": (None, (_POINTER, c_int32, c_int32, c_int32, c_int32)),
     "llama_memory_seq_pos_min": (c_int32, (_POINTER, c_int32)),
+    "llama_memory_seq_pos_max": (c_int32, (_POINTER, c_int32)),
+    "llama_state_seq_get_size": (c_size_t, (_POINTER, c_int32)),
+    "llama_state_seq_get_data": (c_size_t, (_POINTER, _POINTER, c_size_t, c_int32)),
+    "llama_state_seq_set_data": (c_size_t, (_POINTER, _POINTER, c_size_t, c_int32)),
     "llama_decode": (c_int32, (_POINTER, Batch)),
     "llama_set_n_threads": (None, (_POINTER, c_int32, c_int32)),
     "llama_set_embeddings": (None, (_POINTER, c_bool)),
@@ -145,8 +151,9 @@ class Library:
         self._check("llama_context_default_params", self._layout.context)
         self._errors: list[str] = []
         self._is_error = False
-        self._callback = _LOG_CALLBACK(self._on_log)  # kept: C calls it as long as it lives
-        self.c.llama_log_set(self._callback, None)
+        callback = _LOG_CALLBACK(self._on_log)
+        _callbacks.append(callback)
+        self.c.llama_log_set(callback, None)
         self.c.llama_backend_init()
 
     def model_params(self, **members: int) -> ModelParams:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.sampling import SamplingParams
+from worker.sampling import rejection
 from worker.sampling.penalties import Penalties
 from worker.sampling.top_k import TopK, require_finite
 
@@ -36,7 +37,7 @@ class Sampler:
     range of a random number: the likeliest first where there is a nucleus (``top_p`` below 1), and
     for any ``top_k`` where the vocabulary has more than 65,536 tokens; else the order of the ids,
     or that in which NumPy's partition leaves the ``top_k``. Of equally likely tokens those with the
-    lower ids are kept.
+    lower ids are kept. Where nothing is ruled out, such a vocabulary is drawn from by `rejection`.
     """
 
     def __init__(self, params: SamplingParams, prompt: Sequence[int]) -> None:
@@ -48,6 +49,8 @@ class Sampler:
         self._is_greedy = params.temperature < _GREEDY_BELOW
         if not self._is_greedy:
             self._per_degree = np.float32(1 / params.temperature)
+        self._is_plain = (params.top_k, params.top_p, params.min_p) == (0, 1.0, 0.0)
+        self._is_plain = self._is_plain and not self._is_greedy
         # As NumPy compares it with 32-bit floats.
         self._min_p = float(np.float32(params.min_p))
         self._top_k = TopK(params.top_k)
@@ -90,6 +93,8 @@ class Sampler:
         if is_sorted and not self._is_greedy and self._top_k.suits(n_vocab):
             ids, values = self._top_k.largest(logits)
             return self._draw_from_sorted(ids, values)
+        if self._is_plain and n_vocab > _LARGE:
+            return rejection.draw(logits, self._per_degree, self._random)
         best = int(logits.argmax())
         highest = logits[best]
         require_finite(highest)  # argmax finds a NaN before any number
@@ -133,12 +138,17 @@ class Sampler:
         """Draw a place in ``weights``, of which the largest is 1."""
         params = self._params
         ids: _IntArray | None = None  # None: every place, in order
-        enough = params.top_p * float(weights.sum(dtype=np.float64)) if params.top_p < 1.0 else 0.0
-        if params.min_p > 0.0:
-            ids = np.flatnonzero(weights >= params.min_p)
+        mass, least = math.inf, params.min_p
+        if params.top_p < 1.0:
+            total = float(weights.sum(dtype=np.float64))
+            mass = params.top_p * total
+            # All that weigh less make up less than what the nucleus leaves, with room for rounding.
+            least = max(least, 0.99 * (total - mass) / weights.size)
+        if least > 0.0:
+            ids = np.flatnonzero(weights >= least)
             weights = weights[ids]
         if params.top_p < 1.0:
-            kept = _nucleus(weights, enough)
+            kept = _nucleus(weights, mass)
             ids, weights = (kept if ids is None else ids[kept]), weights[kept]
         drawn = _place(weights, self._random())
         return drawn if ids is None else int(ids[drawn])
@@ -187,25 +197,17 @@ def _largest(values: _FloatArray, k: int) -> _IntArray:
     return candidates[np.argsort(-values[candidates], kind="stable")[:k]]
 
 
-def _likeliest(weights: _FloatArray, k: int) -> _IntArray:
-    """Indices of the ``k`` largest weights, largest first; of equal ones the first."""
-    top_k = TopK(k)
-    if top_k.suits(weights.size):
-        return top_k.largest(weights)[0]
-    ids = np.sort(_largest(weights, k)) if k < weights.size else np.arange(weights.size)
-    return ids[np.argsort(-weights[ids], kind="stable")]
-
-
 def _nucleus(weights: _FloatArray, mass: float) -> _IntArray:
     """Indices of the largest weights that together reach ``mass``, largest first.
 
-    Only as many weights are sorted as it takes: a peaked distribution needs few of them, whatever
-    the size of the vocabulary.
+    A peaked distribution needs few of them, whatever the size of the vocabulary.
     """
-    k = 128
-    while True:
-        ids = _likeliest(weights, k)
-        cumulative = np.cumsum(weights[ids], dtype=np.float64)
-        if cumulative[-1] >= mass or k >= weights.size:
+    top_k = TopK(128)
+    if top_k.suits(weights.size):
+        ids, largest = top_k.largest(weights)
+        cumulative = np.cumsum(largest, dtype=np.float64)
+        if cumulative[-1] >= mass:
             return ids[: int(np.searchsorted(cumulative, mass)) + 1]
-        k *= 8
+    ids = np.argsort(-weights, kind="stable")
+    cumulative = np.cumsum(weights[ids], dtype=np.float64)
+    return ids[: int(np.searchsorted(cumulative, mass)) + 1]

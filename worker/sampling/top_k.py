@@ -12,7 +12,7 @@ _IntArray = NDArray[np.int64]
 
 # Of so many logits the maximum is taken together, and of so many of these once more: 262,144 logits
 # take 55 us, where groups of 64 and one level take 105, and a partition of all takes 2,000.
-_GROUP = 32
+GROUP = 32
 _GROUP_OF_GROUPS = 8
 
 
@@ -34,8 +34,8 @@ class TopK:
 
     def suits(self, n_vocab: int) -> bool:
         """Whether so many logits make groups enough for this way to be the faster one."""
-        n_groups = n_vocab // _GROUP
-        return n_groups >= 2 * _GROUP and 0 < self._k <= n_groups // 2
+        n_groups = n_vocab // GROUP
+        return n_groups >= 2 * GROUP and 0 < self._k <= n_groups // 2
 
     def largest(self, logits: _FloatArray) -> tuple[_IntArray, _FloatArray]:
         """The ids of the ``k`` largest logits, and these; the largest first, equal ones by id.
@@ -45,17 +45,17 @@ class TopK:
         Raises:
             EngineError: the logits hold no finite maximum.
         """
-        n_groups = len(logits) // _GROUP
+        n_groups = len(logits) // GROUP
         if len(logits) != self._n_vocab:
             self._n_vocab = len(logits)
             self._maxima = np.empty(n_groups, np.float32)
             self._upper = np.empty(n_groups // _GROUP_OF_GROUPS, np.float32)
-        _maxima_of_groups(logits, self._maxima)
+        maxima_of_groups(logits, self._maxima)
         least = self._bound()
         groups = (self._maxima >= least).nonzero()[0]
         # A group is a column, so row by row the ids go up.
-        n_grouped = n_groups * _GROUP
-        candidates = logits[:n_grouped].reshape(_GROUP, n_groups).take(groups, axis=1).ravel()
+        n_grouped = n_groups * GROUP
+        candidates = logits[:n_grouped].reshape(GROUP, n_groups).take(groups, axis=1).ravel()
         if n_grouped < len(logits):
             candidates = np.concatenate((candidates, logits[n_grouped:]))
         places = (candidates >= least).nonzero()[0]
@@ -64,14 +64,14 @@ class TopK:
         rows, columns = np.divmod(places[order], len(groups))
         ids = rows * n_groups + groups[columns]
         if n_grouped < len(logits):
-            rest = places[order] - _GROUP * len(groups)
+            rest = places[order] - GROUP * len(groups)
             ids = np.where(rest >= 0, n_grouped + rest, ids)
         return ids, values[order]
 
     def _bound(self) -> np.float32:
         """What the ``k``-th largest logit is not below."""
         few = self._k > len(self._upper) // 2
-        maxima = self._maxima.copy() if few else _maxima_of_groups(self._maxima, self._upper)
+        maxima = self._maxima.copy() if few else maxima_of_groups(self._maxima, self._upper)
         # Two places at once; the last shows what is no number, which is put behind all numbers.
         maxima.partition((len(maxima) - self._k, len(maxima) - 1))
         require_finite(maxima[-1])
@@ -79,7 +79,7 @@ class TopK:
         return bound
 
 
-def _maxima_of_groups(values: _FloatArray, maxima: _FloatArray) -> _FloatArray:
+def maxima_of_groups(values: _FloatArray, maxima: _FloatArray) -> _FloatArray:
     """Fill ``maxima``, one for each group; the last values, too few for a row, join the first."""
     n_groups = len(maxima)
     n_rows = len(values) // n_groups

@@ -7,7 +7,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.observe.metrics import Metrics
 from gateway.observe.record import CLIENT_LEFT, GenerationRecord, RequestRecord
-from gateway.pool.base import PoolStatus, Totals, WorkerStatus, ZygoteStatus
+from gateway.pool.base import (
+    PoolStatus,
+    PrefixCacheStatus,
+    Totals,
+    WorkerStatus,
+    ZygoteStatus,
+)
 from shared.errors import ErrorCode
 from shared.times import TEXT_GAP_BOUNDS_S
 from tests.unit.gateway.fakes import READY, ScriptedPool, loading
@@ -23,8 +29,9 @@ STATUS = replace(
     waiting=3,
     max_running=2,
     zygote=ZygoteStatus(pid=99, is_loaded=True, prefix_tokens=30, restarts=2),
+    prefix_cache=PrefixCacheStatus(size_bytes=5000, used_bytes=3000, entries=3, pending=1),
     totals=Totals(
-        prompt_tokens=100, cached_tokens=60, completion_tokens=40, evictions=5,
+        prompt_tokens=100, cached_tokens=60, completion_tokens=40, restored_tokens=20, evictions=5,
         deaths={"killed": 2, "crashed": 1}, quarantined=1,
     ),
 )  # fmt: skip
@@ -54,6 +61,10 @@ EXPECTED = {
     "ggml_memory_bound_bytes": 123,
     "ggml_prompt_tokens_total": 100,
     "ggml_cached_tokens_total": 60,
+    "ggml_restored_tokens_total": 20,
+    "ggml_prefix_cache_bytes": 3000,
+    "ggml_prefix_cache_limit_bytes": 5000,
+    "ggml_prefix_cache_entries": 3,
     "ggml_generation_tokens_total": 40,
     "ggml_cache_evictions_total": 5,
     "ggml_requests_quarantined_total": 1,

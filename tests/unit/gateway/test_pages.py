@@ -28,6 +28,7 @@ def test_ready_tells_the_state_of_each_worker() -> None:
             for i in range(2)
         ],
         "zygote": {"pid": None, "is_loaded": False, "prefix_tokens": 0, "restarts": 0},
+        "prefix_cache": {"size_bytes": 0, "used_bytes": 0, "entries": 0, "pending": 0},
         "evictions": 0,
     }
 

@@ -265,3 +265,23 @@ def test_the_model_file_is_found_and_echo_needs_none(file: ModelSource) -> None:
     assert (plan.workers, plan.worker.n_ctx, plan.weight_bytes) == (4, None, 0)
     plan = plan_for(Settings(model_type="echo", model_name="gpt-4", context_length=99))
     assert (plan.worker.model_id, plan.worker.n_ctx) == ("gpt-4", 99)
+
+
+def test_the_prefix_cache_is_a_tenth_of_the_memory_or_what_is_left_of_it(
+    tmp_path: Path, have: SetMachine
+) -> None:
+    file = model(tmp_path / "tiny.gguf", engine="llamacpp")
+    have(4, 2 << 30)
+    plan = fit(Settings(), file)
+    assert plan.worker.prefix_cache == (2 << 30) // 10
+    assert plan.memory.endswith(f" + prefix cache {plan.worker.prefix_cache / MIB:.0f} MiB")
+    without = fit(Settings(prefix_cache=0), file)
+    assert plan.most_bytes - without.most_bytes == plan.worker.prefix_cache
+    assert without.worker.prefix_cache == 0 and "prefix" not in without.memory
+    have(4, without.most_bytes + MIB)
+    assert fit(Settings(workers=4), file).worker.prefix_cache == MIB
+    with pytest.raises(UsageError, match="lower WORKERS, PREFIX_CACHE or CONTEXT_LENGTH"):
+        fit(Settings(workers=4, prefix_cache=2 * MIB), file)
+    # Fewer workers, where the machine is to say how many.
+    assert fit(Settings(prefix_cache=2 * MIB), file).workers < 4
+    assert fit(Settings(prefix_cache=MIB), model(tmp_path / "b.gguf")).worker.prefix_cache == 0

@@ -110,7 +110,7 @@ def test_a_prompt_that_was_cancelled_before_its_end_leaves_what_was_shared() -> 
 
 def test_a_cache_that_cannot_be_cut_back_is_worth_nothing_but_to_who_goes_on() -> None:
     made = with_caches("A long talk. " * 20, "An older talk")
-    made.can_rewind = False
+    made.prefixes.most_rewound = 0
     made.submit(request("new", "A long talk. " * 19 + "Something else."))
     made.submit(request("more", "A long talk. " * 20 + "And so on."))
     assert started(made) == [("new", 1), ("more", 0)]

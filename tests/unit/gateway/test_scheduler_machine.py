@@ -146,13 +146,18 @@ class SchedulerMachine(RuleBasedStateMachine):
         model = self.model
         prompt, cached = bytes(model.waiting[0].request.ids).decode(), model.caches[place]
         oldest_first = sorted(model.caches, key=model.used.__getitem__)
-        shared = max(n for n in range(len(cached) + 1) if prompt.startswith(cached[:n]))
-        lost = len(cached) - shared if shared < model.prompt_lengths[place] else 0
+
+        def share(text: str) -> int:
+            return max(n for n in range(len(text) + 1) if prompt.startswith(text[:n]))
+
+        own = share(cached)
+        copied = max(share(text) for at, text in model.caches.items() if at[0] == place[0])
+        lost = len(cached) - own if own < model.prompt_lengths[place] else 0
         worth = 0.5 * (oldest_first.index(place) + 1) / len(oldest_first)
         if model.blank & set(oldest_first):
             worth = 1.0
         company = 64 * model.load(place[0])
-        return len(prompt) - shared + worth * lost + company, lost
+        return len(prompt) - copied + worth * lost + company + (copied > own), lost
 
     @precondition(lambda self: self.model.running)
     @rule(text=st.text("ab", max_size=4), data=st.data())

@@ -1,4 +1,4 @@
-"""The small model files of the references are what the script that makes them has written."""
+"""The small model files of the references are what `tests/models/conversion.py` makes of them."""
 
 from pathlib import Path
 

@@ -18,11 +18,12 @@ from shared.messages import (
     Generate,
     Prefilled,
     Progress,
+    Saved,
 )
 from shared.sampling import SamplingParams
 from worker.engines.base import Logits, SlotTokens
 from worker.engines.echo import EchoEngine
-from worker.loop import Loop
+from worker.loop import Loop, Sent
 
 
 class Idle(Exception):
@@ -51,15 +52,15 @@ class Inbox:
 
 
 class Outbox:
-    """A pipe that takes everything at once; signs of life are kept apart from the events."""
+    """A pipe that takes everything at once; what is no event is kept apart."""
 
     def __init__(self) -> None:
         self.batches: list[list[Event]] = []
-        self.sent: list[Event | Progress] = []
+        self.sent: list[Sent] = []
 
-    def send(self, events: Sequence[Event | Progress]) -> None:
+    def send(self, events: Sequence[Sent]) -> None:
         self.sent += events
-        batch = [event for event in events if not isinstance(event, Progress)]
+        batch = [event for event in events if not isinstance(event, Progress | Saved)]
         if batch:
             self.batches.append(batch)
 

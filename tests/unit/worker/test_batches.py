@@ -28,9 +28,9 @@ def bench_of_few(rows: int = 8, cells: int | None = None) -> Bench:
             raise CacheFullError("full")
         return forward(batch, threads)
 
-    def reuse_prefix(slot: int, tokens: Sequence[int]) -> int:
+    def reuse_prefix(slot: int, tokens: Sequence[int], *, most: int | None = None) -> int:
         prompt = engine._prompts[slot]
-        n_cached = EchoEngine.reuse_prefix(engine, slot, tokens)
+        n_cached = EchoEngine.reuse_prefix(engine, slot, tokens, most=most)
         if not tokens:  # what is to be echoed is no part of the cache
             engine._prompts[slot] = prompt
         return n_cached

@@ -4,9 +4,10 @@ What runs together changes what a request gets by rounding alone: the order of c
 in which attention adds up, depends on who came before.
 """
 
+import os
 import random
 from collections.abc import Iterator
-from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ import pytest
 
 from shared.config import WorkerConfig
 from shared.errors import EngineError
-from shared.messages import Cancel, Delta, Event, Finished, Generate, Prefilled
+from shared.messages import Event, Finished, Generate, Prefilled
 from shared.sampling import SamplingParams
+from shared.saved_prefix import Region, Save, Saved, SavedPrefix
 from tests.gguf_files import STRING, U32, GGUFDraft, tiny_llama
 from tests.gguf_kinds import GENERATING, tiny, write_split
 from tests.unit.worker.loops import Idle, Inbox, Outbox
@@ -23,6 +25,7 @@ from worker import engines
 from worker.engines.base import CacheFullError, SlotTokens
 from worker.engines.llamacpp import LlamaCppEngine
 from worker.loop import Loop
+from worker.prefix_memory import PrefixMemory
 
 SLOTS, N_CTX = 4, 512
 NOISE = 0.7
@@ -111,55 +114,74 @@ def events_of(outbox: Outbox, request_id: str) -> list[Event]:
     return [each for batch in outbox.batches for each in batch if each.request_id == request_id]
 
 
-def run_together(
-    engine: LlamaCppEngine, requests: list[Generate], cancelled: set[str], arrivals: random.Random
-) -> dict[str, list[Event]]:
-    """Events of requests that arrive while others run; those to be cancelled are, at any time."""
-    clear(engine)
-    inbox, outbox = Inbox(), Outbox()
-    loop = Loop(engine, 1, inbox, outbox)
-    waiting, free, running = list(requests), list(range(SLOTS)), dict[str, int]()
-    while waiting or running:
-        while waiting and free and (not running or arrivals.random() < 0.4):
-            request, slot = waiting.pop(0), free.pop(arrivals.randrange(len(free)))
-            running[request.request_id] = slot
-            inbox.put(Generate(request.request_id, request.ids, slot=slot,
-                               sampling=request.sampling, max_tokens=request.max_tokens,
-                               stop=request.stop))  # fmt: skip
-        for name in running:
-            if name in cancelled and arrivals.random() < 0.2:
-                inbox.put(Cancel(name))
-        with suppress(Idle):
-            loop.step()
-        for name, slot in list(running.items()):
-            events = events_of(outbox, name)
-            if events and not isinstance(events[-1], Prefilled | Delta):
-                free.append(running.pop(name))
-                assert slot not in running.values()
-    return {request.request_id: events_of(outbox, request.request_id) for request in requests}
+def test_a_state_that_was_saved_is_the_slots_own_to_the_bit(path: Path) -> None:
+    """Further than a window, continued and, where the model allows it, cut back."""
+    here, there = load(path), load(path)
+    prompt = [*SYSTEM, 60, 61]
+    prompt += greedy(here, 0, prompt, 6)
+    state = memoryview(bytearray(here.state_bytes(0)))
+    assert here.save(0, state) and not here.save(0, state[:-8])
+    n_saved = len(prompt) - 1  # the last token was not evaluated
+    assert there.restore(0, prompt, state)
+    assert there.reuse_prefix(0, [*prompt, 70]) == n_saved == here.reuse_prefix(0, [*prompt, 70])
+    rows = [each.forward([SlotTokens(0, [prompt[-1], 70])], 1)[0] for each in (here, there)]
+    assert rows[0] is not None and rows[1] is not None and np.array_equal(rows[0], rows[1])
+    # What stood behind the tokens that are known is unknown.
+    clear(there)
+    assert there.restore(2, prompt[:30], state)
+    can_be_cut = there.info.most_rewound is None
+    assert there.reuse_prefix(2, prompt) == (30 if can_be_cut else 0)
+    check(there, prompt, greedy(there, 3, prompt, 8))
+    assert not there.restore(1, prompt, memoryview(bytearray(len(state))))
+    assert there.reuse_prefix(1, [5, 6]) == 0
 
 
-def generation(number: int, source: random.Random) -> Generate:
-    begin = SYSTEM[: source.choice((0, 10, 40))]
-    prompt = begin + [source.randrange(3, 250) for _ in range(source.randint(1, 90))]
-    stop = ("e",) if source.random() < 0.3 else ()
-    return Generate(f"{number}", tuple(prompt), SamplingParams(temperature=0), stop=stop,
-                    max_tokens=source.randint(1, 40))  # fmt: skip
+def memory_of(size: int) -> PrefixMemory:
+    descriptor = os.memfd_create("test")
+    os.ftruncate(descriptor, size)
+    memory = PrefixMemory(descriptor, size)
+    os.close(descriptor)
+    return memory
+
+
+def run_one(loop: Loop, inbox: Inbox, outbox: Outbox, request: Generate) -> list[Event]:
+    inbox.put(request)
+    with pytest.raises(Idle):
+        loop.run()
+    return events_of(outbox, request.request_id)
 
 
 @pytest.mark.parametrize("n_ctx", [N_CTX, 176], ids=["room for all", "room for one"])
-def test_what_runs_together_gets_what_it_gets_alone(path: Path, n_ctx: int) -> None:
-    """Arrivals, stops, cancels, prefixes, and a cache that is too small for all at once."""
-    engine, source = load(path, n_ctx=n_ctx), random.Random(5)
-    requests = [generation(number, source) for number in range(24)]
-    cancelled = {request.request_id for request in requests[::6]}
-    events = run_together(engine, requests, cancelled, source)
-    for request in requests:
-        last = events[request.request_id][-1]
-        assert isinstance(last, Finished), last
-        assert (last.finish_reason == "length") == (len(last.ids) == request.max_tokens)
-        assert last.finish_reason != "cancelled" or request.request_id in cancelled
-        check(engine, list(request.ids), list(last.ids))
+def test_a_conversation_goes_on_in_another_worker(path: Path, n_ctx: int) -> None:
+    memory = memory_of(1 << 22)
+    workers = []
+    for _ in range(2):
+        engine, inbox, outbox = load(path, n_ctx=n_ctx), Inbox(), Outbox()
+        workers.append((Loop(engine, 1, inbox, outbox, memory=memory), inbox, outbox))
+    source, region, ids = random.Random(2), Region(0, 0), (*SYSTEM,)
+    greedily = SamplingParams(temperature=0)
+    for turn in range(6):
+        worker, slot = workers[turn % 2], source.randrange(SLOTS)
+        saved = SavedPrefix(region, len(ids)) if turn else None
+        prompt = ids + tuple(source.randrange(10, 200) for _ in range(3))
+        request = Generate(f"{turn}", prompt, greedily, 8, slot=slot, saved=saved)
+        prefilled, *_, last = run_one(*worker, request)
+        assert isinstance(prefilled, Prefilled) and isinstance(last, Finished)
+        # The last token of an answer that the limit has ended was not evaluated.
+        assert prefilled.cached_tokens in ((len(ids) - 1, len(ids)) if turn else (0,))
+        assert prefilled.restored_tokens in (prefilled.cached_tokens, 0)
+        check(load(path), list(prompt), list(last.ids))
+        ids = prompt + last.ids
+        region = Region(region.offset + region.size, last.state_bytes)
+        others = [Generate(f"{turn}-{n}", tuple(source.choices(range(10, 200), k=60)), greedily, 2,
+                           slot=(slot + n) % SLOTS) for n in range(1, SLOTS)]  # fmt: skip
+        worker[1].put(Save(slot, region))
+        for other in others:
+            run_one(*worker, other)
+        assert Saved(region, True) in worker[2].sent
+        worker[1].put(Save(slot, Region(0, region.size + 1)))
+    run_one(*workers[1], replace(others[0], request_id="last"))
+    assert Saved(Region(0, region.size + 1), False) in workers[1][2].sent
 
 
 def test_a_context_of_few_tokens_is_kept_to(llama: Path) -> None:

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from shared.errors import EngineError
 from shared.sampling import SamplingParams
 from worker.sampling.sampler import Sampler
 
 Logits = NDArray[np.float32]
+PLAIN = SamplingParams(top_k=0, top_p=1.0, min_p=0.0)
 
 
 def normal(seed: int, n: int, spread: float) -> Logits:
@@ -60,7 +62,9 @@ def drawn_plainly(
         SamplingParams(top_p=0.999, top_k=32, min_p=0.0, temperature=2.0),
         SamplingParams(top_p=0.999, top_k=150, min_p=0.0, temperature=2.0),
         SamplingParams(top_k=0),
-        SamplingParams(top_k=0, top_p=1.0, min_p=0.0),
+        SamplingParams(top_k=0, min_p=0.0),
+        SamplingParams(top_k=0, top_p=1.0),
+        PLAIN,
         SamplingParams(repetition_penalty=1.3),
         SamplingParams(repetition_penalty=0.8, presence_penalty=0.5, frequency_penalty=-0.3),
         SamplingParams(temperature=0.0, presence_penalty=1.0, frequency_penalty=1.0),
@@ -70,6 +74,8 @@ def drawn_plainly(
 )
 def test_draws_what_is_drawn_plainly(wanted: SamplingParams, n_vocab: int) -> None:
     """Token by token: what a seed means does not depend on how the drawing is sped up."""
+    if wanted is PLAIN and n_vocab > 65_536:
+        return  # see `test_a_large_vocabulary_is_drawn_from_by_its_softmax`
     prompt = [5, 7, 7, n_vocab - 1]
     sampler = Sampler(replace(wanted, seed=n_vocab), prompt)
     random = np.random.Generator(np.random.PCG64(n_vocab)).random
@@ -113,3 +119,26 @@ def test_equal_tokens_are_kept_by_their_ids(wanted: SamplingParams, n_vocab: int
     sampler._random = lambda: next(left)  # type: ignore[assignment]
     found = {sampler.sample(logits.copy()) for _ in numbers}
     assert found == kept if len(kept) <= 100 else found < kept
+
+
+@pytest.mark.parametrize(("temperature", "n_vocab"), [(0.7, 70_016), (1.0, 65_537), (2.0, 65_567)])
+def test_a_large_vocabulary_is_drawn_from_by_its_softmax(temperature: float, n_vocab: int) -> None:
+    logits = normal(3, n_vocab, 2.0)
+    likely = [0, 1, 40_000, 40_001, n_vocab - 1]
+    logits[likely] = 14.0, 13.5, 13.0, 12.0, 14.0
+    logits[2:1000] = -np.inf
+    weights = np.exp((logits - logits.max()).astype(np.float64) / temperature)
+    chances = weights / weights.sum()
+    n = 6000
+    sampler = Sampler(replace(PLAIN, temperature=temperature, seed=n_vocab), ())
+    found = np.bincount([sampler.sample(logits) for _ in range(n)], minlength=n_vocab)
+    # The likely ones, those that are ruled out, and tenths of the rest, within five deviations.
+    parts = [[token] for token in likely] + np.array_split(np.arange(1000, 40_000), 10)
+    for part in parts:
+        chance = chances[part].sum()
+        deviation = np.sqrt(n * chance * (1 - chance))
+        assert abs(found[part].sum() - n * chance) < 5 * deviation + 1, part[0]
+    assert not found[2:1000].any()
+    logits[50_000] = np.nan
+    with pytest.raises(EngineError, match="not finite"):
+        sampler.sample(logits)
