@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from shared.errors import UsageError
-from shared.model.tensors import TensorInfo, align
+from shared.model.tensors import REPACKED_TYPES, TensorInfo, align
 
 # Tokens that ctransformers 0.2.27 takes for granted where a file does not name them.
 END_OF_TEXT = b"<|endoftext|>"
@@ -148,6 +148,11 @@ class ModelFile:
     #: the longest context that the engine's fixed buffers can take; at most ``n_ctx_train``
     n_ctx_most: int
     memory: MemoryNeeds  #: at ``n_ctx_most``
+
+    @property
+    def is_repacked(self) -> bool:
+        """Whether llama.cpp keeps matrices in another order; those of a mapped file are there twice."""
+        return any(tensor.ggml_type in REPACKED_TYPES for tensor in self.tensors)
 
     @property
     def family_name(self) -> str:

@@ -23,6 +23,7 @@ _MOST_ROWS = 63
 _LEAST_CELLS = 256
 # What pooling a context does: none, or what the file says.
 _NO_POOLING, _POOLING_OF_FILE = 0, -1
+_READ, _MAPPED = 0, 1
 _CACHE_FULL = 1
 # No token id.
 _UNKNOWN = -1
@@ -53,8 +54,9 @@ class LlamaCppEngine:
         # What is pooled has to be evaluated together.
         self.batch_size = max(n_ctx, _MOST_ROWS) if self._pools else _MOST_ROWS
         self._rows_at_once = config.exact_rows or self.batch_size
+        load_mode = _READ if file.is_repacked else _MAPPED
         model = self._c.llama_model_load_from_file(
-            str(file.path).encode(), library.model_params(load_mode=1, n_gpu_layers=0)
+            str(file.path).encode(), library.model_params(load_mode=load_mode, n_gpu_layers=0)
         )
         if not model:
             raise EngineError(f"{file.path}: llama.cpp cannot load it: {library.reason()}")

@@ -7,6 +7,7 @@ fills in must be where the layout says.
 """
 
 import ctypes
+import os
 import struct
 from ctypes import c_bool, c_char_p, c_int32, c_size_t, c_void_p
 from dataclasses import dataclass
@@ -201,6 +202,8 @@ def _layout_of(version: str) -> _Layout:
 
 
 def _load(path: str) -> ctypes.CDLL:
+    # Else an assertion that fails starts a debugger, where there is one, before it aborts.
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")
     try:
         return ctypes.CDLL(path)
     except OSError as error:
