@@ -83,6 +83,14 @@ class MemoryNeeds:
         of_windows = min(n_ctx, seen) * self.kv_per_window_token
         return n_ctx * self.kv_per_token + of_windows + slots * self.per_slot
 
+    def with_q8_0(self) -> "MemoryNeeds":
+        """The same with caches of that type, which has 34 bytes for 32 numbers of 16 bits."""
+        return replace(
+            self,
+            kv_per_token=self.kv_per_token * 34 // 64,
+            kv_per_window_token=self.kv_per_window_token * 34 // 64,
+        )
+
     def apart(self, slots: int) -> "MemoryNeeds":
         """The same where each of so many sequences has ``n_ctx`` tokens of its own."""
         of_windows = align(self.window + self.rows, _CELLS) * self.kv_per_window_token
@@ -151,7 +159,7 @@ class ModelFile:
 
     @property
     def is_repacked(self) -> bool:
-        """Whether llama.cpp keeps matrices in another order; those of a mapped file are there twice."""
+        """Whether llama.cpp keeps matrices in another order, beside those of a mapped file."""
         return any(tensor.ggml_type in REPACKED_TYPES for tensor in self.tensors)
 
     @property

@@ -2,7 +2,6 @@
 
 import ctypes
 from collections.abc import Iterator, Sequence
-from ctypes import c_void_p
 
 from worker.engines.llamacpp_library import Library
 from worker.tokenizer.tokenizer import parts_of
@@ -18,7 +17,7 @@ _PIECE_BYTES = 128
 class Vocabulary:
     """Texts, kinds and ids of tokens."""
 
-    def __init__(self, library: Library, model: c_void_p) -> None:
+    def __init__(self, library: Library, model: int) -> None:
         self._c = library.c
         self._vocab = self._c.llama_model_get_vocab(model)
         self.n_vocab: int = self._c.llama_vocab_n_tokens(self._vocab)
@@ -88,7 +87,7 @@ class Vocabulary:
         lengths = ((token, call(vocab, token, buffer, _PIECE_BYTES, 0, False))
                    for token in range(self.n_vocab))  # fmt: skip
         return [
-            buffer[:n] if n >= 0 else self._piece(token, is_shown=False) for token, n in lengths
+            buffer.raw[:n] if n >= 0 else self._piece(token, is_shown=False) for token, n in lengths
         ]
 
     def _piece(self, token: int, *, is_shown: bool) -> bytes:
