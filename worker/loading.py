@@ -13,6 +13,8 @@ from shared.sampling import SamplingParams
 # survive a fork, and neither library needs one here.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Else an assertion of ggml's that fails starts a debugger, where there is one, before it aborts.
+os.environ.setdefault("GGML_NO_BACKTRACE", "1")
 
 import numpy as np
 

@@ -7,7 +7,6 @@ fills in must be where the layout says.
 """
 
 import ctypes
-import os
 import struct
 from collections.abc import Mapping
 from ctypes import c_bool, c_char_p, c_int32, c_size_t, c_void_p
@@ -221,8 +220,6 @@ def _layouts_of(library: LlamaCppLibrary) -> Mapping[str, _Layout]:
 
 
 def _load(path: str) -> ctypes.CDLL:
-    # Else an assertion that fails starts a debugger, where there is one, before it aborts.
-    os.environ.setdefault("GGML_NO_BACKTRACE", "1")
     try:
         return ctypes.CDLL(path)
     except OSError as error:
