@@ -66,7 +66,8 @@ class Pooling(IntEnum):
 class MemoryNeeds:
     """What the engine takes for a model, in bytes."""
 
-    weights: int  #: all weights as they lie in memory; N workers share them
+    #: all weights as they lie in memory, and the vocabulary; N workers share them
+    weights: int
     kv_per_token: int  #: KV cache for one token of context, in each worker
     #: the most that evaluation buffers take in each worker, with a full context of `n_ctx_most`
     scratch: int
