@@ -5,7 +5,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from gateway import machine, plan
+from gateway import machine
+from gateway.fitting import (
+    default_n_ctx,
+    fitting_workers,
+    scratch_bytes,
+    why_n_ctx,
+    worker_bytes,
+)
 from shared.errors import ModelFileError, UsageError
 from shared.model.description import ModelFile, Pooling
 from shared.model.inspect import inspect
@@ -37,15 +44,15 @@ def main(arguments: Sequence[str]) -> int:
         print("servable: no")
         return 1
     memory = machine.available_memory()
-    n_ctx = plan.default_n_ctx(model, memory)
+    n_ctx = default_n_ctx(model, memory)
     _print([*_description(model), *_memory(model, n_ctx)])
     if options.tensors:
         print()
         _print([(one.name, f"{one.type_name:6} {' x '.join(map(str, one.shape))}")
                 for one in model.tensors])  # fmt: skip
-    fitting = plan.fitting_workers(model, n_ctx, memory)
+    fitting = fitting_workers(model, n_ctx, memory)
     if fitting == 0:
-        needed = model.memory.weights + plan.worker_bytes(model, n_ctx)
+        needed = model.memory.weights + worker_bytes(model, n_ctx)
         print(
             f"\nservable: no, it needs {_size(needed)} of memory with a context of {n_ctx:,} "
             f"tokens, and {_size(memory or 0)} are free"
@@ -109,7 +116,7 @@ def _memory(model: ModelFile, n_ctx: int) -> Iterator[Row]:
     if memory.per_slot:
         state = f", its state {_size(memory.state)}" if memory.state else ""
         yield "each slot", _size(memory.per_slot) + state
-    yield "scratch", f"{_size(plan.scratch_bytes(model, n_ctx))} at {n_ctx:,} tokens"
+    yield "scratch", f"{_size(scratch_bytes(model, n_ctx))} at {n_ctx:,} tokens"
 
 
 def _how(model: ModelFile, n_ctx: int, fitting: int | None) -> str:
@@ -120,7 +127,7 @@ def _how(model: ModelFile, n_ctx: int, fitting: int | None) -> str:
     return (
         f"{first}by {_ENGINES[model.engine]} as {model.library_type!r},"
         f" with {_counted(workers, 'worker')} on {_counted(cores, 'core')}{room}"
-        f" at {n_ctx:,} tokens each ({plan.why_n_ctx(model, n_ctx, None)})"
+        f" at {n_ctx:,} tokens each ({why_n_ctx(model, n_ctx, None)})"
     )
 
 

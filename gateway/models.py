@@ -4,10 +4,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from fastapi import Request
 
 from gateway.body import BodyReader
+from gateway.calibration import Calibration
 from gateway.errors import ApiError, excerpt
 from gateway.observe.metrics import Metrics
 from gateway.pool.base import WorkerPool
@@ -31,18 +33,36 @@ class ServingConfig:
 
     model_id: str  #: the model's name, as clients say and see it
     model_file: str  #: part of every ``system_fingerprint``
-    workers: int  #: generations that run at once
+    workers: int  #: processes that generate at the same time
     max_body_bytes: int
     created: int  #: when this server started, in seconds of Unix time
     most_bytes: int = 0  #: memory of all workers together
     log_prompts: bool = False  #: and completions
     request_timeout_s: float = 0.0  #: 0 for no bound
     queue_timeout_s: float = 0.0  #: 0 for no bound
+    threads: int = 1  #: of all workers together
+    is_exact: bool = True  #: texts do not depend on what else runs
+    calibration: Calibration | None = None  #: what is measured of the model, if anything
 
     @property
     def system_fingerprint(self) -> str:
         """What the text depends on besides the request: the model file and this program."""
         return f"{Path(self.model_file).name}@{VERSION}"
+
+    def measure_beside(self) -> None:
+        """Measure what is not known of the model yet, beside the server's work."""
+        if self.calibration is not None:
+            self.calibration.measure_beside()
+
+    def measured(self) -> dict[str, Any]:
+        """What clients see of that, and of the layout."""
+        known = self.calibration.exactness if self.calibration is not None else None
+        return {
+            "exact": self.is_exact,
+            "exact_rows": known.rows if known else None,
+            "exact_threads": known.threads if known else None,
+            "layout": {"workers": self.workers, "threads": self.threads},
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,6 +112,7 @@ def _entry(served: Served) -> dict[str, Any]:
         "n_vocab": model.n_vocab if model else None,
         "n_embd": model.n_embd if model else None,
         "quantisation": (model.quantisation or None) if model else None,
+        **config.measured(),
     }
 
 
@@ -135,6 +136,7 @@ async def props(request: Request) -> dict[str, Any]:
         "eos_token": model.eos_token,
         "build_info": f"ggml-fastapi {VERSION}",
         "modalities": {"vision": False, "audio": False},
+        **config.measured(),
     }
 
 

@@ -3,8 +3,19 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gateway import machine
-from gateway.engine import CTRANSFORMERS, LLAMACPP, library_for, source_for
+from gateway import demo_model, machine
+from gateway.calibration import Calibration, Exactness, layouts
+from gateway.engine import LLAMACPP, library_for, source_for
+from gateway.fitting import (
+    PROCESS_BYTES,
+    check_threads,
+    check_worker_memory,
+    context_length,
+    fitting_workers,
+    processes,
+    why_n_ctx,
+    worker_bytes,
+)
 from gateway.hub import ModelSource
 from gateway.settings import Settings
 from gateway.warm_prompt import load_warm_prompt
@@ -15,17 +26,12 @@ from shared.model.description import ModelFile, Pooling
 _MIB = 1 << 20
 _LLAMACPP_SLOTS = 8
 _ECHO_SLOTS = 4
-#: Parked workers, unless PARKED says otherwise: few users keep more conversations going at once.
-_MOST_PARKED = 16
-#: Longest context, unless CONTEXT_LENGTH says otherwise: its KV caches fit small machines. That of
-#: llama.cpp is one for all slots of a worker.
-_DEFAULT_N_CTX = {CTRANSFORMERS: 4096, LLAMACPP: 8192}
+#: Generations that a server runs together, whatever the number of its workers.
+_LEAST_RUNNING = 16
+#: A model with less is fast however its work is divided.
+_LEAST_WEIGHTS = 32 << 20
 #: Of the free memory, unless PREFIX_CACHE says otherwise.
 _PREFIX_CACHE_SHARE = 0.1
-#: A context is not cut below this for want of memory.
-_LEAST_N_CTX = 512
-#: Bytes of a worker besides the engine's buffers, measured: pages of the interpreter.
-_PROCESS_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +48,33 @@ class Plan:
     #: The weights, which all workers share.
     weight_bytes: int = 0
     #: The most that each worker adds, with its context full.
-    worker_bytes: int = _PROCESS_BYTES
+    worker_bytes: int = PROCESS_BYTES
     #: What the context was bounded by.
     context: str = ""
     #: Build of the engine's library; empty for none.
     engine: str = ""
     #: Evaluated before workers are forked.
     warm_prompt: str | None = None
+    #: What is known of the model on this machine.
+    calibration: Calibration | None = None
+    #: Whether the number of workers was measured.
+    is_measured: bool = False
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether texts do not depend on what else runs."""
+        return self.worker.engine != LLAMACPP or bool(self.worker.exact_rows)
+
+    @property
+    def layout(self) -> str:
+        """Workers and threads in a line."""
+        worker = self.worker
+        measured = ", as measured" if self.is_measured else ""
+        rows = f"; exact, with {worker.exact_rows} rows at once" if worker.exact_rows else ""
+        return (
+            f"{self.workers}, with {max(self.workers, worker.threads)} threads among"
+            f" them{measured}; {self.parked} more parked{rows}"
+        )
 
     @property
     def caches(self) -> int:
@@ -87,7 +113,7 @@ def plan_for(settings: Settings, beside: Plan | None = None) -> Plan:
         settings = replace(settings, workers=settings.workers or beside.workers)
     # First, since what follows may be a long download.
     settings = replace(settings, warm_prompt=load_warm_prompt(settings.warm_prompt))
-    _check_threads(settings.threads)
+    check_threads(settings.threads)
     if settings.model_type == "echo":
         return _fit_echo(settings)
     source = source_for(settings)
@@ -97,7 +123,8 @@ def plan_for(settings: Settings, beside: Plan | None = None) -> Plan:
     plan = fit(settings, source, is_beside=beside is not None)
     library = library_for(settings, source.file)
     worker = replace(plan.worker, library=library.path)
-    return replace(plan, worker=worker, engine=library.label)
+    plan = replace(plan, worker=worker, engine=library.label)
+    return _calibrated(plan, settings, source.file)
 
 
 def fit(settings: Settings, source: ModelSource, *, is_beside: bool = False) -> Plan:
@@ -108,16 +135,18 @@ def fit(settings: Settings, source: ModelSource, *, is_beside: bool = False) -> 
     """
     file, memory = source.file, machine.available_memory()
     slots = _slots(settings, file)
-    keeps_prefixes = file.engine == LLAMACPP and file.pooling is Pooling.NONE
-    prefix_cache = keeps_prefixes * (settings.prefix_cache or 0)
+    writes = _writes_text(file)
+    if settings.exact and writes:  # each slot has cells of its own
+        file = replace(file, memory=file.memory.apart(slots))
+    prefix_cache = writes * (settings.prefix_cache or 0)
     left = None if memory is None else max(0, memory - prefix_cache)
-    n_ctx = _context_length(settings, file, None if is_beside else left)
+    n_ctx = context_length(settings.context_length, file, None if is_beside else left)
     fitting = fitting_workers(file, n_ctx, left, slots)
     if fitting and file.engine == LLAMACPP and settings.warm_prompt is None:
         fitting -= 1  # the zygote has a cache of its own, which each worker writes anew
     if slots > 1 and settings.parked is None:
         settings = replace(settings, parked=0)  # the slots of a worker keep conversations
-    workers, parked = _processes(settings, fitting, is_beside)
+    workers, parked = processes(settings, fitting, is_beside)
     tokenizer = _tokenizer(settings, source)
     worker = replace(
         _worker(settings),
@@ -142,86 +171,54 @@ def fit(settings: Settings, source: ModelSource, *, is_beside: bool = False) -> 
         context=why_n_ctx(file, n_ctx, settings.context_length),
         warm_prompt=settings.warm_prompt,
     )
-    _check_worker_memory(settings.max_worker_memory, plan.worker_bytes)
+    check_worker_memory(settings.max_worker_memory, plan.worker_bytes)
     _check_memory(plan, n_ctx, memory, is_beside)
-    if keeps_prefixes and settings.prefix_cache is None and memory is not None:
+    if writes and settings.prefix_cache is None and memory is not None:
         share = int(memory * _PREFIX_CACHE_SHARE)
         worker = replace(worker, prefix_cache=min(share, memory - plan.most_bytes))
     return replace(plan, worker=worker)
 
 
-def default_n_ctx(file: ModelFile, memory: int | None) -> int:
-    """The context without CONTEXT_LENGTH: the model's own, up to a bound.
-
-    Halved while not even one worker would fit into ``memory`` bytes.
-    """
-    n_ctx = min(file.n_ctx_most, _DEFAULT_N_CTX[file.engine])
-    while n_ctx > _LEAST_N_CTX and fitting_workers(file, n_ctx, memory) == 0:
-        n_ctx = max(_LEAST_N_CTX, n_ctx // 2)
-    return n_ctx
-
-
-def why_n_ctx(file: ModelFile, n_ctx: int, wanted: int | None) -> str:
-    """What the context was bounded by; ``wanted`` is CONTEXT_LENGTH."""
-    trained = f"trained for {file.n_ctx_train:,}"
-    if n_ctx == wanted:
-        return f"CONTEXT_LENGTH; {trained}"
-    if n_ctx == file.n_ctx_train:
-        return "as trained"
-    if n_ctx == file.n_ctx_most:
-        return f"the most that the engine's buffers hold; {trained}"
-    if n_ctx == _DEFAULT_N_CTX[file.engine]:
-        return f"unless CONTEXT_LENGTH asks for more; {trained}"
-    return f"what memory has room for; {trained}"
-
-
-def worker_bytes(file: ModelFile, n_ctx: int, slots: int = 1) -> int:
-    """The most that a worker takes with a context of ``n_ctx`` tokens, besides the weights."""
-    return _PROCESS_BYTES + scratch_bytes(file, n_ctx) + file.memory.caches(n_ctx, slots)
-
-
-def scratch_bytes(file: ModelFile, n_ctx: int) -> int:
-    """The most that a worker's evaluation buffers take with a context of ``n_ctx`` tokens."""
-    return file.memory.scratch - (file.n_ctx_most - n_ctx) * file.memory.scratch_per_token
+def _calibrated(plan: Plan, settings: Settings, file: ModelFile) -> Plan:
+    """The plan with what is measured of the model on this machine, as far as it is left open."""
+    is_small = file.memory.weights < _LEAST_WEIGHTS and not settings.exact
+    if is_small or not _writes_text(file):
+        return plan
+    cores, worker = machine.usable_cores(), plan.worker
+    calibration = Calibration(
+        worker,
+        cores,
+        demo_model.default_cache_dir(),
+        weight_bytes=plan.weight_bytes,
+        timeout_s=settings.start_timeout or None,
+    )
+    plan = replace(plan, calibration=calibration)
+    if settings.exact:
+        known = calibration.measure_exactness() or Exactness(1, 1)
+        threads = min(worker.threads, known.threads)
+        return replace(plan, worker=replace(worker, exact_rows=known.rows, threads=threads))
+    if settings.workers is not None or settings.threads is not None:
+        return plan
+    workers = calibration.workers(layouts(plan.workers, cores))
+    if workers is None:
+        return plan
+    slots = settings.slots or max(worker.slots, -(-_LEAST_RUNNING // workers))
+    return replace(
+        plan,
+        worker=replace(worker, slots=slots),
+        workers=workers,
+        worker_bytes=worker_bytes(file, worker.n_ctx or file.n_ctx_most, slots),
+        is_measured=True,
+    )
 
 
-def fitting_workers(file: ModelFile, n_ctx: int, memory: int | None, slots: int = 1) -> int | None:
-    """How many workers fit into ``memory`` bytes beside the weights; None if it is not known."""
-    if memory is None:
-        return None
-    return max(0, memory - file.memory.weights) // worker_bytes(file, n_ctx, slots)
+def _writes_text(file: ModelFile) -> bool:
+    """Whether it does so by llama.cpp; texts that it pools are evaluated as a whole."""
+    return file.engine == LLAMACPP and file.pooling is Pooling.NONE
 
 
 def _slots(settings: Settings, file: ModelFile) -> int:
     return settings.slots or _LLAMACPP_SLOTS if file.engine == LLAMACPP else 1
-
-
-def _context_length(settings: Settings, file: ModelFile, memory: int | None) -> int:
-    n_ctx = settings.context_length or default_n_ctx(file, memory)
-    if n_ctx > file.n_ctx_most:
-        why = (
-            "than the model was trained for"
-            if file.n_ctx_most == file.n_ctx_train
-            else f"than the engine can take for this model (trained for {file.n_ctx_train})"
-        )
-        raise UsageError(
-            f"CONTEXT_LENGTH={n_ctx} is more {why}; it must be at most {file.n_ctx_most}"
-        )
-    return n_ctx
-
-
-def _processes(settings: Settings, fitting: int | None, is_beside: bool) -> tuple[int, int]:
-    """How many workers and parked workers there are to be; ``fitting`` processes fit in memory."""
-    cores, parked = machine.usable_cores(), settings.parked
-    # A zygote that has evaluated the warm prompt has a KV cache of its own.
-    warm = int(settings.warm_prompt is not None)
-    most = cores if fitting is None else min(cores, fitting - warm)
-    workers = settings.workers or max(1, most)
-    if parked is None or is_beside:
-        parked = _MOST_PARKED if parked is None else parked
-        if fitting is not None:
-            parked = min(parked, max(0, fitting - warm - workers))
-    return workers, parked
 
 
 def _worker(settings: Settings) -> WorkerConfig:
@@ -240,7 +237,7 @@ def _worker(settings: Settings) -> WorkerConfig:
 
 
 def _fit_echo(settings: Settings) -> Plan:
-    _check_worker_memory(settings.max_worker_memory, _PROCESS_BYTES)
+    check_worker_memory(settings.max_worker_memory, PROCESS_BYTES)
     workers, parked = settings.workers or machine.usable_cores(), settings.parked or 0
     return Plan(_worker(settings), workers, parked, warm_prompt=settings.warm_prompt)
 
@@ -257,23 +254,6 @@ def _check_memory(plan: Plan, n_ctx: int, memory: int | None, is_beside: bool) -
         f" lower WORKERS{', PARKED' if parked else ''}"
         f"{', PREFIX_CACHE' if plan.worker.prefix_cache else ''} or CONTEXT_LENGTH"
     )
-
-
-def _check_worker_memory(most_bytes: int | None, needed: int) -> None:
-    if most_bytes is not None and most_bytes < needed:
-        raise UsageError(
-            f"MAX_WORKER_MEMORY={most_bytes // _MIB}M is less than the {-(-needed // _MIB)}"
-            " MiB that a worker takes when its context is full; raise it, or lower CONTEXT_LENGTH"
-        )
-
-
-def _check_threads(threads: int | None) -> None:
-    cpus = machine.usable_cpus()
-    if threads is not None and threads > cpus:
-        raise UsageError(
-            f"THREADS={threads} is more than the {cpus} CPUs that can be used here; threads that"
-            " share one wait for each other, and are many times slower"
-        )
 
 
 def _tokenizer(settings: Settings, source: ModelSource) -> Path | None:

@@ -116,6 +116,7 @@ class Reloads:
         logger.info("loading the model again")
         plan, config, pool = await self._load()
         self._models.replace(Served(config, pool))
+        config.measure_beside()
         before, self._pool, self._plan = self._pool, pool, plan
         # Before any other request begins: these may have found the pool that is replaced.
         begun = set(self._requests())

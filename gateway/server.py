@@ -204,6 +204,7 @@ async def serve(launch: Launch, plan: Plan) -> int:
                 server.exit()
             elif status.state == "ready" and status.model is not None:
                 _show(_summary(url, plan, status.model))
+                serving.measure_beside()
             await running
         finally:
             await server.close()
@@ -266,8 +267,7 @@ def _summary(url: str, plan: Plan, model: ModelInfo) -> str:
         f"  engine    {plan.engine or 'none'}\n"
         f"  context   {model.n_ctx} tokens{why}\n"
         f"  template  {model.chat_format}, from {model.chat_format_origin}\n"
-        f"  workers   {plan.workers}, with {plan.worker.threads} threads among them;"
-        f" {plan.parked} more parked\n"
+        f"  workers   {plan.layout}\n"
         f"  memory    {plan.memory}\n"
         f"  chat      POST {url}/v1/chat/completions\n"
         f"  docs      {url}/docs\n"

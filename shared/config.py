@@ -29,5 +29,8 @@ class WorkerConfig:
     chat_template: str | None = None
     echo_delay_ms: float = 0.0  #: what each evaluation of the echo engine takes
     slots: int = 1  #: how many sequences are evaluated together; ctransformers has one
+    #: of llama.cpp: each slot has cells of its own, and so many rows at most are evaluated at once,
+    #: so that logits do not depend on what else runs; 0 shares the cells
+    exact_rows: int = 0
     prefix_cache: int = 0  #: bytes for states of KV caches, which all workers share; 0 for none
     name: str = ""  #: of the process, for its log

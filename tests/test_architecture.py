@@ -39,6 +39,7 @@ ONE_FILE_LIBRARIES = {
     "worker/tokenizer/tokenizer.py": {"tokenizers"},
     "worker/tokenizer/file.py": {"tokenizers"},
     "worker/tokenizer/pre_tokenizers.py": {"tokenizers"},
+    "worker/calibration.py": {"socket"},
     "worker/zygote.py": {"multiprocess", "socket"},
     "gateway/http/protocol.py": {"httptools", "uvicorn"},
     "gateway/http/requests.py": {"httptools", "uvicorn"},
@@ -116,6 +117,7 @@ IMPURE_BUILTINS = {"open", "print", "input", "exec", "eval", "__import__"}
 
 ENVIRONMENT_READERS = {
     "gateway/__main__.py",  # hands it to `Settings.load`, which reads nothing by itself
+    "gateway/calibration.py",  # hands its process the same
     "gateway/pool/zygote.py",  # hands the zygote its own; PYTHONPATH is the user's
     "gateway/pool/zygote_process.py",  # the same
     "worker/zygote.py",  # gets it there

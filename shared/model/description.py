@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
 from pathlib import Path
 from types import MappingProxyType
@@ -66,7 +66,8 @@ class Pooling(IntEnum):
 class MemoryNeeds:
     """What the engine takes for a model, in bytes."""
 
-    weights: int  #: all weights as they lie in memory; N workers share them
+    #: all weights as they lie in memory, and the vocabulary; N workers share them
+    weights: int
     kv_per_token: int  #: KV cache for one token of context, in each worker
     #: the most that evaluation buffers take in each worker, with a full context of `n_ctx_most`
     scratch: int
@@ -82,6 +83,16 @@ class MemoryNeeds:
         seen = align(slots * self.window + self.rows, _CELLS) if self.window else 0
         of_windows = min(n_ctx, seen) * self.kv_per_window_token
         return n_ctx * self.kv_per_token + of_windows + slots * self.per_slot
+
+    def apart(self, slots: int) -> "MemoryNeeds":
+        """The same where each of so many sequences has ``n_ctx`` tokens of its own."""
+        of_windows = align(self.window + self.rows, _CELLS) * self.kv_per_window_token
+        return replace(
+            self,
+            kv_per_token=slots * self.kv_per_token,
+            per_slot=self.per_slot + (of_windows if self.window else 0),
+            window=0,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ ids past whose end it would read. Found by loading files of which one value had 
 import re
 from typing import Any
 
-from shared.model.gguf import SCORES, TOKEN_TYPES, TOKENS, GGUFFile, ValueType
+from shared.model.gguf import MERGES, SCORES, TOKEN_TYPES, TOKENS, GGUFFile, ValueType
 from shared.model.tensors import F32
 
 _VERSIONS = (2, 3)
@@ -37,9 +37,10 @@ _NUMBERS = (
 _SCALINGS = ("none", "linear", "yarn", "longrope")
 # Turn all of a head, or end the process.
 _FULL_ROTATION = frozenset({"granite", "granitemoe", "jais2", "qwen3", "qwen3moe"})
-# Types of intermediate results and of indices; no kernel multiplies by them. Vectors are F32.
+# Types of intermediate results and of indices; no kernel multiplies by them. Vectors and
+# convolutions are F32.
 _NO_WEIGHTS = frozenset({"Q8_1", "Q8_K", "I8", "I16", "I32", "I64", "F64"})
-_INDICES = "tid2eid"
+_INDICES, _CONVOLUTION = "tid2eid", "ssm_conv1d"
 # Bytes that UTF-8 never has.
 _NO_BYTES = frozenset({0xC0, 0xC1, *range(0xF5, 0x100)})
 
@@ -69,6 +70,7 @@ def check_for_llamacpp(file: GGUFFile) -> None:
             file.fail(f"damaged: {file.architecture}.attention.{name} is {value!r:.40}")
     _check_layers(file)
     _check_heads(file)
+    _check_rotations(file)
     _check_window(file)
     _check_experts(file)
     _check_types(file)
@@ -88,21 +90,33 @@ def _check_layers(file: GGUFFile) -> None:
 
 
 def _check_heads(file: GGUFFile) -> None:
-    heads = file.most("embedding_length") // max(1, file.most("attention.head_count"))
-    keys, values = (file.most(f"attention.{kind}_length") or heads for kind in ("key", "value"))
-    of_windows = (
-        file.most("attention.key_length_swa") or keys,
-        file.most("attention.value_length_swa") or values,
-    )
     rows = {tensor.name: tensor.shape[-1] for tensor in file.tensors}
+    widths = {(_width(file, "key", kind), _width(file, "value", kind)) for kind in ("", "_swa")}
     for name, n_keys in rows.items():
-        n_values = n_keys if ".attn_qkv." in name else rows.get(name.replace("attn_k", "attn_v"))
-        if not name.endswith((".attn_k.weight", ".attn_qkv.weight")) or n_values is None:
+        layer, is_attention, part = name.rpartition(".attn_")
+        if not is_attention:
             continue
-        if all(n_keys * value != n_values * key for key, value in ((keys, values), of_windows)):
-            file.fail(f"damaged: a key has {keys:,} numbers and a value {values:,}; not in {name}")
-    _check_rotation(file, "rope.dimension_count", keys)
-    _check_rotation(file, "rope.dimension_count_swa", of_windows[0])
+        queries = (f"{layer}.attn_{part}.weight" for part in ("q", "qkv", "q_a", "q_b"))
+        if part == "output.weight" and rows.keys().isdisjoint(queries):
+            file.fail(f"damaged: {layer} has no queries: no tensor {layer}.attn_q.weight")
+        n_values = n_keys if part == "qkv.weight" else rows.get(f"{layer}.attn_v.weight", 0)
+        if part not in ("k.weight", "qkv.weight") or not n_values:
+            continue
+        if all(n_keys * value != n_values * key for key, value in widths):
+            found = " or ".join(f"{key:,} numbers and a value {value:,}" for key, value in widths)
+            file.fail(f"damaged: a key has {found}; not in {name}")
+
+
+def _width(file: GGUFFile, part: str, kind: str = "") -> int:
+    """Numbers of a head's keys or values; of layers with a window, ``_swa``, maybe others."""
+    heads = file.most("embedding_length") // max(1, file.most("attention.head_count"))
+    key = f"attention.{part}_length"
+    return file.most(f"{key}{kind}") or file.most(key) or heads
+
+
+def _check_rotations(file: GGUFFile) -> None:
+    _check_rotation(file, "rope.dimension_count", _width(file, "key"))
+    _check_rotation(file, "rope.dimension_count_swa", _width(file, "key", "_swa"))
     scaling = file.text(f"{file.architecture}.rope.scaling.type")
     if scaling is not None and scaling not in _SCALINGS:
         file.fail(f"it scales rotations by {scaling!r:.40}; known are {', '.join(_SCALINGS)}")
@@ -150,8 +164,8 @@ def _check_types(file: GGUFFile) -> None:
     for tensor in file.tensors:
         if _INDICES in tensor.name:
             continue
-        is_vector = len(tensor.shape) == 1
-        if tensor.type_name in _NO_WEIGHTS or (is_vector and tensor.ggml_type != F32):
+        is_float = len(tensor.shape) == 1 or _CONVOLUTION in tensor.name
+        if tensor.type_name in _NO_WEIGHTS or (is_float and tensor.ggml_type != F32):
             file.fail(
                 f"tensor {tensor.name} is of type {tensor.type_name}, which llama.cpp does not"
                 " evaluate there"
@@ -173,6 +187,9 @@ def _check_vocabulary(file: GGUFFile) -> None:
             continue
         if entry.item_type is not kind or not values or len(values) != n_vocab:
             file.fail(f"metadata {key} should be an array of {n_vocab:,} numbers")
+    merges = file.metadata.get(MERGES, [])
+    if not isinstance(merges, list) or not all(isinstance(merge, bytes) for merge in merges):
+        file.fail(f"metadata {MERGES} should be an array of texts")
     ids = {f"tokenizer.ggml.{name}_token_id": token
            for name, token in _USUAL_IDS.get(file.tokenizer_model, {}).items()}  # fmt: skip
     ids |= {key: value for key, value in file.metadata.items() if _SPECIAL_ID.fullmatch(key)}

@@ -1,11 +1,14 @@
 """What llama.cpp takes for a model: one cache for all slots of a worker, and buffers."""
 
 from shared.model.description import Dimensions, MemoryNeeds
-from shared.model.gguf import GGUFFile
+from shared.model.gguf import MERGES, GGUFFile
 
 ROWS = 64
 """Tokens that the engine evaluates together, at most, and one more."""
 _F16, _F32 = 2, 4
+# What tables of the vocabulary take, in the library and here: together 24 MiB for SmolLM2, whose
+# 49,152 tokens have as many merges, and 34 for Gemma 3, whose 262,144 have none.
+_PER_TOKEN, _PER_MERGE = 150, 300
 # Of these every n-th layer, and the last of each n, sees all; the others see a window.
 _SEES_ALL = {"cohere2": 4, "gemma2": 2, "gemma3": 6, "gemma3n": 5, "gpt-oss": 2}
 
@@ -18,11 +21,12 @@ def needs(file: GGUFFile, size: Dimensions) -> MemoryNeeds:
     """
     by_layer = _kv_by_layer(file, size)
     windowed = _windowed_layers(file, size)
+    n_merges = len(file.metadata.get(MERGES) or ())
     state = _F32 * size.n_layer * _state(file, size)
     row = _F32 * (8 * size.n_embd + 3 * size.n_ff + size.n_vocab)
     scratch_per_token = ROWS * size.n_head * _F32
     return MemoryNeeds(
-        weights=file.weight_bytes,
+        weights=file.weight_bytes + _PER_TOKEN * size.n_vocab + _PER_MERGE * n_merges,
         kv_per_token=sum(n for layer, n in enumerate(by_layer) if layer not in windowed),
         scratch=ROWS * row + size.n_ctx_train * scratch_per_token,
         scratch_per_token=scratch_per_token,

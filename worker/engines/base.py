@@ -45,6 +45,23 @@ def common_prefix(some: Sequence[int], others: Sequence[int]) -> int:
     return n
 
 
+def pieces(batch: Sequence[SlotTokens], most: int) -> list[list[SlotTokens]]:
+    """Batches of at most so many rows; of a slot only the last has what is wanted of it."""
+    found: list[list[SlotTokens]] = [[]]
+    room = most
+    for part in batch:
+        tokens = part.tokens
+        while tokens:
+            if not room:
+                found.append([])
+                room = most
+            chunk, tokens = tokens[:room], tokens[room:]
+            wants = part.wants_logits and not tokens
+            found[-1].append(SlotTokens(part.slot, chunk, wants, part.embeds))
+            room -= len(chunk)
+    return found
+
+
 class Engine(Protocol):
     """A loaded model with the KV caches of its slots."""
 

@@ -12,7 +12,7 @@ from shared.errors import EngineError
 from shared.messages import ModelInfo
 from shared.model.description import Pooling
 from shared.model.inspect import inspect
-from worker.engines.base import CacheFullError, Logits, SlotTokens, common_prefix
+from worker.engines.base import CacheFullError, Logits, SlotTokens, common_prefix, pieces
 from worker.engines.llamacpp_library import Library
 from worker.engines.llamacpp_rows import Rows
 from worker.engines.llamacpp_vocabulary import Vocabulary
@@ -52,6 +52,7 @@ class LlamaCppEngine:
         self.n_slots = config.slots
         # What is pooled has to be evaluated together.
         self.batch_size = max(n_ctx, _MOST_ROWS) if self._pools else _MOST_ROWS
+        self._rows_at_once = config.exact_rows or self.batch_size
         model = self._c.llama_model_load_from_file(
             str(file.path).encode(), library.model_params(load_mode=1, n_gpu_layers=0)
         )
@@ -61,7 +62,7 @@ class LlamaCppEngine:
         self._context = self._c.llama_init_from_model(
             model,
             library.context_params(
-                n_ctx=max(n_ctx, _LEAST_CELLS),
+                n_ctx=max(n_ctx, _LEAST_CELLS) * (self.n_slots if config.exact_rows else 1),
                 n_batch=self.batch_size,
                 n_ubatch=self.batch_size,
                 n_seq_max=self.n_slots,
@@ -71,7 +72,7 @@ class LlamaCppEngine:
                 pooling_type=_POOLING_OF_FILE if self._pools else _NO_POOLING,
                 embeddings=self._pools,
                 swa_full=False,
-                kv_unified=True,
+                kv_unified=not config.exact_rows,  # cells of its own are in order of positions
             ),
         )
         if not self._context:
@@ -140,6 +141,7 @@ class LlamaCppEngine:
         if source != slot:
             self._cut(slot, 0)
             if n:
+                # All of it: where slots have cells of their own, a part ends the process.
                 self._c.llama_memory_seq_cp(self._memory, source, slot, -1, -1)
                 self._caches[slot] = self._caches[source].copy()
         self._cut(slot, n)
@@ -191,7 +193,20 @@ class LlamaCppEngine:
         return self.batch_size
 
     def forward(self, batch: Sequence[SlotTokens], threads: int) -> list[Logits | None]:
-        """Evaluate in one batch; the logits are views, not copies."""
+        """Evaluate in one batch, or in as few as are exact; the logits are changed by the next."""
+        if not self._rows_at_once < sum(len(part.tokens) for part in batch) <= self.batch_size:
+            return self._evaluate(batch, threads)
+        lengths, rows = self._lengths(batch), dict[int, Logits | None]()
+        try:
+            for piece in pieces(batch, self._rows_at_once):
+                for part, row in zip(piece, self._evaluate(piece, threads), strict=True):
+                    rows[part.slot] = None if row is None else row.copy()
+        except EngineError:
+            self._restore(lengths)
+            raise
+        return [rows[part.slot] for part in batch]
+
+    def _evaluate(self, batch: Sequence[SlotTokens], threads: int) -> list[Logits | None]:
         self._fill(batch)
         if threads != self._threads:
             self._c.llama_set_n_threads(self._context, threads, threads)
@@ -206,7 +221,7 @@ class LlamaCppEngine:
         if status == _CACHE_FULL:
             raise CacheFullError("the KV cache of the worker is full")
         if status:
-            self._restore(batch)
+            self._restore(self._lengths(batch))
             raise EngineError(f"llama.cpp failed to evaluate the tokens: {self._library.reason()}")
         return self._rows(batch, embeds)
 
@@ -256,15 +271,17 @@ class LlamaCppEngine:
             self._logits_address = address
         return self._logits
 
-    def _restore(self, batch: Sequence[SlotTokens]) -> None:
-        """Take back what an evaluation that failed may have put into the cache."""
-        for part in batch:
-            n = len(self._caches[part.slot])
-            if not self._memory or self._c.llama_memory_seq_rm(self._memory, part.slot, n, -1):
-                continue
-            self._c.llama_memory_seq_rm(self._memory, part.slot, -1, -1)
-            self._caches[part.slot].clear()
-            self._lost.add(part.slot)
+    def _restore(self, lengths: dict[int, int]) -> None:
+        """Take back what an evaluation that failed may have put into the caches of slots."""
+        for slot, n in lengths.items():
+            del self._caches[slot][n:]
+            if self._memory and not self._c.llama_memory_seq_rm(self._memory, slot, n, -1):
+                self._c.llama_memory_seq_rm(self._memory, slot, -1, -1)
+                self._caches[slot].clear()
+                self._lost.add(slot)
+
+    def _lengths(self, batch: Sequence[SlotTokens]) -> dict[int, int]:
+        return {part.slot: len(self._caches[part.slot]) for part in batch}
 
     def embedding(self, slot: int) -> NDArray[np.float32]:
         return self._embeddings.pop(slot)

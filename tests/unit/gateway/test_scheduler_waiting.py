@@ -77,3 +77,54 @@ def test_one_waits_for_each_busy_worker() -> None:
     made.max_running = 3
     made.submit(request("fourth", SYSTEM + "fourth"))
     assert started(made, now_s=5.7) == []
+
+
+def with_slots(workers: int = 2, slots: int = 2, prefix_cache: int = 0) -> Scheduler:
+    made = Scheduler(10, workers * slots, Estimates(), prefix_cache)
+    for worker_id in range(workers):
+        made.add_worker(worker_id, slots)
+    return made
+
+
+def test_a_prompt_that_is_being_evaluated_is_waited_for_where_it_can_be_copied() -> None:
+    made = with_slots()
+    made.submit(request("first", SYSTEM))
+    assert started(made) == [("first", 0)]
+    for request_id in ("second", "third"):
+        made.submit(request(request_id, SYSTEM + request_id))
+    made.submit(request("other", "Something else"))
+    assert started(made, now_s=0.1) == [("other", 1)]
+    made.note_prefilled(made.running["first"])
+    # The first still runs, and so does what has a copy of its prompt.
+    # There is one slot; the prompt of whoever has that one is no longer.
+    assert started(made, now_s=3.0) == [("second", 0), ("third", 1)]
+    assert made.running["second"].shared == len(SYSTEM)
+    assert made.running["third"].shared == 0
+
+
+def test_what_is_saved_goes_wherever_there_is_room() -> None:
+    made = with_slots(slots=3, prefix_cache=1 << 20)
+    made.submit(request("first", SYSTEM))
+    assert started(made) == [("first", 0)]
+    slot, region = made.finish(made.running["first"], (1,) * 40, 70_000)
+    assert slot.worker_id == 0 and region is not None and region.size == 70_000
+    made.submit(request("other", "x" * 20))
+    assert started(made) == [("other", 0)]
+    made.submit(request("second", SYSTEM + "And?"))
+    assert started(made) == [("second", 0)]
+    assert made.running["second"].saved is None, "it is not written yet"
+    made.prefixes.settle(region, is_whole=True)
+    made.submit(request("third", SYSTEM + "So?", max_tokens=1))
+    made.submit(request("fourth", SYSTEM + "So!", max_tokens=1))
+    assert started(made) == [("third", 1), ("fourth", 1)]
+    for request_id in ("third", "fourth"):
+        job = made.running[request_id]
+        command = job.command()
+        assert command.saved is not None and command.saved.region == region
+        assert (command.saved.n_tokens, job.shared) == (len(SYSTEM), len(SYSTEM))
+    (entry,) = made.prefixes.entries
+    assert entry.readers == [1, 1]
+    made.note_prefilled(made.running["third"])
+    assert entry.is_pinned
+    made.prefixes.forget(1)
+    assert not entry.is_pinned

@@ -43,8 +43,11 @@ REGEX = "[a-f]{3,9}x?"
 class Watched(LlamaCppEngine):
     """Knows the tokens of each slot, and keeps rows with the tokens that they come of."""
 
-    def __init__(self, path: Path, slots: int, n_ctx: int, kept: float) -> None:
-        super().__init__(WorkerConfig("llamacpp", str(path), slots=slots, n_ctx=n_ctx))
+    def __init__(
+        self, path: Path, slots: int, n_ctx: int, kept: float, exact_rows: int = 0
+    ) -> None:
+        config = WorkerConfig("llamacpp", str(path), slots=slots, n_ctx=n_ctx)
+        super().__init__(replace(config, exact_rows=exact_rows))
         self._tokens: dict[int, list[int]] = {slot: [] for slot in range(slots)}
         self._kept, self._source = kept, random.Random(1)
         self.rows: list[tuple[list[int], Logits]] = []

@@ -254,7 +254,7 @@ def _without(tensor: str) -> GGUFDraft:
 @pytest.mark.parametrize(
     ("draft", "reason"),
     [
-        (_without("blk.1.attn_q.weight"), "tensor 'blk.1.attn_q.weight' not found"),
+        (_without("blk.1.ffn_up.weight"), "tensor 'blk.1.ffn_up.weight' not found"),
         (_named("nonesuch"), "unknown model architecture: 'nonesuch'"),
         (_changed(rope__dimension_count=4), "invalid n_rot: 4, expected 8"),
     ],

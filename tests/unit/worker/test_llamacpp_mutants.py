@@ -112,6 +112,12 @@ def _without(kind: str, key: str) -> GGUFDraft:
     return draft
 
 
+def _lacking(kind: str, tensor: str) -> GGUFDraft:
+    draft = draft_of(kind)
+    del draft.tensors[tensor]
+    return draft
+
+
 EPSILON = "attention.layer_norm_rms_epsilon"
 TWICE = (ARRAY, STRING, ["a"] * 2 + [f"t{n}" for n in range(290)])
 
@@ -143,6 +149,7 @@ TWICE = (ARRAY, STRING, ["a"] * 2 + [f"t{n}" for n in range(290)])
         (_set("llama", ("pooling_type", 9)), "pools embeddings in an unknown way"),
         (_set("llama", ("pooling_type", 4)), "ranks documents"),
         (_set("llama", ("tokenizer.ggml.tokens", TWICE)), "1 tokens of its vocabulary occur twice"),
+        (_set("llama", ("tokenizer.ggml.merges", 5)), "merges should be an array of texts"),
         (_set("llama", ("tokenizer.ggml.model", (STRING, "llama"))), "no token for .* such as 0x"),
         (_set("llama", (EPSILON, (F32, -1.0))), "rms_epsilon is -1.0"),
         (_set("llama", (EPSILON, (F32, float("nan")))), "rms_epsilon is nan"),
@@ -151,6 +158,8 @@ TWICE = (ARRAY, STRING, ["a"] * 2 + [f"t{n}" for n in range(290)])
             "seperator_token_id is 102, but th",
         ),
         (_of_type("llama", "blk.0.attn_norm.weight", 1, 64), "is of type F16, which llama.cpp doe"),
+        (_of_type("mamba", "blk.1.ssm_conv1d.weight", 1, 512), "is of type F16, which llama.cpp d"),
+        (_lacking("phi3", "blk.1.attn_qkv.weight"), "blk.1 has no queries"),
         (_of_type("llama", "blk.0.attn_q.weight", 26, 4096), "is of type I32, which llama.cpp doe"),
     ],
 )

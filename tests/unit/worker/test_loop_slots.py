@@ -139,3 +139,11 @@ def test_each_generation_has_one_end_and_its_own_text(script: list[tuple[str, in
         else:
             assert text_of(events) == text
             assert last.ids == tuple(text.encode())
+
+
+def test_a_prompt_whose_logits_are_wanted_is_evaluated_whatever_other_slots_have() -> None:
+    bench = Bench(slots=2)
+    bench.run(generate("hello", "first"))
+    prefilled, *_ = bench.run(generate("hello", "second", slot=1, logprobs=1, echoes_from=0))
+    assert isinstance(prefilled, Prefilled) and prefilled.cached_tokens == 0
+    assert [each.chosen.raw for each in prefilled.echo_logprobs] == [*"hello"]
