@@ -166,8 +166,8 @@ class Settings:
     echo_delay_ms: float = _setting(0.0, _number("MS", "a number of milliseconds", 60_000, float),
         "time that MODEL_TYPE=echo takes for each token")
     slots: int | None = _setting(None, _auto_or(_whole(1, 64)),
-        "generations that a worker evaluates together; auto: 8 with llama.cpp, 4 with"
-        " MODEL_TYPE=echo; ctransformers has one")
+        "generations that a worker evaluates together; auto: 8 with llama.cpp, 16 where it was"
+        " measured that one worker is best, 4 with MODEL_TYPE=echo; ctransformers has one")
     prefix_cache: int | None = _setting(None, _auto_or(_SIZE),
         "memory for conversations that workers have no room for, or that another worker has, with"
         " llama.cpp; auto: a tenth of the free memory; 0 for none")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -94,4 +95,27 @@ def test_a_warm_prompt_is_shared_by_all_slots(demo_model: Path) -> None:
         body = {"messages": messages, "max_tokens": 2, "n": 4, "stream": False}
         usage = server.http.post("/v1/chat/completions", json=body).json()["usage"]
         assert usage["prompt_tokens_details"]["cached_tokens"] > 100
+        server.stop()
+
+
+def test_exact_texts_are_those_of_requests_alone(demo_model: Path) -> None:
+    """Whatever runs beside them, and whatever ran before in their slots."""
+    with served("--workers", "2", ENGINE="llamacpp", SLOTS="4", CONTEXT_LENGTH="512",
+                EXACT="1") as server:  # fmt: skip
+        props = server.get("/props")
+        assert (props["exact"], props["exact_rows"]) == (True, 63)
+        long = "It was a dark and stormy night. " * 34
+        prompts = ("Water boils at", "def fibonacci(n):", "Dear Sir or Madam,", "1, 2, 3,")
+        bodies = [
+            {"prompt": prompt, "seed": 5, "max_tokens": 12, "stream": False, "temperature": 1}
+            for prompt in (*prompts, long)
+        ]
+
+        def text(body: dict[str, Any]) -> str:
+            answer = server.http.post("/v1/completions", json=body).json()
+            return str(answer["choices"][0]["text"])
+
+        alone = [text(body) for body in bodies]
+        with ThreadPoolExecutor(len(bodies)) as pool:
+            assert list(pool.map(text, reversed(bodies))) == alone[::-1]
         server.stop()

@@ -1,5 +1,6 @@
 """Tests of the plan: model, workers, threads, memory."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from gateway import machine
+from gateway import calibration, machine
+from gateway import plan as gateway_plan
 from gateway.hub import ModelSource
-from gateway.plan import fit, plan_for
+from gateway.plan import Plan, fit, plan_for
 from gateway.settings import Settings
 from shared.errors import UsageError
 from shared.model.description import MemoryNeeds
@@ -285,3 +287,30 @@ def test_the_prefix_cache_is_a_tenth_of_the_memory_or_what_is_left_of_it(
     # Fewer workers, where the machine is to say how many.
     assert fit(Settings(prefix_cache=2 * MIB), file).workers < 4
     assert fit(Settings(prefix_cache=MIB), model(tmp_path / "b.gguf")).worker.prefix_cache == 0
+
+
+def test_what_is_measured_settles_what_settings_leave_open(
+    have: SetMachine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One worker of 16 slots where that is fastest; EXACT has cells, rows and a thread for each."""
+    have(2, 1 << 40)
+    path = tiny_llama().write(tmp_path / "tiny.gguf")
+    found = {"rates": {"4": {"1": 9.0, "2": 5.0}}, "exact_rows": 3, "exact_threads": 1}
+    monkeypatch.setattr(calibration, "_CODE", f"print({json.dumps(found)!r})")
+    monkeypatch.setattr(gateway_plan, "_LEAST_WEIGHTS", 0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def planned(**settings: Any) -> Plan:
+        return plan_for(Settings(model_name=str(path), **settings))
+
+    plan = planned()
+    assert (plan.workers, plan.worker.slots, plan.worker.threads) == (1, 16, 2)
+    assert plan.layout == "1, with 2 threads among them, as measured; 0 more parked"
+    for settings in ({"workers": 2}, {"threads": 2}):
+        plan = planned(**settings)
+        assert (plan.workers, plan.worker.slots, plan.is_measured) == (2, 8, False)
+    exact = planned(exact=True)
+    assert (exact.worker.exact_rows, exact.worker.threads, exact.workers) == (3, 1, 2)
+    assert exact.is_exact and not plan.is_exact
+    needs = inspect(path, None, "llamacpp").memory
+    assert exact.worker_bytes - plan.worker_bytes == 7 * 512 * needs.kv_per_token

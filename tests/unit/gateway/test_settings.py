@@ -85,7 +85,7 @@ BAD: dict[str, dict[str, list[str]]] = {
     "a whole number from 0 to 1000000": {"max_queue": ["-1", "1000001"]},
     "one of: debug, info, warning, error": {"log_level": ["loud"]},
     "one of: console, json": {"log_format": ["xml"]},
-    "1 or 0": {"log_prompts": ["2"], "otel": ["yes!"], "exact": ["yes!"]},
+    "1 or 0": {"exact": ["3"], "log_prompts": ["2"], "otel": ["yes!"]},
     "one of: f16, q8_0": {"cache_type": ["f32"]},
     "a whole number from 1024 to 1073741824": {"max_body_bytes": ["1023", "2M"]},
     "a whole number from 1024 to 16777216": {"max_header_bytes": ["1023"]},
