@@ -18,7 +18,7 @@ from shared.errors import UsageError
 from shared.model.description import ModelFile
 from shared.model.gguf_rewrite import rewrite, stderr_progress
 from shared.model.inspect import inspect
-from shared.model.split import part_names
+from shared.model.split import model_stem, part_names
 
 AnswerT = TypeVar("AnswerT")
 
@@ -74,7 +74,7 @@ def resolve(
     path = Path(model_name).expanduser()
     if os.path.exists(path):  # False also for a name that no file can have
         path = _local_file(path, model_name, model_file)
-        name, tokenizer = path.stem, path.parent / _TOKENIZER
+        name, tokenizer = model_stem(path), path.parent / _TOKENIZER
     elif model_name.lower().endswith(SUFFIXES):
         raise UsageError(f"MODEL_NAME={model_name}: no such file or folder")
     else:

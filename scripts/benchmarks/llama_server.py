@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from scripts.benchmarks.compare import OURS, Comparison, Rounds
 from scripts.benchmarks.raw_library import RawLibrary
@@ -158,14 +159,26 @@ def _measure_memory(setup: Setup, results: Results, server: Server, when: str) -
 def _measure_start(setup: Setup, results: Results, is_demo: bool) -> None:
     """Add how soon a server is ready that has served the model before."""
     model = {} if is_demo else {"MODEL_NAME": setup.model}
-    for _ in range(2):
+    for is_first in (True, False):
         started_s = time.monotonic()
         server = Server(launch(env=environment(LOG_LEVEL="warning", **model)))
         try:
             server.wait_until_ready()
-            server.wait_until(lambda status: any(w["state"] == "idle" for w in status["workers"]),
-                              START_S)  # fmt: skip
+            server.wait_until(_has_idle_worker, START_S)
             took_s = time.monotonic() - started_s
+            if is_first:
+                _wait_until_measured(server)
         finally:
             server.kill()
     results.add(NAME, "ready after the second start", took_s, unit="s", goal="≤ 2.5")
+
+
+def _has_idle_worker(status: dict[str, Any]) -> bool:
+    return any(worker["state"] == "idle" for worker in status["workers"])
+
+
+def _wait_until_measured(server: Server) -> None:
+    """What a server finds out about a model beside its work would disturb what comes next."""
+    deadline_s = time.monotonic() + START_S
+    while server.get("/props").get("exact_rows") is None and time.monotonic() < deadline_s:
+        time.sleep(0.1)

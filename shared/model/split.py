@@ -23,6 +23,12 @@ def part_names(name: str) -> list[str]:
             for number in range(1, count + 1)]  # fmt: skip
 
 
+def model_stem(path: Path) -> str:
+    """The name of a model's file without its suffix, and without the number of a part."""
+    match = _PART.fullmatch(path.name)
+    return match["model"] if match else path.stem
+
+
 def read_whole(path: Path) -> GGUFFile:
     """Read the header of a GGUF file, and of its other parts where there are some.
 

@@ -12,6 +12,7 @@ from shared.model.description import Family
 from shared.model.gguf_check import check_gguf
 from shared.model.gguf_reader import read_gguf
 from tests.gguf_files import tiny_llama
+from tests.gguf_kinds import tiny, write_split
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +66,15 @@ def test_a_folder_with_one_model_and_its_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").touch()
     for name in (path, folder):
         assert resolve(str(name)).tokenizer == folder / "tokenizer.json"
+
+
+def test_a_folder_with_a_model_in_several_files(folder: Path) -> None:
+    first, second = write_split(tiny("qwen3"), folder, 2, "tiny-Q4_1")
+    (folder / "mmproj-tiny-F16.gguf").touch()
+    assert found(str(folder)) == (first, "tiny-Q4_1")
+    assert "not the first part of its model; name tiny-Q4_1-00001-of-" in refusal(str(second))
+    second.unlink()
+    assert "00002-of-00002.gguf: this part of the model is missing" in refusal(str(folder))
 
 
 def test_a_folder_with_several_models(folder: Path) -> None:
