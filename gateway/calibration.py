@@ -219,7 +219,7 @@ def _key(config: WorkerConfig, cores: int) -> dict[str, Any]:
     """What the figures depend on."""
     file = os.stat(config.model_path)
     settings = {k: v for k, v in asdict(config).items() if k not in _IRRELEVANT}
-    return {
+    key = {
         **settings,
         "bytes": file.st_size,
         "modified_ns": file.st_mtime_ns,
@@ -227,3 +227,4 @@ def _key(config: WorkerConfig, cores: int) -> dict[str, Any]:
         "cpu": Cpu.here().digest,
         "cores": cores,
     }
+    return dict(json.loads(json.dumps(key)))  # as it is read again: tuples are lists there
