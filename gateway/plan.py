@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gateway import demo_model, machine
 from gateway.calibration import Calibration, Exactness, layouts
-from gateway.engine import LLAMACPP, library_for, source_for
+from gateway.engine import LLAMACPP, adapters_for, library_for, source_for
 from gateway.fitting import (
     PROCESS_BYTES,
     check_threads,
@@ -122,7 +122,12 @@ def plan_for(settings: Settings, beside: Plan | None = None) -> Plan:
         raise UsageError(f"{path!r}: the path of a model must be printable Unicode")
     plan = fit(settings, source, is_beside=beside is not None)
     library = library_for(settings, source.file)
-    worker = replace(plan.worker, library=library.path)
+    worker = replace(
+        plan.worker,
+        library=library.path,
+        cache_type=settings.cache_type,
+        adapters=adapters_for(settings, source.file),
+    )
     plan = replace(plan, worker=worker, engine=library.label)
     return _calibrated(plan, settings, source.file)
 

@@ -157,6 +157,12 @@ class Settings:
         "what evaluates the model; auto: llama.cpp GGUF files, ctransformers all others")
     ct_lib: str | None = _setting(None, _text("NAME|FILE"),
         "ctransformers' library: avx2, avx, basic or a file; without it a native build, if any")
+    llama_lib: str | None = _setting(None, _text("FILE[@VERSION]"),
+        "another build of llama.cpp's library; without it that of the package xllamacpp")
+    cache_type: str = _setting("f16", _one_of("TYPE", "f16", "q8_0"),
+        "numbers in llama.cpp's KV cache: f16, or q8_0 in half the memory")
+    lora: str | None = _setting(None, _text("FILE[:SCALE],..."),
+        "adapters for llama.cpp, GGUF files; without a scale 1")
     echo_delay_ms: float = _setting(0.0, _number("MS", "a number of milliseconds", 60_000, float),
         "time that MODEL_TYPE=echo takes for each token")
     slots: int | None = _setting(None, _auto_or(_whole(1, 64)),

@@ -32,5 +32,8 @@ class WorkerConfig:
     #: of llama.cpp: each slot has cells of its own, and so many rows at most are evaluated at once,
     #: so that logits do not depend on what else runs; 0 shares the cells
     exact_rows: int = 0
+    cache_type: str = "f16"  #: of llama.cpp's KV cache: ``f16`` or ``q8_0``
+    #: of llama.cpp: paths of LoRA adapters, and how strong each is
+    adapters: tuple[tuple[str, float], ...] = ()
     prefix_cache: int = 0  #: bytes for states of KV caches, which all workers share; 0 for none
     name: str = ""  #: of the process, for its log

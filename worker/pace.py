@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 # A gap between tokens grows to so many times its usual length, which leaves room for noise below
 # the 2.5 that are promised.
-_STRETCH = 2.2
+_STRETCH = 2.1
 # Steps so short are not worth a bound: nobody sees their gaps.
 _LEAST_S = 0.002
 # The usual step is the median of so many.

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from shared.errors import UsageError
-from shared.model.tensors import TensorInfo, align
+from shared.model.tensors import REPACKED_TYPES, TensorInfo, align
 
 # Tokens that ctransformers 0.2.27 takes for granted where a file does not name them.
 END_OF_TEXT = b"<|endoftext|>"
@@ -84,6 +84,14 @@ class MemoryNeeds:
         of_windows = min(n_ctx, seen) * self.kv_per_window_token
         return n_ctx * self.kv_per_token + of_windows + slots * self.per_slot
 
+    def with_q8_0(self) -> "MemoryNeeds":
+        """The same with caches of that type, which has 34 bytes for 32 numbers of 16 bits."""
+        return replace(
+            self,
+            kv_per_token=self.kv_per_token * 34 // 64,
+            kv_per_window_token=self.kv_per_window_token * 34 // 64,
+        )
+
     def apart(self, slots: int) -> "MemoryNeeds":
         """The same where each of so many sequences has ``n_ctx`` tokens of its own."""
         of_windows = align(self.window + self.rows, _CELLS) * self.kv_per_window_token
@@ -149,6 +157,11 @@ class ModelFile:
     #: the longest context that the engine's fixed buffers can take; at most ``n_ctx_train``
     n_ctx_most: int
     memory: MemoryNeeds  #: at ``n_ctx_most``
+
+    @property
+    def is_repacked(self) -> bool:
+        """Whether llama.cpp keeps matrices in another order, beside those of a mapped file."""
+        return any(tensor.ggml_type in REPACKED_TYPES for tensor in self.tensors)
 
     @property
     def family_name(self) -> str:

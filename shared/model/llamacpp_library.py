@@ -23,15 +23,22 @@ class LlamaCppLibrary:
     """A build of the library."""
 
     path: str
-    version: str  #: of the package that carries it
+    name: str  #: what it is, for people
+    version: str  #: of the package that carries it; empty if it is not known
 
 
-def find_llamacpp() -> LlamaCppLibrary:
-    """The library in the package.
+def find_llamacpp(llama_lib: str = "") -> LlamaCppLibrary:
+    """The library that LLAMA_LIB names, ``FILE`` or ``FILE@VERSION``; else that in the package.
 
     Raises:
         UsageError: it is not there, or cannot be loaded on this machine.
     """
+    if llama_lib:
+        text, _, version = llama_lib.partition("@")
+        path = Path(text).expanduser().absolute()
+        if not path.is_file():
+            raise UsageError(f"LLAMA_LIB={llama_lib}: there is no file {path}")
+        return LlamaCppLibrary(str(path), f"LLAMA_LIB={llama_lib}", version)
     cpu = Cpu.here()
     missing = _NEEDED_FLAGS.difference(cpu.flags)
     if cpu.machine == "x86_64" and missing:
@@ -49,7 +56,7 @@ def find_llamacpp() -> LlamaCppLibrary:
     if len(paths) != 1:
         raise UsageError(f"{PACKAGE} is installed without its library; install it anew")
     _check_openmp()
-    return LlamaCppLibrary(str(paths[0]), version)
+    return LlamaCppLibrary(str(paths[0]), f"the library of {PACKAGE}", version)
 
 
 def _check_openmp() -> None:

@@ -23,6 +23,10 @@ F32 = 0
 ENGINE_TYPES = frozenset({0, 1, 2, 3, 6, 7, 8, 10, 11, 12, 13, 14})
 """Types of matrices that ctransformers 0.2.27 computes with."""
 
+REPACKED_TYPES = frozenset({2, 12, 20, 39})
+"""Types of matrices that llama.cpp's package for x86-64 keeps in another order than the file's, as
+the library says when it loads them (AVX2, 2026.10.11549)."""
+
 FILE_TYPES = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1",
     10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M",

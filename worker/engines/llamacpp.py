@@ -14,15 +14,12 @@ from shared.model.description import Pooling
 from shared.model.inspect import inspect
 from worker.engines.base import CacheFullError, Logits, SlotTokens, common_prefix, pieces
 from worker.engines.llamacpp_library import Library
+from worker.engines.llamacpp_model import load_model
 from worker.engines.llamacpp_rows import Rows
 from worker.engines.llamacpp_vocabulary import Vocabulary
 
 # From 64 rows on attention has another kernel, and a token's logits depend on what was beside it.
 _MOST_ROWS = 63
-# With fewer cells than it has sequences, the library ends the process.
-_LEAST_CELLS = 256
-# What pooling a context does: none, or what the file says.
-_NO_POOLING, _POOLING_OF_FILE = 0, -1
 _CACHE_FULL = 1
 # No token id.
 _UNKNOWN = -1
@@ -45,7 +42,7 @@ class LlamaCppEngine:
         n_ctx = config.n_ctx or file.n_ctx_most
         if not 1 <= n_ctx <= file.n_ctx_most:
             raise EngineError(f"the context length {n_ctx} is outside 1..{file.n_ctx_most}")
-        library = Library()
+        library = Library(config.library)
         self._c = library.c
         self._library = library  # C calls its log
         self._pools = file.pooling is not Pooling.NONE
@@ -53,30 +50,8 @@ class LlamaCppEngine:
         # What is pooled has to be evaluated together.
         self.batch_size = max(n_ctx, _MOST_ROWS) if self._pools else _MOST_ROWS
         self._rows_at_once = config.exact_rows or self.batch_size
-        model = self._c.llama_model_load_from_file(
-            str(file.path).encode(), library.model_params(load_mode=1, n_gpu_layers=0)
-        )
-        if not model:
-            raise EngineError(f"{file.path}: llama.cpp cannot load it: {library.reason()}")
-        self._check_use(model, str(file.path))
-        self._context = self._c.llama_init_from_model(
-            model,
-            library.context_params(
-                n_ctx=max(n_ctx, _LEAST_CELLS) * (self.n_slots if config.exact_rows else 1),
-                n_batch=self.batch_size,
-                n_ubatch=self.batch_size,
-                n_seq_max=self.n_slots,
-                # One thread until a worker says otherwise: see `Warmer`.
-                n_threads=1,
-                n_threads_batch=1,
-                pooling_type=_POOLING_OF_FILE if self._pools else _NO_POOLING,
-                embeddings=self._pools,
-                swa_full=False,
-                kv_unified=not config.exact_rows,  # cells of its own are in order of positions
-            ),
-        )
-        if not self._context:
-            raise EngineError(f"{file.path}: llama.cpp makes no context: {library.reason()}")
+        loaded = load_model(library, file, config, n_ctx=n_ctx, n_batch=self.batch_size)
+        model, self._context = loaded.model, loaded.context
         self._memory = self._c.llama_get_memory(self._context)  # an encoder has none
         self._window = self._c.llama_model_n_swa(model)
         self._is_recurrent = bool(
@@ -113,13 +88,6 @@ class LlamaCppEngine:
         # All rows of logits as one array, for as long as they stay where they are.
         self._logits: NDArray[np.float32] = np.empty((0, vocabulary.n_vocab), np.float32)
         self._logits_address = 0
-
-    def _check_use(self, model: int, path: str) -> None:
-        c = self._c
-        if c.llama_model_is_diffusion(model):
-            raise EngineError(f"{path}: a diffusion model, which is not served here")
-        if c.llama_model_has_encoder(model) and c.llama_model_has_decoder(model):
-            raise EngineError(f"{path}: a model of encoder and decoder, which is not served here")
 
     def tokenize(self, prompt: Sequence[str], *, begins: bool = True) -> list[int]:
         return self._vocabulary.tokenize(prompt, begins=begins)

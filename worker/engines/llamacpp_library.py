@@ -8,12 +8,13 @@ fills in must be where the layout says.
 
 import ctypes
 import struct
+from collections.abc import Mapping
 from ctypes import c_bool, c_char_p, c_int32, c_size_t, c_void_p
 from dataclasses import dataclass
 from typing import Any
 
 from shared.errors import EngineError
-from shared.model.llamacpp_library import PACKAGE, VERSION, find_llamacpp
+from shared.model.llamacpp_library import PACKAGE, VERSION, LlamaCppLibrary, find_llamacpp
 
 _LOG_ERROR, _LOG_CONTINUED = 4, 5
 _LONGEST_REASON = 400
@@ -93,6 +94,8 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_context_default_params": (ContextParams, ()),
     "llama_model_load_from_file": (_POINTER, (c_char_p, ModelParams)),
     "llama_init_from_model": (_POINTER, (_POINTER, ContextParams)),
+    "llama_adapter_lora_init": (_POINTER, (_POINTER, c_char_p)),
+    "llama_set_adapters_lora": (c_int32, (_POINTER, _POINTER, ctypes.c_size_t, _POINTER)),
     "llama_model_get_vocab": (_POINTER, (_POINTER,)),
     "llama_model_n_embd_out": (c_int32, (_POINTER,)),
     "llama_model_n_swa": (c_int32, (_POINTER,)),
@@ -131,24 +134,24 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
 class Library:
     """The library; its functions are attributes of ``c``."""
 
-    def __init__(self) -> None:
-        """Find and load it.
+    def __init__(self, name: str = "") -> None:
+        """Find and load it; ``name`` is a file, or a file, ``@`` and a version.
 
         Raises:
             EngineError: it is not one that is known here, or cannot be loaded.
             UsageError: it is not there, or is not for this machine.
         """
-        library = find_llamacpp()
-        self._layout = _layout_of(library.version)
+        library = find_llamacpp(name)
+        layouts = _layouts_of(library)
+        self._name = library.name
         self.c = _load(library.path)
-        for name, (result, arguments) in _FUNCTIONS.items():
+        for function_name, (result, arguments) in _FUNCTIONS.items():
             try:
-                function = getattr(self.c, name)
+                function = getattr(self.c, function_name)
             except AttributeError as error:
-                raise EngineError(f"{PACKAGE}'s library has no function {name}") from error
+                raise EngineError(f"{self._name} has no function {function_name}") from error
             function.restype, function.argtypes = result, arguments
-        self._check("llama_model_default_params", self._layout.model)
-        self._check("llama_context_default_params", self._layout.context)
+        self._layout = self._fitting(layouts)
         self._errors: list[str] = []
         self._is_error = False
         callback = _LOG_CALLBACK(self._on_log)
@@ -179,25 +182,41 @@ class Library:
             self._errors.append(text.decode("utf-8", "replace"))
             del self._errors[:-8]
 
-    def _check(self, name: str, members: _Members) -> None:
+    def _fitting(self, layouts: Mapping[str, _Layout]) -> _Layout:
+        """The first layout whose defaults are where it says.
+
+        Raises:
+            EngineError: there is none; nothing that the library has returned was used.
+        """
+        problem = ""
+        for version, layout in layouts.items():
+            problem = self._difference("llama_model_default_params", layout.model)
+            problem = problem or self._difference("llama_context_default_params", layout.context)
+            if not problem:
+                return layout
+            problem = f"{self._name} is not a library of version {version}: {problem}"
+        raise EngineError(f"{problem}; {PACKAGE}=={VERSION} has one that is known here")
+
+    def _difference(self, function: str, members: _Members) -> str:
         # A prototype of its own: what it returns has room for more than the library can write.
-        raw = bytes(ctypes.CFUNCTYPE(_Raw)((name, self.c))().words)
+        raw = bytes(ctypes.CFUNCTYPE(_Raw)((function, self.c))().words)
         for member, (offset, form, default) in members.items():
             found = struct.unpack_from("<" + form, raw, offset)[0]
             if found != default:
-                raise EngineError(
-                    f"{PACKAGE}'s library is not the one that its version says: {member} of {name}"
-                    f" is {found}, not {default}; install {PACKAGE}=={VERSION} anew"
-                )
+                return f"{member} of {function} is {found}, not {default}"
+        return ""
 
 
-def _layout_of(version: str) -> _Layout:
-    if version not in _LAYOUTS:
+def _layouts_of(library: LlamaCppLibrary) -> Mapping[str, _Layout]:
+    """The layouts that a library may have: its version's, or any where that is not known."""
+    if not library.version:
+        return _LAYOUTS
+    if library.version not in _LAYOUTS:
         raise EngineError(
-            f"{PACKAGE} {version} is installed, and only {', '.join(_LAYOUTS)} is known here:"
-            f" pip install {PACKAGE}=={VERSION}"
+            f"{library.name} is of version {library.version}, and only {', '.join(_LAYOUTS)} is"
+            f" known here: pip install {PACKAGE}=={VERSION}"
         )
-    return _LAYOUTS[version]
+    return {library.version: _LAYOUTS[library.version]}
 
 
 def _load(path: str) -> ctypes.CDLL:

@@ -2,13 +2,12 @@
 
 import ctypes
 from collections.abc import Iterator, Sequence
-from ctypes import c_void_p
 
 from worker.engines.llamacpp_library import Library
 from worker.tokenizer.tokenizer import parts_of
 
 # Bits of a token's attributes.
-_UNKNOWN, _CONTROL, _USER_DEFINED, _STRIPS_LEFT, _STRIPS_RIGHT = 1, 8, 16, 128, 256
+_UNKNOWN, _NORMAL, _CONTROL, _USER_DEFINED, _STRIPS_LEFT, _STRIPS_RIGHT = 1, 4, 8, 16, 128, 256
 # What C's isspace takes for such.
 _SPACE = " \t\n\v\f\r"
 _SPECIAL = _UNKNOWN | _CONTROL | _USER_DEFINED
@@ -18,22 +17,23 @@ _PIECE_BYTES = 128
 class Vocabulary:
     """Texts, kinds and ids of tokens."""
 
-    def __init__(self, library: Library, model: c_void_p) -> None:
+    def __init__(self, library: Library, model: int) -> None:
         self._c = library.c
         self._vocab = self._c.llama_model_get_vocab(model)
         self.n_vocab: int = self._c.llama_vocab_n_tokens(self._vocab)
-        tokens = range(self.n_vocab)
-        attributes = [self._c.llama_vocab_get_attr(self._vocab, token) for token in tokens]
-        self.token_bytes = [self._piece(token, is_shown=False) for token in tokens]
-        self.eog = frozenset(
-            token for token in tokens if self._c.llama_vocab_is_eog(self._vocab, token)
-        )
+        self._buffer = ctypes.create_string_buffer(_PIECE_BYTES)
+        # Each call of the library takes half a microsecond, and vocabularies have up to 262,144.
+        call, vocab, tokens = self._c.llama_vocab_get_attr, self._vocab, range(self.n_vocab)
+        attributes = {token: kind for token in tokens if (kind := call(vocab, token)) != _NORMAL}
+        self.token_bytes = self._all_pieces()
+        call = self._c.llama_vocab_is_eog
+        self.eog = frozenset(token for token in tokens if call(vocab, token))
         self.special: dict[str, int] = {}
-        for token in tokens:
-            if attributes[token] & _SPECIAL and not (text := self.name(token)).isspace():
+        for token, kind in attributes.items():
+            if kind & _SPECIAL and not (text := self.name(token)).isspace():
                 self.special.setdefault(text, token)
-        self._strips_left = {t for t in tokens if attributes[t] & _STRIPS_LEFT}
-        self._strips_right = {t for t in tokens if attributes[t] & _STRIPS_RIGHT}
+        self._strips_left = {token for token, kind in attributes.items() if kind & _STRIPS_LEFT}
+        self._strips_right = {token for token, kind in attributes.items() if kind & _STRIPS_RIGHT}
         self.bos = self._text(self._c.llama_vocab_bos(self._vocab))
         self.eos = self._text(self._c.llama_vocab_eos(self._vocab))
         functions = ("llama_vocab_fim_pre", "llama_vocab_fim_suf", "llama_vocab_fim_mid")
@@ -81,6 +81,14 @@ class Vocabulary:
             if n >= 0:
                 return ids[:n]
             most = -n
+
+    def _all_pieces(self) -> list[bytes]:
+        call, vocab, buffer = self._c.llama_token_to_piece, self._vocab, self._buffer
+        lengths = ((token, call(vocab, token, buffer, _PIECE_BYTES, 0, False))
+                   for token in range(self.n_vocab))  # fmt: skip
+        return [
+            buffer.raw[:n] if n >= 0 else self._piece(token, is_shown=False) for token, n in lengths
+        ]
 
     def _piece(self, token: int, *, is_shown: bool) -> bytes:
         """The bytes of a token; of a control token none unless ``is_shown``."""

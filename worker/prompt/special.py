@@ -31,7 +31,7 @@ class SpecialTokens:
         # Without regard to case, which a template may change.
         self._control = _longest_of([_folded(text) for text in control])
         # What templates cut out of a text: white space and ordinary added tokens.
-        cut = sorted((text for text in texts if text.strip() and text not in control), key=len)
+        cut = sorted((text for text in set(texts).difference(control) if text.strip()), key=len)
         added = [re.escape(_folded(text)) for text in cut[::-1]]
         self._cut = re.compile("|".join([r"\s+", *added]))
         self._added = re.compile("|".join(added)) if added else None
