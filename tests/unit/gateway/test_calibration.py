@@ -10,8 +10,6 @@ from gateway.calibration import Calibration, Exactness, fastest, layouts
 from shared.config import WorkerConfig
 from tests.gguf_files import tiny_llama
 
-DISTURBED = "other programs use the cores"
-
 
 @pytest.fixture
 def config(tmp_path: Path) -> WorkerConfig:
@@ -28,9 +26,10 @@ def test_a_model_is_measured_once(
     first = known(config, tmp_path)
     assert first.exactness is None
     assert first.measure_exactness() == Exactness(1, 1)
-    # A machine that does much else yields no figure.
-    assert first.workers([1, 2]) in (1, 2) or DISTURBED in caplog.text
+    first.workers([1, 2])
     (kept,) = (tmp_path / "calibration").iterdir()
+    # A machine that does much else yields no figure, and that is kept too.
+    assert {"rates", "tries"} & set(json.loads(kept.read_text())), caplog.text
     assert known(config, tmp_path).exactness == Exactness(1, 1)
     assert known(config, tmp_path, cores=3).exactness is None
     kept.write_bytes(b"\xff rubbish")
