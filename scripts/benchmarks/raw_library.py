@@ -14,9 +14,11 @@ import numpy as np
 from scripts.benchmarks.setup import CORES
 from scripts.server import ServerFailed
 from worker.engines.llamacpp_library import Library
+from worker.engines.llamacpp_rows import Rows
 
 _PR_SET_PDEATHSIG = 1
 _BATCH = 512
+_FLOAT_BYTES = 4
 _FIRST_TOKEN = 100  # those before are control tokens in most vocabularies
 
 
@@ -92,7 +94,7 @@ class _Loop:
         )  # fmt: skip
         self._context = c.llama_init_from_model(loaded, params)
         self._memory = c.llama_get_memory(self._context)
-        self._batch = c.llama_batch_init(_BATCH, 0, 1)
+        self._rows = Rows(_BATCH)
         self._n_sequences = n_sequences
         self._clear()
 
@@ -133,20 +135,19 @@ class _Loop:
         for begin in range(0, len(ids), _BATCH):
             part = ids[begin : begin + _BATCH]
             self._decode([(sequence, begin + at, token) for at, token in enumerate(part)], 1)
-        return self._best(-1)
+        return self._best(0)
 
     def _decode(self, rows: Sequence[tuple[int, int, int]], n_wanted: int = _BATCH) -> None:
         """Evaluate sequence, position and token of each row; logits of the last ``n_wanted``."""
-        batch = self._batch
-        for row, (sequence, position, token) in enumerate(rows):
-            batch.token[row], batch.pos[row], batch.n_seq_id[row] = token, position, 1
-            batch.seq_id[row][0], batch.logits[row] = sequence, row >= len(rows) - n_wanted
-        batch.n_tokens = len(rows)
-        if status := self._c.llama_decode(self._context, batch):
+        sequences, positions, tokens = zip(*rows, strict=True)
+        outputs = [row >= len(rows) - n_wanted for row in range(len(rows))]
+        self._rows.fill(tokens, positions, sequences, outputs)
+        if status := self._c.llama_decode(self._context, self._rows.batch):
             raise RuntimeError(f"llama_decode: {status}")
 
     def _best(self, row: int) -> int:
-        address = self._c.llama_get_logits_ith(self._context, row)
+        """The likeliest token of a row, among those whose logits were wanted."""
+        address = self._c.llama_get_logits(self._context) + row * self._n_vocab * _FLOAT_BYTES
         logits = (ctypes.c_float * self._n_vocab).from_address(address)
         return int(np.ctypeslib.as_array(logits).argmax())
 

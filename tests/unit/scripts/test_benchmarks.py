@@ -11,12 +11,14 @@ import pytest
 from scripts.benchmarks import __main__ as command
 from scripts.benchmarks import run as running
 from scripts.benchmarks.bare_engine import BareEngine
+from scripts.benchmarks.raw_library import RawLibrary
 from scripts.benchmarks.reuse import Chat
 from scripts.benchmarks.setup import Setup
 from scripts.figures import Axes, Figure, Results, Series, draw, table
 from scripts.prompts import unlike_any
 from scripts.server import ServerFailed, served
 from scripts.transcript import Outcome
+from tests.gguf_files import tiny_llama
 
 
 @pytest.mark.parametrize(
@@ -76,6 +78,13 @@ def test_no_text_begins_like_the_ones_before() -> None:
     for number in range(1, 60):
         recent = texts[max(0, number - 51) : number]
         assert texts[number][0] not in {text[0] for text in recent}
+
+
+def test_the_library_alone_generates(tmp_path: Path) -> None:
+    model = tiny_llama(n_ctx=128).write(tmp_path / "model.gguf")
+    with RawLibrary(str(model), 4, 256) as raw:
+        speeds = raw.speeds([5, 20, 9, 11], (1, 2, 4), n=16, n_steps=4)
+    assert len(speeds) == 3 and min(speeds) > 0
 
 
 @pytest.fixture
