@@ -50,6 +50,7 @@ class LlamaCppEngine:
         # What is pooled has to be evaluated together.
         self.batch_size = max(n_ctx, _MOST_ROWS) if self._pools else _MOST_ROWS
         self._rows_at_once = config.exact_rows or self.batch_size
+        self._has_own_cells = bool(config.exact_rows)
         loaded = load_model(library, file, config, n_ctx=n_ctx, n_batch=self.batch_size)
         model, self._context = loaded.model, loaded.context
         self._memory = self._c.llama_get_memory(self._context)  # an encoder has none
@@ -136,7 +137,9 @@ class LlamaCppEngine:
         del cache[n:]
 
     def state_bytes(self, slot: int) -> int:
-        if not self._memory or self._pools:
+        # Where slots have cells of their own, and one was copied from another, all states that were
+        # kept of them turned out to be one sequence's.
+        if not self._memory or self._pools or self._has_own_cells:
             return 0
         size: int = self._c.llama_state_seq_get_size(self._context, slot)
         return size

@@ -136,6 +136,14 @@ def test_a_state_that_was_saved_is_the_slots_own_to_the_bit(path: Path) -> None:
     assert there.reuse_prefix(1, [5, 6]) == 0
 
 
+def test_no_state_is_kept_of_slots_with_cells_of_their_own(llama: Path) -> None:
+    config = WorkerConfig("llamacpp", str(llama), slots=SLOTS, n_ctx=N_CTX, exact_rows=8)
+    engine = engines.load(config)
+    assert isinstance(engine, LlamaCppEngine)
+    greedy(engine, 0, SYSTEM, 3)
+    assert engine.state_bytes(0) == 0 < load(llama).state_bytes(0)
+
+
 def memory_of(size: int) -> PrefixMemory:
     descriptor = os.memfd_create("test")
     os.ftruncate(descriptor, size)
