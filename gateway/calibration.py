@@ -32,7 +32,7 @@ _LAYOUT_S = 4.0
 _LAYOUT_N_CTX, _EXACTNESS_N_CTX, _MOST_ROWS = 1024, 384, 63
 # By so much more another layout has to yield than the usual one, which neighbours disturb least.
 _CLEARLY = 1.05
-# Starts that try to measure on a machine whose cores other programs use.
+# Starts that try to measure where it fails, as on a machine whose cores other programs use.
 _MOST_TRIES = 3
 # The lowest priority, beside the server's work.
 _NICE = 19
@@ -102,10 +102,10 @@ class Calibration:
         n_ctx = min(_LAYOUT_N_CTX, self._config.n_ctx or _LAYOUT_N_CTX)
         config = replace(self._config, n_ctx=n_ctx)
         found = self._measure(config, {"workers": possible, "seconds": _LAYOUT_S})
-        if found is None:
-            return None
-        if found.get("disturbed"):
+        if found is not None and found.get("disturbed"):
             logger.warning("other programs use the cores, so nothing was measured")
+            found = None
+        if found is None:
             self._keep({"tries": self._known.get("tries", 0) + 1})
             return None
         # Without any figure, if it is too slow for the time: that is known then, too.

@@ -141,7 +141,10 @@ def fit(settings: Settings, source: ModelSource, *, is_beside: bool = False) -> 
     file, memory = source.file, machine.available_memory()
     slots = _slots(settings, file)
     writes = _writes_text(file)
-    if settings.exact and writes:  # each slot has cells of its own
+    if settings.exact and writes:  # each slot has cells of its own, whose states are not saved
+        if settings.prefix_cache:
+            raise UsageError("PREFIX_CACHE has no use with EXACT=1; leave one of them out")
+        settings = replace(settings, prefix_cache=0)
         file = replace(file, memory=file.memory.apart(slots))
     prefix_cache = writes * (settings.prefix_cache or 0)
     left = None if memory is None else max(0, memory - prefix_cache)

@@ -170,7 +170,7 @@ class Settings:
         " measured that one worker is best, 4 with MODEL_TYPE=echo; ctransformers has one")
     prefix_cache: int | None = _setting(None, _auto_or(_SIZE),
         "memory for conversations that workers have no room for, or that another worker has, with"
-        " llama.cpp; auto: a tenth of the free memory; 0 for none")
+        " llama.cpp; auto: a tenth of the free memory, none with EXACT=1; 0 for none")
 
     exact: bool = _setting(False, _FLAG,
         "1 makes texts of llama.cpp independent of what else runs, which takes memory and speed")

@@ -96,6 +96,7 @@ class LocalPool:
         # When the place gets free that was promised last to somebody who was refused.
         self._promised_s = 0.0
         self._closing = asyncio.Event()
+        self._closed: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -186,7 +187,12 @@ class LocalPool:
         await self._dispatcher.is_idle.wait()
 
     async def close(self) -> None:
-        """End every generation and every process; safe to call again."""
+        """End every generation and every process; safe to call again, and to cancel."""
+        if self._closed is None:
+            self._closed = asyncio.create_task(self._close())
+        await asyncio.shield(self._closed)
+
+    async def _close(self) -> None:
         self._closing.set()
         shutting_down = ErrorCode.SHUTTING_DOWN, "the server is shutting down"
         self._dispatcher.end_all(*shutting_down)

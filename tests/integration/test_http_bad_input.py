@@ -6,7 +6,7 @@ from tests.serving import Server, chat
 
 LIMIT = 2 << 20
 # Each is longer than the context of the model, and hard on a tokenizer.
-TOO_LONG = ["a" * 1_000_000, " " * 1_000_000, "\0" * 300_000, "😀" * 100_000, "word " * 6000]
+TOO_LONG = ["a" * 1_000_000, " " * 1_000_000, "\0" * 300_000, "😀" * 100_000, "word " * 9000]
 
 
 @pytest.mark.parametrize("place", range(len(TOO_LONG)))

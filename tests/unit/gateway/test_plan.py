@@ -312,5 +312,8 @@ def test_what_is_measured_settles_what_settings_leave_open(
     exact = planned(exact=True)
     assert (exact.worker.exact_rows, exact.worker.threads, exact.workers) == (3, 1, 2)
     assert exact.is_exact and not plan.is_exact
+    assert exact.worker.prefix_cache == 0 < plan.worker.prefix_cache
+    with pytest.raises(UsageError, match="PREFIX_CACHE has no use with EXACT=1"):
+        planned(exact=True, prefix_cache=MIB)
     needs = inspect(path, None, "llamacpp").memory
     assert exact.worker_bytes - plan.worker_bytes == 7 * 512 * needs.kv_per_token
