@@ -15,9 +15,11 @@ import pytest
 
 from tests.serving import DEADLINE_S, MAIN, ROOT, START_S, environment, processes_of_session
 
-# Makes standard input the terminal of the session that the process leads, and runs a command.
+# Makes standard input the terminal of the session that the process leads, and runs a command, which
+# hears of its end also where the tests themselves would not.
 _WITH_TERMINAL = (
-    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+    "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+    " signal.signal(signal.SIGHUP, signal.SIG_DFL);"
     " os.execvp(sys.argv[1], sys.argv[1:])"
 )
 

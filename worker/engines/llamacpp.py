@@ -137,8 +137,8 @@ class LlamaCppEngine:
         del cache[n:]
 
     def state_bytes(self, slot: int) -> int:
-        # Where slots have cells of their own, and one was copied from another, all states that were
-        # kept of them turned out to be one sequence's.
+        # Where slots have cells of their own, the library copies them with its next evaluation, and
+        # would copy over what a slot has got back in the meantime.
         if not self._memory or self._pools or self._has_own_cells:
             return 0
         size: int = self._c.llama_state_seq_get_size(self._context, slot)

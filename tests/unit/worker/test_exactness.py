@@ -15,7 +15,6 @@ from tests.gguf_kinds import tiny
 from tests.unit.worker.loops import Idle, Inbox, Outbox
 from tests.unit.worker.test_llamacpp_crowds import SLOTS, Crowd, Watched, requests
 from worker.calibration import measure_exactness
-from worker.engines.base import SlotTokens
 from worker.loop import Loop
 
 ROWS, N_CTX, N_STEPS = 63, 512, 150
@@ -82,22 +81,3 @@ def test_within_its_bounds_a_text_is_that_of_the_request_alone(path: Path) -> No
         else:
             assert type(last) is type(undisturbed)
     assert n_whole > N_STEPS // 20
-
-
-def test_a_state_that_comes_back_is_exact(path: Path) -> None:
-    """Into a slot that was used, beside others."""
-    engine, source = load(path, 1), random.Random(9)
-    prompt = [source.randrange(3, 250) for _ in range(300)]
-    more = [source.randrange(3, 250) for _ in range(4)]
-
-    def feed(slot: int, tokens: list[int]) -> list[bytes]:
-        rows = [engine.forward([SlotTokens(slot, [token])], 1)[0] for token in tokens]
-        return [row.tobytes() for row in rows if row is not None]
-
-    feed(0, prompt)
-    state = bytearray(engine.state_bytes(0))
-    assert engine.save(0, memoryview(state))
-    expected = feed(0, more)
-    feed(2, prompt[7:90])
-    assert engine.restore(2, prompt, memoryview(state))
-    assert feed(2, more) == expected
