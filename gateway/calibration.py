@@ -6,7 +6,6 @@ import math
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,13 +16,13 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeGuard
 
 from gateway import machine
-from shared.config import WorkerConfig
-from shared.errors import EngineError
+from shared.atomic_file import atomic_file
+from shared.config import WorkerConfig, python_path
+from shared.errors import EngineError, UsageError
 from shared.exit_status import ended
 from shared.model.library import Cpu
 
 _CODE = "from worker.calibration import main; main()"
-_CHECKOUT = str(Path(__file__).parents[1])
 # A thread pool of NumPy's does not survive a fork; a failed assertion of ggml's may start a
 # debugger.
 _ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "GGML_NO_BACKTRACE": "1"}
@@ -139,13 +138,13 @@ class Calibration:
                 "config": asdict(config), "cores": self._cores, "gateway": alive, "nice": 0,
                 **wanted,
             }  # fmt: skip
-            paths = filter(None, (_CHECKOUT, os.environ.get("PYTHONPATH")))
+            path = python_path(os.environ.get("PYTHONPATH"))
             done = subprocess.run(
                 [sys.executable, "-c", _CODE, json.dumps(argument)],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 pass_fds=(alive,),
-                env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(paths)},
+                env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": path},
                 timeout=self._timeout_s,
                 start_new_session=True,  # a terminal's Ctrl-C is the gateway's
             )
@@ -173,10 +172,10 @@ class Calibration:
         self._known = {**self._known, **found, "key": self._key}
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self._path.parent, delete=False) as file:
-                file.write(json.dumps(self._known, indent=1).encode())
-            os.replace(file.name, self._path)
-        except OSError as error:
+            content = json.dumps(self._known, indent=1).encode()
+            with atomic_file(self._path, len(content)) as (file, _):
+                file.write(content)
+        except (OSError, UsageError) as error:
             logger.warning("what was measured of the model cannot be kept: %s", error)
 
 

@@ -36,7 +36,7 @@ class Launch:
             queue_timeout_s=settings.queue_timeout,
             created=int(time.time()),
             log_prompts=settings.log_prompts,
-            threads=max(plan.workers, plan.worker.threads),
+            threads=plan.threads,
             is_exact=plan.is_exact,
             calibration=plan.calibration,
         )

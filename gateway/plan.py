@@ -66,14 +66,18 @@ class Plan:
         return self.worker.engine != LLAMACPP or bool(self.worker.exact_rows)
 
     @property
+    def threads(self) -> int:
+        """Of all workers together."""
+        return max(self.workers, self.worker.threads)
+
+    @property
     def layout(self) -> str:
         """Workers and threads in a line."""
-        worker = self.worker
-        measured = ", as measured" if self.is_measured else ""
-        rows = f"; exact, with {worker.exact_rows} rows at once" if worker.exact_rows else ""
+        measured, n_rows = ", as measured" if self.is_measured else "", self.worker.exact_rows
+        rows = f"; exact, with {n_rows} rows at once" if n_rows else ""
         return (
-            f"{self.workers}, with {max(self.workers, worker.threads)} threads among"
-            f" them{measured}; {self.parked} more parked{rows}"
+            f"{self.workers}, with {self.threads} threads among them{measured};"
+            f" {self.parked} more parked{rows}"
         )
 
     @property

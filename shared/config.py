@@ -1,11 +1,19 @@
-"""What a worker is told when it is started."""
+"""What a process of the server is told when it is started."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 # Environment variable through which the gateway hands the zygote a JSON object: ``config``, a
 # `WorkerConfig`, ``preload``, the modules that it imports before it loads the model, and
 # ``prefix_cache``, the descriptor of the prefix cache, if there is one.
 ZYGOTE_VARIABLE = "GGML_FASTAPI_ZYGOTE"
+_CHECKOUT = str(Path(__file__).parents[1])
+
+
+def python_path(inherited: str | None) -> str:
+    """PYTHONPATH of a new interpreter, which has no `sys.path` of ours: a checkout may do."""
+    return os.pathsep.join(filter(None, (_CHECKOUT, inherited)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,9 +50,11 @@ class Pace:
             self._beside = _followed(self._beside, more_s, n_prompt)
 
     def room(self, n_decoding: int) -> int | None:
-        """How many rows of prompts fit beside so many that decode; None for any number.
+        """How many rows of prompts fit into a step beside ``n_decoding`` rows that decode.
 
-        None at all where it is not known, or not lately, what a step without prompts takes.
+        Returns:
+            None if there is no bound. 0 if steps without prompts have not been timed lately: the
+            next step then is one of these.
         """
         if not n_decoding:
             return None

@@ -1,6 +1,6 @@
 """What KV caches hold: those of the workers' slots, and those that were saved."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from shared.saved_prefix import Region, SavedPrefix
@@ -42,19 +42,24 @@ class Prefix:
     def shared_length(self, other: "Prefix") -> int:
         """How many tokens two have in common from their start."""
         mine, theirs = self.blocks, other.blocks
-        low, high = 0, min(len(mine), len(theirs))
-        while low < high:
-            middle = (low + high + 1) // 2
-            if mine[middle - 1] == theirs[middle - 1]:
-                low = middle
-            else:
-                high = middle - 1
-        n = low * BLOCK
+        n = BLOCK * depth(min(len(mine), len(theirs)), lambda block: mine[block] == theirs[block])
         for a, b in zip(self.ids[n : n + BLOCK], other.ids[n : n + BLOCK], strict=False):
             if a != b:
                 break
             n += 1
         return n
+
+
+def depth(n_blocks: int, is_shared: Callable[[int], bool]) -> int:
+    """How many of the blocks are shared, by bisection: one that is, is behind others that are."""
+    low, high = 0, n_blocks
+    while low < high:
+        middle = (low + high + 1) // 2
+        if is_shared(middle - 1):
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def _chained(known: Sequence[int], ids: tuple[int, ...]) -> list[int]:

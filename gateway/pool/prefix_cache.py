@@ -8,7 +8,7 @@ that was told of the old one has answered, or is dead.
 from itertools import islice
 
 from gateway.pool.base import PrefixCacheStatus
-from gateway.pool.prefix import Entry, Prefix
+from gateway.pool.prefix import Entry, Prefix, depth
 from shared.saved_prefix import Region
 
 LEAST_TOKENS = 32
@@ -59,15 +59,9 @@ class PrefixCache:
             is_written: not one that is still to be written.
         """
         blocks = prompt.blocks
-        low, high = 0, len(blocks)
-        while low < high:
-            middle = (low + high + 1) // 2
-            if blocks[middle - 1] in self._by_block:
-                low = middle
-            else:
-                high = middle - 1
-        for depth in range(low, 0, -1):
-            newest = islice(reversed(self._by_block[blocks[depth - 1]]), _MOST_CANDIDATES)
+        n_known = depth(len(blocks), lambda block: blocks[block] in self._by_block)
+        for block in reversed(blocks[:n_known]):
+            newest = islice(reversed(self._by_block[block]), _MOST_CANDIDATES)
             found = [
                 (self.reusable(entry.prefix, prompt), entry)
                 for entry in newest

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 import orjson
 
@@ -14,12 +13,11 @@ from gateway.pool.base import ZygoteStatus
 from gateway.pool.deaths import Backoff
 from gateway.pool.prefix import EMPTY, Prefix
 from gateway.pool.zygote_process import Child, ZygoteProcess
-from shared.config import ZYGOTE_VARIABLE, WorkerConfig
+from shared.config import ZYGOTE_VARIABLE, WorkerConfig, python_path
 from shared.messages import LoadFailed, Message, Ready, Warm, Warmed
 
 logger = logging.getLogger(__name__)
 
-_CHECKOUT = str(Path(__file__).parents[2])
 # One that dies sooner than this after it was started has died young: perhaps it cannot live.
 _YOUNG_S = 30.0
 _MAX_BACKOFF_S = 60.0
@@ -168,8 +166,7 @@ class Zygote:
         wanted = {"config": config, "preload": self._preload, "prefix_cache": memory}
         variables = {
             ZYGOTE_VARIABLE: orjson.dumps(wanted).decode(),
-            # It does not get our sys.path; a checkout need not be installed.
-            "PYTHONPATH": os.pathsep.join(filter(None, (_CHECKOUT, os.environ.get("PYTHONPATH")))),
+            "PYTHONPATH": python_path(os.environ.get("PYTHONPATH")),
         }
         return ZygoteProcess(variables, () if memory is None else (memory,))
 
